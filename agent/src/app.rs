@@ -1,0 +1,1 @@
+//! builds everything from a configuration, and returns the bound addresses.

@@ -1,0 +1,1 @@
+//! CA, issue, attestors, rules, bundle, state, serve.

@@ -1,0 +1,1 @@
+//! Removing what must not pass a hop, and what the network may not say about identity.

@@ -1,0 +1,1 @@
+//! Accepting connections: limits, handshake, HTTP/1.1 and HTTP/2, drain.

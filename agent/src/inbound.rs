@@ -1,0 +1,1 @@
+//! accept, authenticate, authorise, forward.

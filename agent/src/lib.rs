@@ -1,0 +1,19 @@
+//! The trusted daemon beside a service: attests, issues, signs, decides and proxies.
+//!
+//! Imports point down only (a test holds them to it):
+//! `main → demo → app → {inbound, outbound, authority, admin} → {identity, attest, token, aws, policy,
+//! http} → {config, telemetry} → client-lib`.
+
+pub mod admin;
+pub mod app;
+pub mod attest;
+pub mod authority;
+pub mod aws;
+pub mod config;
+pub mod http;
+pub mod identity;
+pub mod inbound;
+pub mod outbound;
+pub mod policy;
+pub mod telemetry;
+pub mod token;

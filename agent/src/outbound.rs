@@ -1,0 +1,1 @@
+//! route, attach, send, retry.

@@ -1,0 +1,5 @@
+//! Logs, audit, metrics, readiness. Each part registers its own metrics in one
+//! `prometheus_client::registry::Registry` (prefix `warifu`).
+
+pub mod audit;
+pub mod ready;

@@ -1,0 +1,20 @@
+//! X.509-SVIDs, trust bundles, and the snapshot a workload holds of both.
+
+mod bundle;
+mod svid;
+
+pub use bundle::{BundleError, TrustBundle};
+pub use svid::{SvidError, X509Svid};
+
+/// What a workload holds at one moment: its X.509-SVID and the bundle of its trust domain.
+///
+/// Immutable: a rotation publishes a new snapshot, nothing changes one.
+#[derive(Debug)]
+pub struct Identity {
+    /// The certificate chain and private key the workload presents.
+    pub svid: X509Svid,
+    /// What it verifies others of its own trust domain with.
+    pub bundle: TrustBundle,
+    /// Counts up with every published snapshot; connection pools key on it.
+    pub generation: u64,
+}

@@ -1,0 +1,1 @@
+//! Scenario tests, one scenario a file. One binary, so that the agent is linked once.
