@@ -1,1 +1,4 @@
 //! Scenario tests, one scenario a file. One binary, so that the agent is linked once.
+
+mod file_sizes;
+mod imports_point_down;
