@@ -2,4 +2,7 @@
 //! `prometheus_client::registry::Registry` (prefix `warifu`).
 
 pub mod audit;
+pub mod log;
+pub mod metrics;
 pub mod ready;
+pub mod timestamp;
