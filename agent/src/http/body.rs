@@ -10,6 +10,8 @@ use http_body::{Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
+use super::pool::{PooledBody, Progress};
+
 /// A body on its way through.
 #[derive(Debug)]
 pub enum Body {
@@ -17,12 +19,25 @@ pub enum Body {
     Incoming(Incoming),
     /// Known whole: an answer of ours, or a request that was buffered to be signed.
     Full(Full<Bytes>),
+    /// A response of a pooled connection, which it gives back at its end.
+    Pooled(PooledBody),
+    /// A request on its way, noting when it last moved.
+    Watched(Incoming, Progress),
 }
 
 impl Body {
     /// No body.
     pub fn empty() -> Self {
         Self::Full(Full::default())
+    }
+
+    /// The same body again, where that is possible: it is whole, or empty.
+    pub fn replay(&self) -> Option<Self> {
+        match self {
+            Self::Full(body) => Some(Self::Full(body.clone())),
+            _ if http_body::Body::is_end_stream(self) => Some(Self::empty()),
+            _ => None,
+        }
     }
 }
 
@@ -57,6 +72,14 @@ impl http_body::Body for Body {
             Self::Full(body) => Pin::new(body)
                 .poll_frame(cx)
                 .map_err(|never| match never {}),
+            Self::Pooled(body) => body.poll_frame(cx),
+            Self::Watched(body, progress) => {
+                let frame = Pin::new(body).poll_frame(cx);
+                if frame.is_ready() {
+                    progress.note();
+                }
+                frame
+            }
         }
     }
 
@@ -64,6 +87,8 @@ impl http_body::Body for Body {
         match self {
             Self::Incoming(body) => body.is_end_stream(),
             Self::Full(body) => body.is_end_stream(),
+            Self::Pooled(body) => body.is_end_stream(),
+            Self::Watched(body, _) => body.is_end_stream(),
         }
     }
 
@@ -71,6 +96,8 @@ impl http_body::Body for Body {
         match self {
             Self::Incoming(body) => body.size_hint(),
             Self::Full(body) => body.size_hint(),
+            Self::Pooled(body) => body.size_hint(),
+            Self::Watched(body, _) => body.size_hint(),
         }
     }
 }

@@ -1,12 +1,54 @@
-//! Connections to upstreams, kept and reused: keyed by destination and credential generation.
+//! Connections to upstreams, kept and reused.
+//!
+//! ```text
+//! Pool ──upstream(Destination, Keep)──▶ Upstream ──send(request)──▶ response
+//!  │ how many connections at all          │ idle h1 connections (last in, first out),
+//!  │ one sweeper                          │ shared h2 connections, the current TLS
+//! ```
+//!
+//! An [`Upstream`] is made once (per route, per listener) and holds its own connections, so a
+//! request costs one short lock and no key. What is safe to send twice is decided here, and only
+//! here (S4): a request of which no byte was written goes to another connection; one that broke on
+//! a *reused* connection before any answer is repeated once, and only if its method is idempotent
+//! and its body is at hand. Nothing else is ever sent twice.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicBool, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::{Request, Response, StatusCode};
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
 use thiserror::Error;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body::Body;
+use connect::Connector;
+pub use exchange::Progress;
+use exchange::{Failure, exchange};
+pub use lease::PooledBody;
+use shelf::{Checkout, Connection, Shelf};
+
+mod connect;
+mod exchange;
+mod lease;
+mod shelf;
+
+/// Connections a pool has open at once, to all its upstreams together. Far above what one pod
+/// needs, below the usual limit of file descriptors (65,536), at some 40 KiB each 160 MiB.
+pub const MAX_CONNECTIONS: usize = 4096;
+
+/// How often idle connections past their time are closed. Checkout refuses them anyway; this only
+/// gives their memory and descriptors back.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Reused connections that may turn out dead before a request insists on a new one.
+const MAX_DEAD: usize = 2;
 
 /// Where a connection goes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -19,19 +61,19 @@ pub enum Address {
     Name(String, u16),
 }
 
-/// A destination: what one pool key is made of.
+/// A destination: what connections of one [`Upstream`] have in common.
 #[derive(Debug, Clone)]
 pub struct Destination {
     /// Where to connect.
     pub address: Address,
-    /// TLS, if spoken.
+    /// TLS, if spoken. Without it HTTP/1.1 is spoken; with it ALPN decides.
     pub tls: Option<Tls>,
 }
 
 /// The TLS of a destination.
 #[derive(Debug, Clone)]
 pub struct Tls {
-    /// Verifies the peer and presents our identity.
+    /// Verifies the peer and presents our identity; its ALPN list says which HTTP versions we offer.
     pub config: Arc<rustls::ClientConfig>,
     /// The name to ask for (SNI).
     pub server_name: rustls_pki_types::ServerName<'static>,
@@ -39,11 +81,46 @@ pub struct Tls {
     pub generation: u64,
 }
 
-/// Why a request could not be sent. `sent` says whether any byte of it may have reached the upstream.
-#[derive(Debug, Error)]
+/// How long connections to an upstream are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    /// An idle connection is closed after this time. Must be below the upstream's own limit, or a
+    /// request meets a connection that is just being closed.
+    pub idle: Duration,
+    /// Idle HTTP/1.1 connections kept; the rest is closed as it becomes idle.
+    pub max_idle: usize,
+    /// A connection this old (less up to a fifth, so that they don't end together) takes no new
+    /// request. A TLS peer's certificate ends it earlier when that expires.
+    pub max_age: Duration,
+    /// Time for name resolution, connect and TLS handshake together.
+    pub connect: Duration,
+}
+
+impl Keep {
+    /// The app beside us. Below the shortest keep-alive of common app servers (gunicorn 2 s; Node
+    /// and uvicorn 5 s): a new local connection costs tens of microseconds, a lost race a request.
+    pub const APP: Self = Self {
+        idle: Duration::from_millis(1_500),
+        max_idle: 512,
+        max_age: Duration::from_secs(600),
+        connect: crate::config::defaults::CONNECT_TIMEOUT,
+    };
+
+    /// Across the network. Idle below the 60 s of an ALB; old connections are left within ten
+    /// minutes, so that new addresses of a name are found and new certificates are seen.
+    pub const UPSTREAM: Self = Self {
+        idle: Duration::from_secs(50),
+        max_idle: 128,
+        max_age: Duration::from_secs(600),
+        connect: crate::config::defaults::CONNECT_TIMEOUT,
+    };
+}
+
+/// Why a request got no response.
+#[derive(Debug, Clone, Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// Could not connect, or the handshake failed.
+    /// Could not connect, or the handshake failed. Nothing was sent. (502)
     #[error("connecting to {to}: {why}")]
     Connect {
         /// The destination.
@@ -51,7 +128,15 @@ pub enum SendError {
         /// What failed.
         why: String,
     },
-    /// No answer in time.
+    /// Too many connections are open. Nothing was sent. (503)
+    #[error("no connection to {to}: all {limit} connections are in use")]
+    Exhausted {
+        /// The destination.
+        to: String,
+        /// The limit.
+        limit: usize,
+    },
+    /// No answer in time; the request may have been served. (504)
     #[error("no answer from {to} within {after:?}")]
     TimedOut {
         /// The destination.
@@ -59,7 +144,7 @@ pub enum SendError {
         /// How long was waited.
         after: Duration,
     },
-    /// The connection failed after the request was (or may have been) sent.
+    /// The connection failed after the request was (or may have been) sent. (502)
     #[error("{to} closed the connection before it answered: {why}")]
     Broken {
         /// The destination.
@@ -67,24 +152,350 @@ pub enum SendError {
         /// What failed.
         why: String,
     },
+    /// The request's own body failed: the downstream went away or broke off. (400, if anyone listens)
+    #[error("the request's body broke off: {0}")]
+    RequestBody(String),
+    /// The request can't be written to this upstream, for want of a valid host. (400)
+    #[error("no valid host in a request to {to}")]
+    NoHost {
+        /// The destination.
+        to: String,
+    },
 }
 
-/// The pool.
+/// The pool: makes [`Upstream`]s, bounds them together, closes what is idle for too long.
+/// Cheap to clone; connections end when it and its upstreams are gone.
 #[derive(Debug, Clone)]
-pub struct Pool {}
+pub struct Pool(Arc<Shared>);
+
+/// One destination and its connections. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Upstream(Arc<Inner>);
+
+#[derive(Debug)]
+struct Shared {
+    /// One permit per open connection, held by the task that drives it.
+    permits: Arc<Semaphore>,
+    limit: usize,
+    upstreams: Mutex<Vec<Weak<Inner>>>,
+    sweeping: AtomicBool,
+    metrics: Metrics,
+}
+
+#[derive(Debug, Default)]
+struct Metrics {
+    open: Gauge,
+    connects: Counter,
+    failed_connects: Counter,
+    exhausted: Counter,
+    repeated: Counter,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    shared: Arc<Shared>,
+    /// The destination, as errors name it.
+    to: String,
+    address: Address,
+    keep: Keep,
+    shelf: Mutex<Shelf>,
+    /// Held while connecting to what may speak HTTP/2: a burst of first requests makes one
+    /// connection, not one each.
+    gate: tokio::sync::Mutex<()>,
+}
 
 impl Pool {
-    /// Sends one request; waits at most `first_byte` for the head of the response.
+    /// A pool of at most `max_connections` ([`MAX_CONNECTIONS`] unless there is a reason).
+    pub fn new(max_connections: usize) -> Self {
+        Self(Arc::new(Shared {
+            permits: Arc::new(Semaphore::new(max_connections)),
+            limit: max_connections,
+            upstreams: Mutex::default(),
+            sweeping: AtomicBool::new(false),
+            metrics: Metrics::default(),
+        }))
+    }
+
+    /// A destination with connections of its own. Make it once and keep it: two upstreams of the
+    /// same destination share nothing.
+    pub fn upstream(&self, destination: Destination, keep: Keep) -> Upstream {
+        let inner = Arc::new(Inner {
+            shared: Arc::clone(&self.0),
+            to: destination.address.to_string(),
+            address: destination.address,
+            keep,
+            shelf: Mutex::new(Shelf::new(destination.tls)),
+            gate: tokio::sync::Mutex::default(),
+        });
+        let mut upstreams = lock(&self.0.upstreams);
+        upstreams.retain(|upstream| upstream.strong_count() > 0);
+        upstreams.push(Arc::downgrade(&inner));
+        Upstream(inner)
+    }
+
+    /// Registers the pool's metrics.
+    pub fn register(&self, registry: &mut Registry) {
+        let metrics = &self.0.metrics;
+        let registry = registry.sub_registry_with_prefix("upstream");
+        registry.register("connections", "Open connections", metrics.open.clone());
+        registry.register("connects", "Connections made", metrics.connects.clone());
+        registry.register(
+            "connects_failed",
+            "Connects and handshakes that failed",
+            metrics.failed_connects.clone(),
+        );
+        registry.register(
+            "exhausted",
+            "Requests refused because too many connections were open",
+            metrics.exhausted.clone(),
+        );
+        registry.register(
+            "repeated",
+            "Requests sent again because a reused connection turned out dead",
+            metrics.repeated.clone(),
+        );
+    }
+}
+
+impl Upstream {
+    /// From now on new requests go over connections made with `tls`; idle ones of an older
+    /// generation are closed at once, busy ones when they become idle. An older or equal
+    /// generation than the current one changes nothing.
+    pub fn set_tls(&self, tls: Tls) {
+        let old = lock(&self.0.shelf).set_tls(tls);
+        drop(old);
+    }
+
+    /// Sends one request; waits for the head of the response until `first_byte` has passed since
+    /// the last byte of the request was handed over.
+    ///
+    /// The request has a `host` header (or an absolute URI); it goes out in origin form with `host`
+    /// over HTTP/1.1, and with `:authority` over HTTP/2. Hop-by-hop headers are the caller's job.
+    ///
+    /// The connection serves the next request once the response's body was read to its end, and is
+    /// closed (HTTP/2: the stream is reset) when the body is dropped before.
     ///
     /// # Errors
     /// See [`SendError`].
     pub async fn send(
         &self,
-        destination: &Destination,
-        request: Request<Body>,
+        mut request: Request<Body>,
         first_byte: Duration,
-    ) -> Result<Response<Incoming>, SendError> {
-        let _ = (destination, request, first_byte);
-        unimplemented!("pool")
+    ) -> Result<Response<Body>, SendError> {
+        let (mut dead, mut repeated) = (0, false);
+        loop {
+            let fresh = repeated || dead > MAX_DEAD;
+            let (connection, reused) = self.0.connection(fresh).await?;
+            let copy = if reused && !repeated {
+                replay(&request)
+            } else {
+                None
+            };
+            let failure = match exchange(&self.0, connection, request, first_byte).await {
+                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    return Err(self.0.broken("it switched protocols unasked".to_owned()));
+                }
+                Ok(response) => return Ok(response),
+                Err(failure) => failure,
+            };
+            request = match (failure, copy) {
+                (Failure::Unsent(request, _), _) if reused => {
+                    dead += 1;
+                    *request
+                }
+                (Failure::Unsent(_, why), _) | (Failure::Broken(why), None) => {
+                    return Err(self.0.broken(why));
+                }
+                (Failure::Broken(_), Some(copy)) => {
+                    repeated = true;
+                    copy
+                }
+                (Failure::Final(error), _) => return Err(error),
+            };
+            self.0.shared.metrics.repeated.inc();
+        }
+    }
+}
+
+impl Inner {
+    /// A connection that can take a request now, and whether it served others before.
+    async fn connection(self: &Arc<Self>, fresh: bool) -> Result<(Connection, bool), SendError> {
+        if !fresh && let Checkout::Connection(connection) = self.checkout() {
+            return Ok((connection, true));
+        }
+        let failures = match lock(&self.shelf).gate() {
+            // It speaks HTTP/1.1: a connection each.
+            None => return Ok((self.connect().await?, false)),
+            Some(failures) => failures,
+        };
+        let gate = tokio::time::timeout(self.keep.connect, self.gate.lock())
+            .await
+            .map_err(|_| self.cannot_connect("waiting for a connection took too long".into()))?;
+        if !fresh {
+            match self.checkout() {
+                Checkout::Connection(connection) => return Ok((connection, true)),
+                // The attempt we waited for failed; ours would, too, and everyone's behind us.
+                Checkout::Failed(count, error) if count != failures => return Err(error),
+                Checkout::Failed(..) | Checkout::Nothing => {}
+            }
+        }
+        if lock(&self.shelf).gate().is_none() {
+            drop(gate);
+        }
+        match self.connect().await {
+            Ok(connection) => Ok((connection, false)),
+            Err(error) => {
+                lock(&self.shelf).failed(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    fn checkout(&self) -> Checkout {
+        lock(&self.shelf).checkout(Instant::now(), &self.keep)
+    }
+
+    async fn connect(self: &Arc<Self>) -> Result<Connection, SendError> {
+        let permit = self.permit().await?;
+        self.shared.start_sweeping();
+        let tls = lock(&self.shelf).tls();
+        let metrics = &self.shared.metrics;
+        let connector = Connector {
+            address: &self.address,
+            tls: tls.as_ref(),
+            keep: &self.keep,
+        };
+        match tokio::time::timeout(self.keep.connect, connector.connect(self.driven(permit))).await
+        {
+            Ok(Ok(made)) => {
+                metrics.connects.inc();
+                Ok(lock(&self.shelf).adopt(made))
+            }
+            Ok(Err(why)) => {
+                metrics.failed_connects.inc();
+                Err(self.cannot_connect(why))
+            }
+            Err(_) => {
+                metrics.failed_connects.inc();
+                Err(self.cannot_connect(format!("timed out after {:?}", self.keep.connect)))
+            }
+        }
+    }
+
+    /// A place for one more connection, where need be the place of an idle one of another upstream.
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, SendError> {
+        let permits = Arc::clone(&self.shared.permits);
+        if let Ok(permit) = Arc::clone(&permits).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let evicted = self.shared.each_upstream(|upstream| {
+            let idle = lock(&upstream.shelf).evict_idle();
+            idle.is_some()
+        });
+        if evicted
+            && let Ok(Ok(permit)) =
+                tokio::time::timeout(self.keep.connect, permits.acquire_owned()).await
+        {
+            return Ok(permit);
+        }
+        self.shared.metrics.exhausted.inc();
+        Err(SendError::Exhausted {
+            to: self.to.clone(),
+            limit: self.shared.limit,
+        })
+    }
+
+    /// What the task that drives a connection holds as long as the connection is open.
+    fn driven(&self, permit: OwnedSemaphorePermit) -> Driven {
+        let open = self.shared.metrics.open.clone();
+        open.inc();
+        Driven {
+            open,
+            _permit: permit,
+        }
+    }
+
+    fn cannot_connect(&self, why: String) -> SendError {
+        let to = self.to.clone();
+        SendError::Connect { to, why }
+    }
+
+    fn broken(&self, why: String) -> SendError {
+        let to = self.to.clone();
+        SendError::Broken { to, why }
+    }
+}
+
+/// Counts an open connection.
+#[derive(Debug)]
+struct Driven {
+    open: Gauge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        self.open.dec();
+    }
+}
+
+impl Shared {
+    /// Calls `f` with each upstream until it says true; whether it did.
+    fn each_upstream(&self, mut f: impl FnMut(&Inner) -> bool) -> bool {
+        let upstreams: Vec<_> = lock(&self.upstreams).clone();
+        let mut living = upstreams.iter().filter_map(Weak::upgrade);
+        living.any(|upstream| f(&upstream))
+    }
+
+    /// Starts the sweeper with the first connection (a pool may be made outside a runtime). It ends
+    /// when the pool is gone.
+    fn start_sweeping(self: &Arc<Self>) {
+        if self.sweeping.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let shared = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(SWEEP_EVERY);
+            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                tick.tick().await;
+                let Some(shared) = shared.upgrade() else {
+                    return;
+                };
+                let now = Instant::now();
+                shared.each_upstream(|upstream| {
+                    let old = lock(&upstream.shelf).sweep(now, &upstream.keep);
+                    drop(old);
+                    false
+                });
+            }
+        });
+    }
+}
+
+/// A second copy of a request that may be sent twice: idempotent (RFC 9110 §9.2.2), body at hand.
+fn replay(request: &Request<Body>) -> Option<Request<Body>> {
+    if !request.method().is_idempotent() {
+        return None;
+    }
+    let mut copy = Request::new(request.body().replay()?);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+/// Locks. Nothing panics while it holds one of these, and if something did, the data would be whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Socket(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Name(name, port) => write!(f, "{name}:{port}"),
+        }
     }
 }

@@ -1,0 +1,189 @@
+//! One request, one response, over one connection.
+
+use std::{
+    sync::{Arc, atomic::AtomicU64, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use http::{HeaderValue, Request, Response, Uri, Version, header::HOST, uri::Scheme};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use super::{
+    Inner, SendError,
+    connect::describe,
+    lease::{Lease, PooledBody},
+    shelf::Connection,
+};
+use crate::http::body::Body;
+
+/// Why there is no response.
+pub(super) enum Failure {
+    /// No byte of the request was written; here it is, and why.
+    Unsent(Box<Request<Body>>, String),
+    /// It broke after the request was, or may have been, written.
+    Broken(String),
+    /// Not to be tried again.
+    Final(SendError),
+}
+
+/// Sends `request` over `connection` and waits for the head of the response.
+pub(super) async fn exchange(
+    upstream: &Arc<Inner>,
+    connection: Connection,
+    mut request: Request<Body>,
+    first_byte: Duration,
+) -> Result<Response<Body>, Failure> {
+    // From here on, dropping the lease gives the connection back or ends it.
+    let mut lease = Lease::new(upstream, connection);
+    let written = match lease.connection() {
+        Some(Connection::H2(_)) => absolute_form(&mut request),
+        _ => origin_form(&mut request),
+    };
+    if !written {
+        lease.unused();
+        let to = upstream.to.clone();
+        return Err(Failure::Final(SendError::NoHost { to }));
+    }
+    let progress = watch_body(&mut request);
+    let outcome = match lease.connection() {
+        Some(Connection::H1(h1)) => {
+            let response = h1.sender.try_send_request(request);
+            wait(response, first_byte, progress.as_ref()).await
+        }
+        Some(Connection::H2(h2)) => {
+            let response = h2.sender.try_send_request(request);
+            wait(response, first_byte, progress.as_ref()).await
+        }
+        None => return Err(Failure::Broken("no connection".to_owned())),
+    };
+    match outcome {
+        Ok(Ok(response)) => Ok(attach(response, lease)),
+        Ok(Err(mut error)) => Err(match error.take_message() {
+            Some(request) => Failure::Unsent(Box::new(request), describe(error.into_error())),
+            None => failed(error.into_error()),
+        }),
+        Err(()) => Err(Failure::Final(SendError::TimedOut {
+            to: upstream.to.clone(),
+            after: first_byte,
+        })),
+    }
+}
+
+/// Waits for `response`; gives up `after` this time without it, counted from the last piece of the
+/// request's body: a long upload is not a slow answer.
+async fn wait<F: Future>(
+    response: F,
+    after: Duration,
+    progress: Option<&Progress>,
+) -> Result<F::Output, ()> {
+    let mut response = std::pin::pin!(response);
+    let mut left = after;
+    loop {
+        if let Ok(outcome) = tokio::time::timeout(left, response.as_mut()).await {
+            return Ok(outcome);
+        }
+        left = match progress {
+            Some(progress) => after.saturating_sub(progress.idle()),
+            None => Duration::ZERO,
+        };
+        if left.is_zero() {
+            return Err(());
+        }
+    }
+}
+
+/// Ties the connection to the body, so that it is reused when the body was read to its end.
+fn attach(response: Response<Incoming>, mut lease: Lease) -> Response<Body> {
+    let (parts, body) = response.into_parts();
+    if body.is_end_stream() {
+        lease.finished();
+        return Response::from_parts(parts, Body::Incoming(body));
+    }
+    Response::from_parts(parts, Body::Pooled(PooledBody::new(body, lease)))
+}
+
+fn failed(error: hyper::Error) -> Failure {
+    // hyper calls it the user's error when the request's body failed.
+    if error.is_user() {
+        return Failure::Final(SendError::RequestBody(describe(error)));
+    }
+    Failure::Broken(describe(error))
+}
+
+/// HTTP/1.1: origin form and `host`. False where there is no host.
+fn origin_form(request: &mut Request<Body>) -> bool {
+    *request.version_mut() = Version::HTTP_11;
+    if let Some(authority) = request.uri().authority() {
+        if !request.headers().contains_key(HOST) {
+            let Ok(host) = HeaderValue::from_str(authority.as_str()) else {
+                return false;
+            };
+            request.headers_mut().insert(HOST, host);
+        }
+        let path = request.uri().path_and_query().cloned();
+        *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
+    }
+    request.headers().contains_key(HOST)
+}
+
+/// HTTP/2: absolute form, which becomes `:scheme`, `:authority` and `:path`; no `host`.
+fn absolute_form(request: &mut Request<Body>) -> bool {
+    *request.version_mut() = Version::HTTP_2;
+    let Some(host) = request.headers_mut().remove(HOST) else {
+        return request.uri().authority().is_some();
+    };
+    let mut uri = std::mem::take(request.uri_mut()).into_parts();
+    uri.scheme = Some(Scheme::HTTPS);
+    uri.authority = host.as_bytes().try_into().ok();
+    if uri.authority.is_none() {
+        return false;
+    }
+    match Uri::from_parts(uri) {
+        Ok(uri) => *request.uri_mut() = uri,
+        Err(_) => return false,
+    }
+    true
+}
+
+/// Notes when a streamed request body last gave something. Whole bodies need no such thing.
+fn watch_body(request: &mut Request<Body>) -> Option<Progress> {
+    if matches!(request.body(), Body::Full(_)) || request.body().is_end_stream() {
+        return None;
+    }
+    let progress = Progress::new();
+    let body = std::mem::replace(request.body_mut(), Body::empty());
+    *request.body_mut() = match body {
+        Body::Incoming(body) | Body::Watched(body, _) => Body::Watched(body, progress.clone()),
+        other => other,
+    };
+    Some(progress)
+}
+
+/// When something last moved.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    start: Instant,
+    /// Milliseconds since `start`.
+    last: Arc<AtomicU64>,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self {
+            start: Instant::now(),
+            last: Arc::default(),
+        }
+    }
+
+    /// Something moved.
+    pub(in crate::http) fn note(&self) {
+        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(now, Ordering::Relaxed);
+    }
+
+    fn idle(&self) -> Duration {
+        let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
+        self.start.elapsed().saturating_sub(last)
+    }
+}

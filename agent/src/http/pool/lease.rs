@@ -1,0 +1,110 @@
+//! A connection in use, and the response body it is tied to.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::{Inner, lock, shelf::Connection};
+
+/// A connection that carries a request. Dropped before its response ended, it takes the connection
+/// along (HTTP/1.1) or just its stream (HTTP/2).
+#[derive(Debug)]
+pub(super) struct Lease {
+    upstream: Arc<Inner>,
+    connection: Option<Connection>,
+}
+
+impl Lease {
+    pub(super) fn new(upstream: &Arc<Inner>, connection: Connection) -> Self {
+        Self {
+            upstream: Arc::clone(upstream),
+            connection: Some(connection),
+        }
+    }
+
+    pub(super) fn connection(&mut self) -> Option<&mut Connection> {
+        self.connection.as_mut()
+    }
+
+    /// The response was read to its end: the next request may have the connection.
+    pub(super) fn finished(&mut self) {
+        self.give_back();
+    }
+
+    /// Nothing was sent at all.
+    pub(super) fn unused(&mut self) {
+        self.give_back();
+    }
+
+    fn give_back(&mut self) {
+        let Some(connection) = self.connection.take() else {
+            return;
+        };
+        let now = Instant::now();
+        let mut shelf = lock(&self.upstream.shelf);
+        let surplus = match connection {
+            Connection::H1(h1) => shelf.put(h1, now, &self.upstream.keep),
+            Connection::H2(h2) => {
+                shelf.stream_ended(h2.id, now);
+                None
+            }
+        };
+        drop(shelf);
+        drop(surplus);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        match self.connection.take() {
+            // The task might wait for a peer that neither reads nor writes: don't leave it to that.
+            Some(Connection::H1(h1)) => h1.driver.abort(),
+            Some(Connection::H2(h2)) => {
+                lock(&self.upstream.shelf).stream_ended(h2.id, Instant::now());
+            }
+            None => {}
+        }
+    }
+}
+
+/// A response's body that gives its connection back when it was read to its end.
+#[derive(Debug)]
+pub struct PooledBody {
+    body: Incoming,
+    lease: Lease,
+}
+
+impl PooledBody {
+    pub(super) fn new(body: Incoming, lease: Lease) -> Self {
+        Self { body, lease }
+    }
+
+    pub(in crate::http) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        match &frame {
+            // Readers with a length stop at the last byte; those without at trailers or the end.
+            Some(Ok(frame)) if frame.is_data() && !self.body.is_end_stream() => {}
+            Some(Ok(_)) | None => self.lease.finished(),
+            Some(Err(_)) => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    pub(in crate::http) fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    pub(in crate::http) fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
