@@ -323,10 +323,10 @@ impl Inner {
         if !fresh && let Checkout::Connection(connection) = self.checkout() {
             return Ok((connection, true));
         }
-        let failures = match lock(&self.shelf).gate() {
+        let gate = lock(&self.shelf).gate();
+        let Some(failures) = gate else {
             // It speaks HTTP/1.1: a connection each.
-            None => return Ok((self.connect().await?, false)),
-            Some(failures) => failures,
+            return Ok((self.connect().await?, false));
         };
         let gate = tokio::time::timeout(self.keep.connect, self.gate.lock())
             .await
@@ -499,3 +499,6 @@ impl std::fmt::Display for Address {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

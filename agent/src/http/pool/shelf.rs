@@ -269,6 +269,13 @@ impl Shelf {
         self.idle.len() + self.shared.iter().filter(|c| c.in_flight == 0).count()
     }
 
+    #[cfg(test)]
+    pub(super) fn all_closed(&self) -> bool {
+        self.idle
+            .iter()
+            .all(|idle| idle.connection.sender.is_closed())
+    }
+
     fn generation(&self) -> Option<u64> {
         self.tls.as_ref().map(|tls| tls.generation)
     }
