@@ -18,7 +18,9 @@ fn no_source_file_is_longer_than_700_lines() {
 }
 
 fn visit(dir: &Path, check: &mut dyn FnMut(&Path, &str)) {
-    let Ok(entries) = fs::read_dir(dir) else { return };
+    let Ok(entries) = fs::read_dir(dir) else {
+        return;
+    };
     for entry in entries {
         let path = entry.unwrap().path();
         if path.is_dir() {

@@ -36,8 +36,15 @@ fn no_module_of_the_agent_uses_one_above_or_beside_it() {
             }
         }
     }
-    assert!(seen > 50, "only {seen} imports were found: does this test still read them?");
-    assert!(wrong.is_empty(), "arrows that point up or sideways:\n{}", wrong.join("\n"));
+    assert!(
+        seen > 50,
+        "only {seen} imports were found: does this test still read them?"
+    );
+    assert!(
+        wrong.is_empty(),
+        "arrows that point up or sideways:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -55,7 +62,9 @@ fn storey(module: &str) -> usize {
     STOREYS
         .iter()
         .position(|modules| modules.contains(&module))
-        .unwrap_or_else(|| panic!("module {module} has no storey: add it to STOREYS and the design"))
+        .unwrap_or_else(|| {
+            panic!("module {module} has no storey: add it to STOREYS and the design")
+        })
 }
 
 fn allowed(from: &str, to: &str) -> bool {
@@ -64,7 +73,13 @@ fn allowed(from: &str, to: &str) -> bool {
 
 /// `inbound/forward.rs` and `inbound.rs` are both `inbound`.
 fn top_module(relative: &Path) -> String {
-    let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
+    let first = relative
+        .components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_str()
+        .unwrap();
     first.trim_end_matches(".rs").to_owned()
 }
 
@@ -112,7 +127,9 @@ fn list_heads(list: &str) -> Vec<String> {
 }
 
 fn identifier(text: &str) -> Option<String> {
-    let end = text.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .unwrap_or(text.len());
     (end > 0).then(|| text[..end].to_owned())
 }
 

@@ -2,3 +2,4 @@
 
 mod file_sizes;
 mod imports_point_down;
+mod peers_are_provided;

