@@ -1,1 +1,291 @@
 //! The issuing API, version 1: JSON over HTTPS (see `docs/issuing-api.md`). Bytes are base64url without padding.
+//!
+//! Members a peer does not know are ignored, so that either side can be upgraded first.
+
+use std::fmt;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::StatusCode;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use warifu::Secret;
+
+/// `POST`: a fresh challenge. No body.
+pub const CHALLENGE: &str = "/v1/challenge";
+/// `POST` [`AttestRequest`] → [`Issued`].
+pub const ATTEST: &str = "/v1/attest";
+/// `POST` [`RenewRequest`] → [`Issued`].
+pub const RENEW: &str = "/v1/renew";
+/// `POST` [`JwtSvidRequest`] → [`JwtSvid`].
+pub const JWT_SVID: &str = "/v1/jwt-svid";
+/// `GET`: the trust bundle in SPIFFE's JWKS form, with an `ETag`.
+pub const BUNDLE: &str = "/v1/bundle";
+
+/// Largest request body: a CSR, a record, a token and a key are 6 KiB together, a token of 8 KiB fits too.
+pub const MAX_REQUEST: usize = 64 * 1024;
+/// Largest response body an agent reads: a bundle with dozens of keys is below 100 KiB.
+pub const MAX_RESPONSE: usize = 1024 * 1024;
+/// Most audiences in one JWT-SVID request. One: a token for two services lets each call the other as us.
+pub const MAX_AUDIENCES: usize = 1;
+/// Longest audience, in bytes.
+pub const MAX_AUDIENCE: usize = 512;
+
+/// Answer to [`CHALLENGE`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Challenge {
+    /// To be sent back, and signed, within `expires_in`.
+    pub challenge: String,
+    /// Seconds it is good for.
+    pub expires_in: u64,
+    /// The authority's clock, Unix seconds: an agent whose own clock is off can say so.
+    pub time: u64,
+}
+
+/// What an agent proves itself with.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Evidence {
+    /// A single-use token made by the authority's operator.
+    JoinToken {
+        /// The token.
+        #[serde(with = "secret_string")]
+        token: Secret<String>,
+    },
+}
+
+/// Asks for the first X.509-SVID of a lineage.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AttestRequest {
+    /// From [`CHALLENGE`].
+    pub challenge: String,
+    /// Proves facts about the agent.
+    pub evidence: Evidence,
+    /// A PKCS#10 request (DER). Everything in it but the public key is ignored.
+    pub csr: Base64,
+    /// The renewal key, a public P-256 JWK. What is issued is bound to it.
+    pub renewal_key: serde_json::Value,
+    /// ES256 by the renewal key over [`super::proof::attest`].
+    pub proof: Base64,
+}
+
+/// Asks for the next X.509-SVID of a lineage.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RenewRequest {
+    /// From [`CHALLENGE`].
+    pub challenge: String,
+    /// The attestation record; it names the renewal key.
+    pub record: String,
+    /// As in [`AttestRequest`].
+    pub csr: Base64,
+    /// ES256 by the renewal key over [`super::proof::renew`].
+    pub proof: Base64,
+}
+
+/// Asks for a JWT-SVID.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JwtSvidRequest {
+    /// From [`CHALLENGE`].
+    pub challenge: String,
+    /// The attestation record; it names the renewal key.
+    pub record: String,
+    /// `aud`: 1 to [`MAX_AUDIENCES`].
+    pub audiences: Vec<String>,
+    /// ES256 by the renewal key over [`super::proof::jwt_svid`].
+    pub proof: Base64,
+}
+
+/// An X.509-SVID and all that goes with it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Issued {
+    /// The SPIFFE ID, for people who read this; the leaf is what counts.
+    pub spiffe_id: String,
+    /// Leaf, then the intermediate; DER.
+    pub chain: Vec<Base64>,
+    /// The trust bundle, as [`BUNDLE`] has it.
+    pub bundle: serde_json::Value,
+    /// The attestation record: a JWS of the authority's, opaque to the agent. It renews
+    /// nothing without a proof by the renewal key.
+    pub record: String,
+    /// When the record expires, Unix seconds.
+    pub record_expires_at: u64,
+}
+
+/// A JWT-SVID.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct JwtSvid {
+    /// The compact JWS.
+    #[serde(with = "secret_string")]
+    pub token: Secret<String>,
+    /// Its `exp`, Unix seconds.
+    pub expires_at: u64,
+}
+
+impl fmt::Debug for JwtSvid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JwtSvid")
+            .field("expires_at", &self.expires_at)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The body of every answer that is not 2xx or 304.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ErrorBody {
+    /// For programs.
+    pub error: ErrorCode,
+    /// For people: what, and what to do.
+    pub message: String,
+}
+
+/// Why a request was not granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ErrorCode {
+    /// Not the JSON this path takes.
+    BadRequest,
+    /// Not a PKCS#10 request with a P-256 or P-384 key that signed it.
+    InvalidCsr,
+    /// Not one of ours, or older than it may be. Ask for another.
+    InvalidChallenge,
+    /// Not signed by the renewal key, or over something else.
+    InvalidProof,
+    /// The evidence proves nothing (any more).
+    InvalidEvidence,
+    /// The attestation record is not one of ours, or has expired. Attest again.
+    InvalidRecord,
+    /// What was proved entitles to no identity: no rule matches, or the rule can't be filled in.
+    NoRule,
+    /// The identity may not have a token for this audience.
+    AudienceRefused,
+    /// No such path.
+    NotFound,
+    /// Not this method.
+    MethodNotAllowed,
+    /// The body is over [`MAX_REQUEST`].
+    TooLarge,
+    /// The request took too long to arrive.
+    TimedOut,
+    /// Over a limit; ask again after `Retry-After`.
+    TooManyRequests,
+    /// Can't now; ask again after `Retry-After`.
+    Unavailable,
+    /// A code this version does not know.
+    #[serde(other)]
+    Unknown,
+}
+
+impl ErrorCode {
+    /// The HTTP status that goes with it.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::BadRequest | Self::InvalidCsr => StatusCode::BAD_REQUEST,
+            Self::InvalidChallenge
+            | Self::InvalidProof
+            | Self::InvalidEvidence
+            | Self::InvalidRecord => StatusCode::UNAUTHORIZED,
+            Self::NoRule | Self::AudienceRefused => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::TimedOut => StatusCode::REQUEST_TIMEOUT,
+            Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable | Self::Unknown => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+impl fmt::Debug for Evidence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::JoinToken { token } => {
+                f.debug_struct("JoinToken").field("token", token).finish()
+            }
+        }
+    }
+}
+
+/// Bytes, as base64url without padding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base64(pub Vec<u8>);
+
+impl Serialize for Base64 {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&URL_SAFE_NO_PAD.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Base64 {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        URL_SAFE_NO_PAD
+            .decode(text)
+            .map(Self)
+            .map_err(|why| D::Error::custom(format!("expected base64url without padding: {why}")))
+    }
+}
+
+/// A secret string on the wire.
+mod secret_string {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use warifu::Secret;
+
+    pub(super) fn serialize<S: Serializer>(
+        secret: &Secret<String>,
+        s: S,
+    ) -> Result<S::Ok, S::Error> {
+        s.serialize_str(secret.expose())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Secret<String>, D::Error> {
+        String::deserialize(d).map(Secret::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s12_evidence_and_tokens_do_not_show_in_debug() {
+        let evidence = Evidence::JoinToken {
+            token: Secret::new("hunter2".into()),
+        };
+        assert!(!format!("{evidence:?}").contains("hunter2"));
+        let svid = JwtSvid {
+            token: Secret::new("hunter2".into()),
+            expires_at: 1,
+        };
+        assert!(!format!("{svid:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn an_error_code_of_a_newer_authority_is_read_as_unknown() {
+        let body: ErrorBody =
+            serde_json::from_str(r#"{"error":"moon_phase","message":"wait"}"#).unwrap();
+        assert_eq!(body.error, ErrorCode::Unknown);
+        assert_eq!(ErrorCode::InvalidRecord.to_string(), "invalid_record");
+    }
+
+    #[test]
+    fn bytes_are_base64url_without_padding_and_nothing_else() {
+        assert_eq!(
+            serde_json::to_string(&Base64(vec![0xff, 0xfe])).unwrap(),
+            r#""__4""#
+        );
+        for bad in [r#""__4=""#, r#""//4""#, r#""__5""#, r#"" __4""#] {
+            assert!(serde_json::from_str::<Base64>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_member_given_twice_is_refused() {
+        let twice = r#"{"error":"no_rule","error":"no_rule","message":""}"#;
+        assert!(serde_json::from_str::<ErrorBody>(twice).is_err());
+    }
+}

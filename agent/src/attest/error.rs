@@ -1,0 +1,97 @@
+//! What can go wrong between an agent and its authority.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::wire::ErrorCode;
+
+/// Why the authority gave us nothing.
+#[derive(Debug, Clone, Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// No connection.
+    #[error(
+        "cannot reach the authority at {authority}: {why}; check `authority.url`, that the authority runs, and that this host may connect to it"
+    )]
+    Unreachable {
+        /// Its URL.
+        authority: String,
+        /// What failed.
+        why: String,
+    },
+    /// Something answers, and cannot prove to be the authority.
+    #[error(
+        "what answers at {authority} is not the authority of {trust_domain}: {why}; compare `authority.root_spki_sha256` (or `bundle`) with the root pins the authority logs at start"
+    )]
+    NotTheAuthority {
+        /// Its URL.
+        authority: String,
+        /// Whose authority was expected.
+        trust_domain: String,
+        /// What the TLS stack says.
+        why: String,
+    },
+    /// Certificates are not valid by this machine's clock.
+    #[error("{what}; {skew}: correct this machine's clock (chrony, systemd-timesyncd or the host's)")]
+    Clock {
+        /// Which certificate, and how far off.
+        what: String,
+        /// How this clock compares with the authority's, where known.
+        skew: String,
+    },
+    /// Decided: asking the same again changes nothing.
+    #[error("the authority refused ({code}): {message}")]
+    Refused {
+        /// For programs.
+        code: ErrorCode,
+        /// Its words: what, and what to do.
+        message: String,
+    },
+    /// May pass.
+    #[error("the authority at {authority} cannot answer now ({code}): {message}")]
+    Unavailable {
+        /// Its URL.
+        authority: String,
+        /// For programs.
+        code: ErrorCode,
+        /// Its words.
+        message: String,
+        /// When it wants to be asked again.
+        retry_after: Option<Duration>,
+    },
+    /// The connection was lost, or the answer late or not understood.
+    #[error("no usable answer from the authority at {authority}: {why}")]
+    Broken {
+        /// Its URL.
+        authority: String,
+        /// What failed.
+        why: String,
+    },
+    /// A local matter: a key, a file.
+    #[error("{0}")]
+    Local(String),
+}
+
+impl ClientError {
+    /// Whether the authority decided (and did not merely fail).
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+
+    /// Its code, if it decided.
+    pub fn refusal(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+
+    /// When the authority wants to be asked again.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}

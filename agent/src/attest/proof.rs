@@ -1,0 +1,131 @@
+//! What the renewal key signs: one line each for the purpose, the trust domain, the challenge, and
+//! the SHA-256 of everything the request asks for.
+//!
+//! No line can contain a line break (the variable parts are hashes, base64url or a trust domain),
+//! so no two requests have the same transcript, and the first line keeps a signature made for one
+//! purpose from being good for another.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use warifu::TrustDomain;
+
+use super::wire::Evidence;
+
+/// For [`AttestRequest`](super::wire::AttestRequest). `thumbprint` is the renewal key's (RFC 7638).
+pub fn attest(
+    trust_domain: &TrustDomain,
+    challenge: &str,
+    csr: &[u8],
+    thumbprint: &str,
+    evidence: &Evidence,
+) -> Vec<u8> {
+    let evidence = match evidence {
+        Evidence::JoinToken { token } => format!("join-token {}", hash(token.expose().as_bytes())),
+    };
+    transcript(
+        "attest",
+        trust_domain,
+        challenge,
+        &[&hash(csr), thumbprint, &evidence],
+    )
+}
+
+/// For [`RenewRequest`](super::wire::RenewRequest).
+pub fn renew(trust_domain: &TrustDomain, challenge: &str, csr: &[u8], record: &str) -> Vec<u8> {
+    transcript(
+        "renew",
+        trust_domain,
+        challenge,
+        &[&hash(csr), &hash(record.as_bytes())],
+    )
+}
+
+/// For [`JwtSvidRequest`](super::wire::JwtSvidRequest).
+pub fn jwt_svid(
+    trust_domain: &TrustDomain,
+    challenge: &str,
+    audiences: &[String],
+    record: &str,
+) -> Vec<u8> {
+    let record = hash(record.as_bytes());
+    let audiences: Vec<String> = audiences.iter().map(|a| hash(a.as_bytes())).collect();
+    let mut parts = vec![record.as_str()];
+    parts.extend(audiences.iter().map(String::as_str));
+    transcript("jwt-svid", trust_domain, challenge, &parts)
+}
+
+fn transcript(
+    purpose: &str,
+    trust_domain: &TrustDomain,
+    challenge: &str,
+    parts: &[&str],
+) -> Vec<u8> {
+    // The challenge comes from the other side: hashed, it cannot bring a line of its own.
+    let mut text = format!(
+        "warifu issuing api v1: {purpose}\n{trust_domain}\n{}\n",
+        hash(challenge.as_bytes())
+    );
+    for part in parts {
+        text.push_str(part);
+        text.push('\n');
+    }
+    text.into_bytes()
+}
+
+fn hash(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(digest(&SHA256, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use warifu::Secret;
+
+    use super::*;
+
+    fn td() -> TrustDomain {
+        TrustDomain::new("example.org").unwrap()
+    }
+
+    #[test]
+    fn a_transcript_for_one_purpose_is_good_for_no_other() {
+        let all = [
+            renew(&td(), "c", b"x", "r"),
+            jwt_svid(&td(), "c", &["x".into()], "r"),
+            attest(
+                &td(),
+                "c",
+                b"x",
+                "t",
+                &Evidence::JoinToken {
+                    token: Secret::new("r".into()),
+                },
+            ),
+        ];
+        for (i, a) in all.iter().enumerate() {
+            assert!(all.iter().skip(i + 1).all(|b| a != b));
+        }
+    }
+
+    #[test]
+    fn s12_a_transcript_does_not_contain_the_token() {
+        let evidence = Evidence::JoinToken {
+            token: Secret::new("hunter2".into()),
+        };
+        let text = String::from_utf8(attest(&td(), "c", b"x", "t", &evidence)).unwrap();
+        assert!(!text.contains("hunter2"));
+    }
+
+    proptest! {
+        #[test]
+        fn two_requests_never_have_the_same_transcript(
+            a in (".{0,8}", ".{0,8}", ".{0,8}"), b in (".{0,8}", ".{0,8}", ".{0,8}"),
+        ) {
+            prop_assume!(a != b);
+            prop_assert_ne!(
+                renew(&td(), &a.0, a.1.as_bytes(), &a.2),
+                renew(&td(), &b.0, b.1.as_bytes(), &b.2)
+            );
+        }
+    }
+}
