@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod authority;
 pub mod defaults;
+pub mod private;
 pub mod value;
 
 pub use agent::AgentConfig;

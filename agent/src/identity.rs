@@ -1,9 +1,160 @@
 //! The agent's identity: obtain, renew, rotate, publish.
+//!
+//! ```text
+//! evidence ─▶ attest ─▶ record ─▶ renew ─▶ renew ─▶ …      task: when, and what if not
+//!                │         │        │
+//!                └─────────┴────────┴─▶ publisher ─▶ Current   (immutable snapshots)
+//! ```
+//!
+//! [`start`] never fails because the authority is away: the identity becomes available when it can
+//! be had, the readiness condition says what is missing until then, and what was obtained is served
+//! to its real expiry.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
+use prometheus_client::registry::Registry;
+use thiserror::Error;
 use tokio::sync::watch;
-use warifu::identity::Identity;
+use warifu::{TrustDomain, identity::Identity};
+
+use crate::{
+    attest::{AnchorError, Client, ClientError, MintedJwt},
+    config::{
+        AgentConfig,
+        agent::{Attestation, AuthorityRef},
+        private::PrivateError,
+    },
+    telemetry::ready::Condition,
+};
+
+mod csr;
+mod metrics;
+mod publisher;
+pub mod rotation;
+mod task;
+mod vault;
 
 /// The current identity; `None` until the first one is issued. Every change is a new snapshot.
 pub type Current = watch::Receiver<Option<Arc<Identity>>>;
+
+/// What an identity is obtained with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The trust domain the agent belongs to.
+    pub trust_domain: TrustDomain,
+    /// Who issues.
+    pub authority: AuthorityRef,
+    /// What the agent proves itself with.
+    pub attestation: Attestation,
+    /// Where renewal key and attestation record survive a restart.
+    pub state_dir: Option<PathBuf>,
+}
+
+impl From<&AgentConfig> for Settings {
+    fn from(config: &AgentConfig) -> Self {
+        Self {
+            trust_domain: config.trust_domain.clone(),
+            authority: config.authority.clone(),
+            attestation: config.attestation.clone(),
+            state_dir: config.state_dir.clone(),
+        }
+    }
+}
+
+/// Why there can be no identity at all: mistakes on this machine, found before anything is asked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// There is nothing to know the authority by.
+    #[error(transparent)]
+    Anchors(#[from] AnchorError),
+    /// `state_dir` can't be used.
+    #[error("state_dir: {0}")]
+    StateDir(#[from] PrivateError),
+}
+
+/// The running task's handle; cheap to clone. When the last one goes, renewing stops; what was
+/// published stays.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    shared: Arc<task::Shared>,
+    _tasks: Arc<Tasks>,
+}
+
+/// What `warifu status` tells of the identity.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// When the next renewal (or attempt) is due.
+    pub next_attempt: Option<SystemTime>,
+    /// Why the last attempt failed; `None` if it did not.
+    pub last_error: Option<String>,
+    /// Failures since the last success.
+    pub failures: u32,
+    /// When the attestation record expires: from then on the agent must attest anew.
+    pub attested_until: Option<SystemTime>,
+}
+
+#[derive(Debug)]
+struct Tasks(Vec<tokio::task::JoinHandle<()>>);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+/// Starts obtaining and renewing, in tasks of the current runtime. `condition` is met while a valid
+/// X.509-SVID and bundle are published.
+///
+/// # Errors
+/// See [`StartError`]. An authority that is away is no error here.
+pub fn start(
+    settings: &Settings,
+    condition: Condition,
+    registry: &mut Registry,
+) -> Result<(Current, Handle), StartError> {
+    let client = Client::new(&settings.trust_domain, &settings.authority)?;
+    let (vault, kept) = vault::Vault::open(settings.state_dir.as_deref(), &settings.trust_domain)?;
+    let metrics = metrics::Metrics::new(registry);
+    let (publisher, current) = publisher::Publisher::new(condition, metrics.clone());
+    let shared = Arc::new(task::Shared::new(client, kept.renewal_key));
+    let tasks = vec![
+        tokio::spawn(publisher::withdraw_expired(publisher.clone())),
+        tokio::spawn(
+            task::Task::new(
+                settings,
+                Arc::clone(&shared),
+                publisher,
+                vault,
+                kept.attested,
+                metrics,
+            )
+            .run(),
+        ),
+    ];
+    let handle = Handle {
+        shared,
+        _tasks: Arc::new(Tasks(tasks)),
+    };
+    Ok((current, handle))
+}
+
+impl Handle {
+    /// A fresh JWT-SVID for exactly `audience`, from the authority.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; also before the first attestation succeeded.
+    pub async fn mint_jwt(&self, audience: &str) -> Result<MintedJwt, ClientError> {
+        self.shared.mint_jwt(audience).await
+    }
+
+    /// Renews now, whatever the schedule says.
+    pub fn renew_now(&self) {
+        self.shared.renew_now();
+    }
+
+    /// How renewing goes.
+    pub fn status(&self) -> Status {
+        self.shared.status()
+    }
+}

@@ -30,11 +30,7 @@ pub enum AnchorError {
 /// Pins and roots of the configuration.
 pub(super) fn load(authority: &AuthorityRef) -> Result<Anchors, AnchorError> {
     let mut anchors = Anchors {
-        spki_sha256: authority
-            .root_spki_sha256
-            .iter()
-            .map(|pin| pin.0)
-            .collect(),
+        spki_sha256: authority.root_spki_sha256.iter().map(|pin| pin.0).collect(),
         roots: Vec::new(),
     };
     if let Some(path) = &authority.bundle {

@@ -191,7 +191,8 @@ impl Client {
         let audiences = vec![audience.to_owned()];
         let svid: wire::JwtSvid = self
             .challenged(wire::JWT_SVID, |challenge| {
-                let transcript = proof::jwt_svid(&self.trust_domain, &challenge, &audiences, record);
+                let transcript =
+                    proof::jwt_svid(&self.trust_domain, &challenge, &audiences, record);
                 wire::JwtSvidRequest {
                     proof: Base64(renewal_key.sign_raw(&transcript)),
                     challenge,
@@ -358,9 +359,10 @@ impl Client {
                 .map_err(|why| self.target.broken(why))?;
             Ok(Response::from_parts(parts, body.to_bytes()))
         };
-        timeout(REQUEST_TIMEOUT, exchange)
-            .await
-            .map_err(|_| self.target.broken(format!("none within {REQUEST_TIMEOUT:?}")))?
+        timeout(REQUEST_TIMEOUT, exchange).await.map_err(|_| {
+            self.target
+                .broken(format!("none within {REQUEST_TIMEOUT:?}"))
+        })?
     }
 
     /// The answer, if it grants; else the error it is.

@@ -33,7 +33,9 @@ pub enum ClientError {
         why: String,
     },
     /// Certificates are not valid by this machine's clock.
-    #[error("{what}; {skew}: correct this machine's clock (chrony, systemd-timesyncd or the host's)")]
+    #[error(
+        "{what}; {skew}: correct this machine's clock (chrony, systemd-timesyncd or the host's)"
+    )]
     Clock {
         /// Which certificate, and how far off.
         what: String,

@@ -203,9 +203,7 @@ impl fmt::Display for ErrorCode {
 impl fmt::Debug for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::JoinToken { token } => {
-                f.debug_struct("JoinToken").field("token", token).finish()
-            }
+            Self::JoinToken { token } => f.debug_struct("JoinToken").field("token", token).finish(),
         }
     }
 }

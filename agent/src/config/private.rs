@@ -1,0 +1,273 @@
+//! Private files: keys and secrets on disk, readable by their owner alone.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+use warifu::Secret;
+
+use super::value::SecretRef;
+
+/// Largest private file: keys, tokens, records and bundles are all far smaller.
+const MAX_FILE: u64 = 4 * 1024 * 1024;
+
+/// Why a private file can't be used.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PrivateError {
+    /// The system refused.
+    #[error("{doing} {path}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Others than its owner may read or write it.
+    #[error("{path} is open to others (mode {mode:03o}); make it private: chmod {want:03o} {path}")]
+    Open {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+        /// What its mode should be.
+        want: u32,
+    },
+    /// Another user's.
+    #[error(
+        "{path} belongs to uid {owner}, and this process runs as uid {us}; chown it or run as its owner"
+    )]
+    Owner {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// Who we are.
+        us: u32,
+    },
+    /// Not what it should be.
+    #[error("{path}: {why}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+/// Makes `dir` (0700) where it is missing; where it exists, it must be ours and closed to others.
+///
+/// # Errors
+/// When it can't be made, or is open to others.
+pub fn ensure_dir(dir: &Path) -> Result<(), PrivateError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(io_error("making the directory", dir))?;
+    let metadata = fs::metadata(dir).map_err(io_error("looking at", dir))?;
+    check(dir, &metadata, 0o700)
+}
+
+/// The content of a private file; `None` where there is none.
+///
+/// # Errors
+/// When it can't be read, is open to others, or too large.
+pub fn read(path: &Path) -> Result<Option<Secret<Vec<u8>>>, PrivateError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(why) => return Err(io_error("reading", path)(why)),
+    };
+    let metadata = file.metadata().map_err(io_error("looking at", path))?;
+    check(path, &metadata, 0o600)?;
+    read_bounded(path, file).map(Some)
+}
+
+/// Replaces the file whole (0600): whoever reads it sees the old content or the new, also after a
+/// crash.
+///
+/// # Errors
+/// When it can't be written.
+pub fn replace(path: &Path, content: &[u8]) -> Result<(), PrivateError> {
+    let temporary = write_beside(path, content)?;
+    fs::rename(&temporary, path).map_err(io_error("replacing", path))?;
+    sync_dir(path)
+}
+
+/// Writes the file whole (0600) unless there is one already; says whether it did. Of several
+/// processes that try at once one wins, and its content stays.
+///
+/// # Errors
+/// When it can't be written.
+pub fn create(path: &Path, content: &[u8]) -> Result<bool, PrivateError> {
+    let temporary = write_beside(path, content)?;
+    let linked = fs::hard_link(&temporary, path);
+    let removed = fs::remove_file(&temporary);
+    match linked {
+        Err(why) if why.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        linked => linked.map_err(io_error("writing", path))?,
+    }
+    removed.map_err(io_error("removing", &temporary))?;
+    sync_dir(path)?;
+    Ok(true)
+}
+
+/// The secret `named` refers to: a file's content without one trailing newline. Its mode is the
+/// platform's business: Kubernetes mounts secrets group-readable.
+///
+/// # Errors
+/// When it can't be read, is empty, too large, or not UTF-8.
+pub fn read_secret(named: &SecretRef) -> Result<Secret<String>, PrivateError> {
+    let SecretRef::File(path) = named;
+    let file = File::open(path).map_err(io_error("reading the secret", path))?;
+    let bytes = read_bounded(path, file)?;
+    let content = |why| PrivateError::Content {
+        path: path.clone(),
+        why,
+    };
+    let text = std::str::from_utf8(bytes.expose()).map_err(|_| content("not UTF-8 text"))?;
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    if text.is_empty() {
+        return Err(content("the file is empty, and a secret was expected"));
+    }
+    Ok(Secret::new(text.to_owned()))
+}
+
+fn read_bounded(path: &Path, file: File) -> Result<Secret<Vec<u8>>, PrivateError> {
+    let mut content = Vec::new();
+    file.take(MAX_FILE + 1)
+        .read_to_end(&mut content)
+        .map_err(io_error("reading", path))?;
+    let content = Secret::new(content);
+    if content.expose().len() as u64 > MAX_FILE {
+        return Err(PrivateError::Content {
+            path: path.to_owned(),
+            why: "the file is over 4 MiB",
+        });
+    }
+    Ok(content)
+}
+
+fn check(path: &Path, metadata: &fs::Metadata, want: u32) -> Result<(), PrivateError> {
+    let us = rustix::process::geteuid().as_raw();
+    let mode = metadata.permissions().mode() & 0o777;
+    if metadata.uid() != us && us != 0 {
+        return Err(PrivateError::Owner {
+            path: path.to_owned(),
+            owner: metadata.uid(),
+            us,
+        });
+    }
+    if mode & 0o077 != 0 {
+        return Err(PrivateError::Open {
+            path: path.to_owned(),
+            mode,
+            want,
+        });
+    }
+    Ok(())
+}
+
+/// A finished, synced file beside `path`, under a name of this process.
+fn write_beside(path: &Path, content: &[u8]) -> Result<PathBuf, PrivateError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let io = |why| io_error("writing", &temporary)(why);
+    // Left by a process of this number that was killed at the wrong moment.
+    match fs::remove_file(&temporary) {
+        Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(io(why)),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&temporary)
+        .map_err(io)?;
+    file.write_all(content).map_err(io)?;
+    file.sync_all().map_err(io)?;
+    Ok(temporary)
+}
+
+/// A rename is durable once its directory is.
+fn sync_dir(path: &Path) -> Result<(), PrivateError> {
+    let dir = match path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(io_error("syncing", dir))
+}
+
+fn io_error(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> PrivateError {
+    let path = path.to_owned();
+    move |source| PrivateError::Io {
+        doing,
+        path: path.clone(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s12_a_private_file_others_may_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        replace(&path, b"k").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let refused = read(&path).unwrap_err();
+        assert!(refused.to_string().contains("chmod 600"), "{refused}");
+    }
+
+    #[test]
+    fn s12_a_directory_others_may_enter_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("state");
+        ensure_dir(&inner).unwrap();
+        assert_eq!(fs::metadata(&inner).unwrap().mode() & 0o777, 0o700);
+        fs::set_permissions(&inner, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(matches!(
+            ensure_dir(&inner),
+            Err(PrivateError::Open { want: 0o700, .. })
+        ));
+    }
+
+    #[test]
+    fn a_file_is_created_once_and_replaced_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        assert!(read(&path).unwrap().is_none());
+        assert!(create(&path, b"first").unwrap());
+        assert!(!create(&path, b"second").unwrap());
+        assert_eq!(read(&path).unwrap().unwrap().expose(), b"first");
+        replace(&path, b"third").unwrap();
+        assert_eq!(read(&path).unwrap().unwrap().expose(), b"third");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_secret_loses_one_newline_and_may_not_be_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, "abc\n").unwrap();
+        let named = SecretRef::File(path.clone());
+        assert_eq!(read_secret(&named).unwrap().expose(), "abc");
+        fs::write(&path, "\n").unwrap();
+        assert!(
+            read_secret(&named)
+                .unwrap_err()
+                .to_string()
+                .contains("empty")
+        );
+    }
+}

@@ -1,0 +1,64 @@
+//! What is measured about the identity.
+
+use std::time::{Duration, SystemTime};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+/// Cheap to clone; all clones count together.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Metrics {
+    issuance: Family<Outcome, Counter>,
+    not_after: Gauge,
+    generation: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    /// `issued`, `refused` (the authority decided), `failed`.
+    outcome: &'static str,
+}
+
+impl Metrics {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "identity_issuance",
+            "Attempts to obtain or renew the X.509-SVID, by outcome",
+            metrics.issuance.clone(),
+        );
+        registry.register(
+            "identity_not_after_seconds",
+            "When the current X.509-SVID expires, Unix time; 0 without one",
+            metrics.not_after.clone(),
+        );
+        registry.register(
+            "identity_generation",
+            "Snapshots of the identity published so far",
+            metrics.generation.clone(),
+        );
+        metrics
+    }
+
+    pub(super) fn attempted(&self, outcome: &'static str) {
+        self.issuance.get_or_create(&Outcome { outcome }).inc();
+    }
+
+    pub(super) fn published(&self, generation: u64, not_after: SystemTime) {
+        let since = not_after.duration_since(SystemTime::UNIX_EPOCH);
+        self.not_after.set(whole(since.unwrap_or_default()));
+        self.generation
+            .set(i64::try_from(generation).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn withdrawn(&self) {
+        self.not_after.set(0);
+    }
+}
+
+fn whole(seconds: Duration) -> i64 {
+    i64::try_from(seconds.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,140 @@
+//! What survives a restart: the renewal key, the attestation record and the last bundle, in
+//! `state_dir` (0700, files 0600); in memory only where none is configured.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+use warifu::{TrustDomain, identity::TrustBundle, jwt::SigningKey};
+
+use crate::config::private::{self, PrivateError};
+
+/// PKCS#8 DER.
+const RENEWAL_KEY: &str = "renewal.key";
+/// JSON: [`File`].
+const ATTESTED: &str = "attested.json";
+
+/// Where attestations are kept.
+#[derive(Debug)]
+pub(super) struct Vault {
+    dir: Option<PathBuf>,
+    trust_domain: TrustDomain,
+}
+
+/// What was found, and a renewal key in any case.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) renewal_key: SigningKey,
+    pub(super) attested: Option<Attested>,
+}
+
+/// What an attestation left behind.
+#[derive(Debug, Clone)]
+pub(super) struct Attested {
+    /// The attestation record.
+    pub(super) record: String,
+    /// When it expires.
+    pub(super) expires_at: SystemTime,
+    /// The last bundle.
+    pub(super) bundle: TrustBundle,
+}
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    trust_domain: String,
+    record: String,
+    /// Unix seconds.
+    expires_at: u64,
+    bundle: serde_json::Value,
+}
+
+impl Vault {
+    pub(super) fn open(
+        dir: Option<&Path>,
+        trust_domain: &TrustDomain,
+    ) -> Result<(Self, Kept), PrivateError> {
+        let vault = Self {
+            dir: dir.map(Path::to_owned),
+            trust_domain: trust_domain.clone(),
+        };
+        let Some(dir) = dir else {
+            let kept = Kept {
+                renewal_key: SigningKey::generate(),
+                attested: None,
+            };
+            return Ok((vault, kept));
+        };
+        private::ensure_dir(dir)?;
+        let kept = Kept {
+            renewal_key: renewal_key(&dir.join(RENEWAL_KEY))?,
+            attested: vault.attested(&dir.join(ATTESTED))?,
+        };
+        Ok((vault, kept))
+    }
+
+    /// Keeps what an attestation left. A failure is logged, not returned: the identity is good
+    /// without it, only a restart would attest anew.
+    pub(super) fn keep(&self, attested: &Attested) {
+        let Some(dir) = &self.dir else { return };
+        let file = File {
+            trust_domain: self.trust_domain.to_string(),
+            record: attested.record.clone(),
+            expires_at: attested
+                .expires_at
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
+            bundle: serde_json::from_str(&attested.bundle.to_json()).unwrap_or_default(),
+        };
+        let written = serde_json::to_vec(&file)
+            .map_err(|why| why.to_string())
+            .and_then(|json| {
+                private::replace(&dir.join(ATTESTED), &json).map_err(|why| why.to_string())
+            });
+        if let Err(why) = written {
+            tracing::warn!(%why, "the attestation record could not be kept; after a restart the agent must attest anew");
+        }
+    }
+
+    fn attested(&self, path: &Path) -> Result<Option<Attested>, PrivateError> {
+        let Some(json) = private::read(path)? else {
+            return Ok(None);
+        };
+        // The authority has the last word on a record; what can't be read only means to attest anew.
+        let Ok(file) = serde_json::from_slice::<File>(json.expose()) else {
+            tracing::warn!(path = %path.display(), "ignoring an unreadable attestation record");
+            return Ok(None);
+        };
+        if file.trust_domain != self.trust_domain.as_str() {
+            return Ok(None);
+        }
+        let bundle = file.bundle.to_string();
+        let bundle = TrustBundle::from_json(self.trust_domain.clone(), bundle.as_bytes()).ok();
+        let expires_at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(file.expires_at));
+        Ok(bundle.zip(expires_at).map(|(bundle, expires_at)| Attested {
+            record: file.record,
+            expires_at,
+            bundle,
+        }))
+    }
+}
+
+/// The key in the file, or a new one that is in the file afterwards.
+fn renewal_key(path: &Path) -> Result<SigningKey, PrivateError> {
+    if let Some(der) = private::read(path)? {
+        return SigningKey::from_pkcs8(der.expose()).map_err(|_| PrivateError::Content {
+            path: path.to_owned(),
+            why: "not a P-256 PKCS#8 key; remove the file, and the agent attests anew",
+        });
+    }
+    let key = SigningKey::generate();
+    if private::create(path, key.to_pkcs8().expose())? {
+        return Ok(key);
+    }
+    // Another agent was faster: two agents on one state_dir.
+    Err(PrivateError::Content {
+        path: path.to_owned(),
+        why: "written by another agent just now; give each agent a state_dir of its own",
+    })
+}
