@@ -1,10 +1,16 @@
 //! X.509-SVIDs, trust bundles, and the snapshot a workload holds of both.
 
 mod bundle;
+pub(crate) mod leaf;
+mod pem;
 mod svid;
 
-pub use bundle::{BundleError, TrustBundle};
-pub use svid::{SvidError, X509Svid};
+pub use bundle::{
+    BundleError, DEFAULT_REFRESH_HINT, MAX_BUNDLE_BYTES, MAX_REFRESH_HINT, MAX_X509_AUTHORITIES,
+    TrustBundle,
+};
+pub use leaf::LeafError;
+pub use svid::{MAX_CHAIN, SvidError, X509Svid};
 
 /// What a workload holds at one moment: its X.509-SVID and the bundle of its trust domain.
 ///

@@ -1,39 +1,81 @@
 //! Strict JWS/JWT verification over aws-lc-rs (RFC 7515, 7519, 8725, and the JWT-SVID specification).
 //!
 //! No claim is read before the signature verified; time is an argument.
+//!
+//! ```
+//! use std::time::SystemTime;
+//! use warifu::jwt::{KeySet, Profile, SigningKey, sign, verify};
+//!
+//! let now = SystemTime::now();
+//! let exp = now.duration_since(SystemTime::UNIX_EPOCH)?.as_secs() + 300;
+//! let key = SigningKey::generate();
+//! let token = sign(&key, "JWT", &serde_json::json!({
+//!     "sub": "spiffe://example.org/orders", "aud": "payments", "exp": exp,
+//! }));
+//!
+//! let keys = KeySet::new(vec![key.public().clone()]);
+//! let claims = verify(&token, &Profile::jwt_svid(vec!["payments".to_owned()]), &keys, now)?;
+//! assert_eq!(claims.subject, "spiffe://example.org/orders");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 use thiserror::Error;
 
+pub(crate) mod json;
 mod key;
+pub(crate) mod params;
 mod sign;
 mod verify;
 
-pub use key::{Algorithm, KeySet, PublicJwk};
+#[cfg(test)]
+mod tests;
+
+pub use key::{Algorithm, KeySet, MAX_JWKS_BYTES, MAX_KEYS, PublicJwk};
 pub use sign::{SigningKey, sign};
 pub use verify::verify;
 
 /// Longest token accepted, in bytes (S9).
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
+/// Most entries accepted in `aud`. Issuers name one to three.
+pub const MAX_AUDIENCES: usize = 32;
+
 /// How far an issuer's clock may differ from ours, unless the configuration says otherwise.
 pub const DEFAULT_SKEW: Duration = Duration::from_secs(5);
 
-/// What a token of one kind must look like. Exceptions to S9 live in the constructors below and nowhere else.
+/// What a token of one kind must look like. Made by the constructors below and nowhere else, so that
+/// every exception to S9 is written in one place.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Profile {
-    /// Allowed `typ` values, lower case, without `application/`; empty string means "absent".
-    pub typ: &'static [&'static str],
+    /// Allowed `typ` values, compared exactly; an empty string means "absent".
+    pub typ: Vec<&'static str>,
+    /// Allowed header members; any other refuses the token, `crit` and `jku` among them.
+    pub header: &'static [&'static str],
     /// Algorithms this issuer pins.
     pub algorithms: &'static [Algorithm],
     /// Required `iss`; `None` where the profile has none (JWT-SVID).
     pub issuer: Option<String>,
     /// The token must name at least one of these in `aud`.
     pub audiences: Vec<String>,
+    /// What `sub` must be.
+    pub subject: SubjectRule,
+    /// Whether `exp`, `nbf` and `iat` may have a fraction (RFC 7519 allows it, JWT-SVID clients don't).
+    pub fractional_dates: bool,
     /// Tolerated clock difference.
     pub skew: Duration,
+}
+
+/// What the `sub` of a token must be. It is never absent or empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubjectRule {
+    /// Any string of up to 2048 bytes.
+    Text,
+    /// A SPIFFE ID with a path, in canonical form.
+    SpiffeId,
 }
 
 /// The claims of a token that verified.
@@ -53,7 +95,7 @@ pub struct Claims {
     pub all: Map<String, Value>,
 }
 
-/// Why a token was refused. The text is for logs; a caller learns only `invalid_token`.
+/// Why a token or a key was refused. The text is for logs; a caller learns only `invalid_token`.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum JwtError {
@@ -75,13 +117,59 @@ pub enum JwtError {
     /// `exp` has passed.
     #[error("the token has expired")]
     Expired,
+    /// A key, or a set of keys, is malformed, weak or private.
+    #[error("refused key: {0}")]
+    Key(&'static str),
 }
 
+/// The header members of a JWT-SVID; we make and accept no others anywhere.
+const HEADER_MEMBERS: &[&str] = &["alg", "kid", "typ"];
+
+/// The algorithms of the JWT-SVID specification.
+const JWT_SVID_ALGORITHMS: &[Algorithm] = &[
+    Algorithm::ES256,
+    Algorithm::ES384,
+    Algorithm::ES512,
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+];
+
 impl Profile {
-    /// A JWT-SVID for one of `audiences` (ES256/384, RS256/384/512, PS256/384/512; `typ` JWT or JOSE or absent).
-    /// `sub` must be a SPIFFE ID; the caller checks its trust domain against the keys it passed.
+    /// A JWT-SVID for one of `audiences`. `sub` must be a SPIFFE ID; the caller checks its trust
+    /// domain against the keys it passed. `kid` is required, as every issuer and client has it.
     pub fn jwt_svid(audiences: Vec<String>) -> Self {
-        let _ = audiences;
-        unimplemented!("client-lib")
+        Self {
+            typ: vec!["JWT", "JOSE", ""],
+            header: HEADER_MEMBERS,
+            algorithms: JWT_SVID_ALGORITHMS,
+            issuer: None,
+            audiences,
+            subject: SubjectRule::SpiffeId,
+            fractional_dates: false,
+            skew: DEFAULT_SKEW,
+        }
+    }
+
+    /// A document Warifu signs for itself (attestation record, signed context): ES256, exactly this
+    /// `typ`, `iss` and `aud`. Like every token it needs `sub` and `exp`.
+    pub fn internal(
+        typ: &'static str,
+        issuer: impl Into<String>,
+        audience: impl Into<String>,
+    ) -> Self {
+        Self {
+            typ: vec![typ],
+            header: HEADER_MEMBERS,
+            algorithms: &[Algorithm::ES256],
+            issuer: Some(issuer.into()),
+            audiences: vec![audience.into()],
+            subject: SubjectRule::Text,
+            fractional_dates: false,
+            skew: DEFAULT_SKEW,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! rustls configurations for SPIFFE mTLS. One provider (aws-lc-rs); sessions never resume (S1).
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::{ClientConfig, ServerConfig, crypto::CryptoProvider};
 use rustls_pki_types::CertificateDer;
@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::{
     SpiffeId, TrustDomain,
-    identity::{Identity, TrustBundle, X509Svid},
+    identity::{Identity, TrustBundle, X509Svid, leaf::Leaf},
 };
 
 /// Why a TLS configuration could not be made.
@@ -31,7 +31,8 @@ pub enum ExpectedPeer {
 
 /// The one cryptographic provider of the process (aws-lc-rs, X25519MLKEM768 preferred).
 pub fn provider() -> Arc<CryptoProvider> {
-    unimplemented!("client-lib")
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    Arc::clone(PROVIDER.get_or_init(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider())))
 }
 
 /// A server that presents `identity` and demands a client X.509-SVID of one of `accepted`.
@@ -100,6 +101,5 @@ pub fn bootstrap_client_config(
 /// The SPIFFE ID of a verified peer: the single URI SAN of its leaf.
 /// `None` where there is not exactly one, or it is not a SPIFFE ID with a path.
 pub fn peer_id(leaf: &CertificateDer<'_>) -> Option<SpiffeId> {
-    let _ = leaf;
-    unimplemented!("client-lib")
+    Leaf::parse(leaf).ok().map(|leaf| leaf.id)
 }
