@@ -1,6 +1,28 @@
 //! Outbound tokens: JWT-SVIDs by audience, cached, refreshed ahead, never one per request.
+//!
+//! A route takes its [`Source`] when it is wired, so only audiences that routes name are ever
+//! minted (S5) and there are only so many of them (S14). All that wait for one token wait for the
+//! same mint, which runs in a task of its own: a caller that goes away cancels nothing.
 
-use std::{future::Future, pin::Pin, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use http::HeaderValue;
+use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use tokio::sync::Notify;
+use warifu::Secret;
+
+use cache::{Cache, Step};
+
+mod cache;
+
+/// Time one mint may take. The authority answers in milliseconds; requests wait for the first one.
+const MINT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where JWT-SVIDs come from: the authority, or a test.
 pub trait Mint: Send + Sync + std::fmt::Debug + 'static {
@@ -15,7 +37,7 @@ pub trait Mint: Send + Sync + std::fmt::Debug + 'static {
 #[derive(Debug, Clone)]
 pub struct Minted {
     /// The compact JWS.
-    pub token: warifu::Secret<String>,
+    pub token: Secret<String>,
     /// When it expires.
     pub expires_at: SystemTime,
 }
@@ -41,3 +63,242 @@ pub enum MintError {
         why: String,
     },
 }
+
+/// The tokens this agent holds. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Tokens(Arc<Shared>);
+
+/// The tokens for one audience. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Source(Arc<Slot>);
+
+/// A token that is valid for a while yet.
+#[derive(Debug, Clone)]
+pub struct Token(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    authorization: HeaderValue,
+    expires_at: SystemTime,
+}
+
+#[derive(Debug)]
+struct Shared {
+    mint: Arc<dyn Mint>,
+    slots: Mutex<BTreeMap<String, Source>>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug, Default)]
+struct Metrics {
+    minted: Counter,
+    refused: Counter,
+    failed: Counter,
+}
+
+#[derive(Debug)]
+struct Slot {
+    audience: String,
+    mint: Arc<dyn Mint>,
+    cache: Mutex<Cache>,
+    /// Told after every mint, whatever came of it.
+    settled: Notify,
+    metrics: Arc<Metrics>,
+}
+
+impl Tokens {
+    /// No tokens yet; `mint` makes them.
+    pub fn new(mint: Arc<dyn Mint>) -> Self {
+        Self(Arc::new(Shared {
+            mint,
+            slots: Mutex::default(),
+            metrics: Arc::default(),
+        }))
+    }
+
+    /// The tokens for `audience`; the same ones for everyone who names it. For wiring: whatever is
+    /// named here can be minted and is never forgotten, so it must not come from a request.
+    pub fn source(&self, audience: &str) -> Source {
+        let mut slots = lock(&self.0.slots);
+        let slot = slots.entry(audience.to_owned()).or_insert_with(|| {
+            Source(Arc::new(Slot {
+                audience: audience.to_owned(),
+                mint: Arc::clone(&self.0.mint),
+                cache: Mutex::new(Cache::new(jitter())),
+                settled: Notify::new(),
+                metrics: Arc::clone(&self.0.metrics),
+            }))
+        });
+        slot.clone()
+    }
+
+    /// Registers the metrics.
+    pub fn register(&self, registry: &mut Registry) {
+        let metrics = &self.0.metrics;
+        let registry = registry.sub_registry_with_prefix("token");
+        registry.register("mints", "Tokens minted", metrics.minted.clone());
+        registry.register(
+            "mints_refused",
+            "Tokens the authority refused",
+            metrics.refused.clone(),
+        );
+        registry.register(
+            "mints_failed",
+            "Mints that failed and may succeed later",
+            metrics.failed.clone(),
+        );
+    }
+}
+
+impl Source {
+    /// The audience.
+    pub fn audience(&self) -> &str {
+        &self.0.audience
+    }
+
+    /// A valid token; waits only where there is none (S13: a failing refresh drops nothing).
+    ///
+    /// # Errors
+    /// When there is no valid token and none could be had just now. The error is remembered for a
+    /// moment, so that requests don't drive mints.
+    pub async fn token(&self) -> Result<Token, MintError> {
+        loop {
+            let settled = self.0.settled.notified();
+            let step = lock(&self.0.cache).step(SystemTime::now());
+            match step {
+                Step::Serve(token) => return Ok(token),
+                Step::ServeAndRefresh(token) => {
+                    self.refresh();
+                    return Ok(token);
+                }
+                Step::Fail(error) => return Err(error),
+                Step::Refresh => self.refresh(),
+                Step::Wait => {}
+            }
+            settled.await;
+        }
+    }
+
+    /// A token other than `refused`, which the upstream answered with 401. `None` where there is
+    /// none: minting failed, or one was minted for this reason a moment ago and a flood of 401 must
+    /// not become a flood of mints. `refused` stays in use until there is a newer one: the fault may
+    /// well be the upstream's.
+    pub async fn other_than(&self, refused: &Token) -> Option<Token> {
+        let settled = self.0.settled.notified();
+        let now = SystemTime::now();
+        let start = {
+            let mut cache = lock(&self.0.cache);
+            if let Some(token) = cache.other_than(refused, now) {
+                return Some(token);
+            }
+            cache.start_forced(now)?
+        };
+        if start {
+            self.refresh();
+        }
+        settled.await;
+        lock(&self.0.cache).other_than(refused, SystemTime::now())
+    }
+
+    /// Mints in a task of its own; the cache knows that it is under way.
+    fn refresh(&self) {
+        let settle = Settle {
+            slot: Arc::clone(&self.0),
+            outcome: None,
+        };
+        tokio::spawn(settle.mint());
+    }
+}
+
+/// A mint under way. Dropped without an outcome (a panic, the runtime's end) it counts as failed,
+/// so that nobody waits for ever.
+struct Settle {
+    slot: Arc<Slot>,
+    outcome: Option<Result<Minted, MintError>>,
+}
+
+impl Settle {
+    async fn mint(mut self) {
+        let minting = self.slot.mint.mint(self.slot.audience.clone());
+        self.outcome = tokio::time::timeout(MINT_TIMEOUT, minting).await.ok();
+    }
+}
+
+impl Drop for Settle {
+    fn drop(&mut self) {
+        let slot = &self.slot;
+        let outcome = match self.outcome.take() {
+            Some(outcome) => outcome.and_then(|minted| Token::new(&minted, &slot.audience)),
+            None => Err(MintError::Unavailable {
+                audience: slot.audience.clone(),
+                why: format!("minting was given up (after {MINT_TIMEOUT:?} at most)"),
+            }),
+        };
+        let now = SystemTime::now();
+        let outcome = outcome.and_then(|token| match token.expires_at() > now {
+            true => Ok(token),
+            false => Err(MintError::Unavailable {
+                audience: slot.audience.clone(),
+                why: "the token was minted expired; compare this machine's clock with the \
+                      authority's (`warifu doctor`)"
+                    .to_owned(),
+            }),
+        });
+        match &outcome {
+            Ok(_) => slot.metrics.minted.inc(),
+            Err(MintError::Refused { .. }) => slot.metrics.refused.inc(),
+            Err(_) => slot.metrics.failed.inc(),
+        };
+        if let Err(error) = &outcome {
+            tracing::warn!(audience = slot.audience, %error, "no new token");
+        }
+        lock(&slot.cache).settle(outcome, now, jitter());
+        slot.settled.notify_waiters();
+    }
+}
+
+impl Token {
+    fn new(minted: &Minted, audience: &str) -> Result<Self, MintError> {
+        let text = Secret::new(format!("Bearer {}", minted.token.expose()));
+        let mut authorization =
+            HeaderValue::from_str(text.expose()).map_err(|_| MintError::Unavailable {
+                audience: audience.to_owned(),
+                why: "the authority's answer is not a token".to_owned(),
+            })?;
+        authorization.set_sensitive(true);
+        Ok(Self(Arc::new(Held {
+            authorization,
+            expires_at: minted.expires_at,
+        })))
+    }
+
+    /// `Bearer TOKEN`, for the `authorization` header (RFC 6750 §2.1); marked sensitive.
+    pub fn authorization(&self) -> HeaderValue {
+        self.0.authorization.clone()
+    }
+
+    /// When it expires.
+    pub fn expires_at(&self) -> SystemTime {
+        self.0.expires_at
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// Locks. Nothing panics while it holds one of these, and if something did, the data would be whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A random share of one, so that agents that started together don't mint together.
+fn jitter() -> f64 {
+    let mut byte = [0];
+    // Without randomness: no jitter.
+    let _ = aws_lc_rs::rand::fill(&mut byte);
+    f64::from(byte[0]) / 256.0
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Counts mints and answers as told, once it is let.
+#[derive(Debug)]
+struct Counting {
+    mints: AtomicUsize,
+    open: tokio::sync::Semaphore,
+    answer: Answer,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Answer {
+    Fresh,
+    Expired,
+    Refused,
+    Panic,
+}
+
+/// A mint as a trait object that the test can still see into.
+#[derive(Debug, Clone)]
+struct Handle(Arc<Counting>);
+
+impl Mint for Handle {
+    fn mint(
+        &self,
+        audience: String,
+    ) -> Pin<Box<dyn Future<Output = Result<Minted, MintError>> + Send>> {
+        let this = Arc::clone(&self.0);
+        let number = this.mints.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            let _open = this.open.acquire().await;
+            let expires_at = match this.answer {
+                Answer::Fresh => SystemTime::now() + HOUR,
+                Answer::Expired => SystemTime::now(),
+                Answer::Refused => {
+                    let why = "no rule".into();
+                    return Err(MintError::Refused { audience, why });
+                }
+                Answer::Panic => panic!("the mint fell over"),
+            };
+            let token = Secret::new(format!("{audience}.{number}.s3cret"));
+            Ok(Minted { token, expires_at })
+        })
+    }
+}
+
+fn tokens(answer: Answer, open: usize) -> (Tokens, Handle) {
+    let handle = Handle(Arc::new(Counting {
+        mints: AtomicUsize::new(0),
+        open: tokio::sync::Semaphore::new(open),
+        answer,
+    }));
+    (Tokens::new(Arc::new(handle.clone())), handle)
+}
+
+fn mints(handle: &Handle) -> usize {
+    handle.0.mints.load(Ordering::SeqCst)
+}
+
+#[tokio::test]
+async fn a_thousand_concurrent_first_calls_make_one_mint() {
+    let (tokens, handle) = tokens(Answer::Fresh, 0);
+    let calls: Vec<_> = (0..1000)
+        .map(|_| {
+            let source = tokens.source("payments");
+            tokio::spawn(async move { source.token().await.unwrap().authorization() })
+        })
+        .collect();
+    while mints(&handle) == 0 {
+        tokio::task::yield_now().await;
+    }
+    handle.0.open.add_permits(1);
+    for call in calls {
+        assert_eq!(call.await.unwrap(), "Bearer payments.0.s3cret");
+    }
+    assert_eq!(mints(&handle), 1);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_cancels_no_mint() {
+    let (tokens, handle) = tokens(Answer::Fresh, 0);
+    let source = tokens.source("payments");
+    let first = {
+        let source = source.clone();
+        tokio::spawn(async move { source.token().await })
+    };
+    while mints(&handle) == 0 {
+        tokio::task::yield_now().await;
+    }
+    first.abort();
+    let _ = first.await;
+    handle.0.open.add_permits(1);
+    source.token().await.unwrap();
+    assert_eq!(mints(&handle), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_to_all_and_asked_once() {
+    let (tokens, handle) = tokens(Answer::Refused, 1);
+    let source = tokens.source("payments");
+    for _ in 0..10 {
+        let error = source.token().await.unwrap_err();
+        assert!(matches!(error, MintError::Refused { .. }), "{error}");
+    }
+    assert_eq!(mints(&handle), 1);
+}
+
+#[tokio::test]
+async fn s13_a_token_that_comes_expired_is_never_served() {
+    let (tokens, _) = tokens(Answer::Expired, 1);
+    let error = tokens.source("payments").token().await.unwrap_err();
+    assert!(error.to_string().contains("clock"), "{error}");
+}
+
+#[tokio::test]
+async fn s17_a_mint_that_panics_leaves_nobody_waiting() {
+    let (tokens, _) = tokens(Answer::Panic, 1);
+    let error = tokens.source("payments").token().await.unwrap_err();
+    assert!(matches!(error, MintError::Unavailable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_refused_token_is_replaced_once_for_all_who_held_it() {
+    let (tokens, handle) = tokens(Answer::Fresh, 1);
+    let source = tokens.source("payments");
+    let old = source.token().await.unwrap();
+    let (one, two) = tokio::join!(source.other_than(&old), source.other_than(&old));
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_eq!(one.authorization(), "Bearer payments.1.s3cret");
+    assert!(one.is(&two));
+    assert!(source.other_than(&one).await.is_none(), "401 drives mints");
+    assert_eq!(mints(&handle), 2);
+}
+
+#[tokio::test]
+async fn audiences_have_tokens_of_their_own() {
+    let (tokens, _) = tokens(Answer::Fresh, 1);
+    let one = tokens.source("payments").token().await.unwrap();
+    let two = tokens.source("orders").token().await.unwrap();
+    assert_ne!(one.authorization(), two.authorization());
+}
+
+#[tokio::test]
+async fn s12_a_token_does_not_show_in_debug() {
+    let (tokens, _) = tokens(Answer::Fresh, 1);
+    let source = tokens.source("payments");
+    let token = source.token().await.unwrap();
+    let shown = format!("{token:?} {source:?} {:?}", token.authorization());
+    assert!(!shown.contains("s3cret"), "{shown}");
+}
