@@ -1,0 +1,217 @@
+//! The proxies that are compared, all set to do the same work.
+
+pub(crate) mod bare;
+mod envoy;
+mod haproxy;
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use thiserror::Error;
+use warifu_tests::peers;
+
+use crate::{
+    Result, backend,
+    certificates::Ca,
+    checks,
+    client::{Client, request},
+    process::{Cores, Process},
+};
+
+/// Everyone's trust domain.
+pub(crate) const TRUST_DOMAIN: &str = "bench.test";
+
+/// How long a proxy may take until it answers its first request.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Which proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// hyper and rustls with nothing between them: the floor.
+    Bare,
+    /// Envoy.
+    Envoy,
+    /// HAProxy.
+    HaProxy,
+    /// Ours: `warifu agent` beside a `warifu authority`.
+    Warifu,
+}
+
+/// Where proxies run in this run of the program.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting<'a> {
+    /// Which core is theirs.
+    pub(crate) cores: Cores,
+    /// The app behind each.
+    pub(crate) backend: SocketAddr,
+    /// Each makes a directory of its own in here.
+    pub(crate) directory: &'a Path,
+}
+
+/// A proxy that runs and answers.
+pub(crate) struct Proxy {
+    /// Its name in tables.
+    pub(crate) name: &'static str,
+    /// Its process.
+    pub(crate) process: Process,
+    /// The caller its rules allow.
+    pub(crate) caller: Client,
+    /// A caller of the same trust domain that no rule allows.
+    pub(crate) stranger: Client,
+    /// A caller without a certificate.
+    pub(crate) anonymous: Client,
+    /// A caller with the allowed name, from a root nobody trusts.
+    pub(crate) outsider: Client,
+    /// Its access log, a line for each request; the bare proxy has none.
+    pub(crate) log: Option<PathBuf>,
+    /// Requests it has answered.
+    pub(crate) requests: u64,
+}
+
+/// A proxy that can't take part.
+#[derive(Debug, Error)]
+#[error("no {name} to measure: {why}")]
+pub(crate) struct Absent {
+    /// The proxy's name.
+    pub(crate) name: &'static str,
+    why: String,
+}
+
+/// What a proxy needs to know to be started.
+struct Place<'a> {
+    program: PathBuf,
+    directory: &'a Path,
+    listen: SocketAddr,
+    backend: SocketAddr,
+}
+
+/// What a proxy's module says about starting it.
+struct Start {
+    command: Command,
+    log: Option<PathBuf>,
+}
+
+/// Starts each of `kinds`.
+pub(crate) async fn start_all(kinds: &[Kind], at: Setting<'_>) -> Result<Vec<Proxy>> {
+    let mut proxies = Vec::with_capacity(kinds.len());
+    for kind in kinds {
+        proxies.push(kind.start(at).await?);
+    }
+    Ok(proxies)
+}
+
+impl Kind {
+    /// All of them, in the order they are started and shown.
+    pub(crate) const ALL: [Self; 4] = [Self::Warifu, Self::Envoy, Self::HaProxy, Self::Bare];
+
+    /// Its name in tables.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::Envoy => "envoy",
+            Self::HaProxy => "haproxy",
+            Self::Warifu => "warifu",
+        }
+    }
+
+    /// The program it is, or what to do to have it.
+    pub(crate) fn locate(self) -> std::result::Result<PathBuf, Absent> {
+        let program = match self {
+            Self::Bare => std::env::current_exe().map_err(|e| e.to_string()),
+            Self::Envoy => peers::envoy_binary().map_err(|e| e.to_string()),
+            Self::HaProxy => {
+                on_path("haproxy").ok_or("it is not on PATH: apt-get install haproxy".to_owned())
+            }
+            Self::Warifu => Err("the agent does not serve yet".to_owned()),
+        };
+        program.map_err(|why| Absent {
+            name: self.name(),
+            why,
+        })
+    }
+
+    /// Starts it, waits until it answers, and has it show that it does the work.
+    async fn start(self, at: Setting<'_>) -> Result<Proxy> {
+        let program = self.locate()?;
+        let directory = at.directory.join(self.name());
+        std::fs::create_dir(&directory)?;
+        let listen = free_port()?;
+        let place = Place {
+            program,
+            directory: &directory,
+            listen,
+            backend: at.backend,
+        };
+
+        let ca = Ca::new()?;
+        ca.write(&ca.issue(TRUST_DOMAIN, "payments")?, &directory)?;
+        let Start { command, log } = match self {
+            Self::Bare => bare::start(place),
+            Self::Envoy => envoy::start(place)?,
+            Self::HaProxy => haproxy::start(place)?,
+            Self::Warifu => return Err("the agent does not serve yet".into()),
+        };
+        let output = directory.join("stdout");
+        let errors = directory.join("stderr");
+        let mut proxy = Proxy {
+            name: self.name(),
+            process: Process::start(command, at.cores, &output, &errors)?,
+            caller: Client::new(listen, Some(&ca.issue(TRUST_DOMAIN, "orders")?))?,
+            stranger: Client::new(listen, Some(&ca.issue(TRUST_DOMAIN, "stranger")?))?,
+            anonymous: Client::new(listen, None)?,
+            outsider: Client::new(listen, Some(&Ca::new()?.issue(TRUST_DOMAIN, "orders")?))?,
+            log,
+            requests: 0,
+        };
+        proxy.await_first_answer().await?;
+        if self != Self::Bare {
+            checks::does_the_work(&mut proxy).await?;
+        }
+        Ok(proxy)
+    }
+}
+
+impl Proxy {
+    async fn await_first_answer(&mut self) -> Result<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            self.process
+                .still_runs()
+                .map_err(|e| format!("{}: {e}", self.name))?;
+            let Err(error) = self.first_answer().await else {
+                return Ok(());
+            };
+            if Instant::now() > deadline {
+                let said = self.process.last_words();
+                return Err(format!("{} does not answer: {error}\n{said}", self.name).into());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn first_answer(&self) -> Result<()> {
+        self.caller
+            .connect()
+            .await?
+            .exchange(&request(backend::PATH, ""))
+            .await
+    }
+}
+
+/// An executable on PATH.
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|p| p.is_file())
+}
+
+/// A loopback port nobody has now. Another process could take it before the proxy does; then the
+/// proxy says so and the run ends.
+fn free_port() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}

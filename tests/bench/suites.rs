@@ -1,0 +1,217 @@
+//! The benchmarks by name, and what each demands.
+
+mod memory;
+
+use std::path::PathBuf;
+
+use crate::{
+    Result, backend,
+    load::{Pattern, Sample},
+    process::{self, Cores},
+    proxies::{Kind, Setting},
+    report::{self, Bar, Outcome, Row},
+    rounds::{self, Plan, Samples},
+};
+
+/// A benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Suite {
+    /// A new connection for each request.
+    Handshake,
+    /// Requests on kept connections.
+    Inbound,
+    /// Resident memory.
+    Memory,
+}
+
+/// Connections at once, kept: enough that the proxy always has something to do.
+const KEPT_CONNECTIONS: usize = 32;
+
+/// Connections being made at once: a handshake keeps a core busy a hundred times longer than a
+/// request, so fewer suffice.
+const NEW_CONNECTIONS: usize = 8;
+
+impl Suite {
+    /// All of them, in the order `list` shows.
+    pub(crate) const ALL: [Self; 3] = [Self::Inbound, Self::Handshake, Self::Memory];
+
+    /// What the command line calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Handshake => "handshake",
+            Self::Inbound => "inbound",
+            Self::Memory => "memory",
+        }
+    }
+
+    /// What it measures, in a line.
+    pub(crate) fn about(self) -> &'static str {
+        match self {
+            Self::Handshake => "CPU per connection: a full mTLS handshake and one request",
+            Self::Inbound => "CPU per request and requests a second: mTLS, rules, headers, audit",
+            Self::Memory => "resident memory: idle, under load, with idle connections, afterwards",
+        }
+    }
+
+    /// Runs it with `subject` as "ours", prints the table, writes `target/bench/NAME.json`.
+    pub(crate) fn run(self, subject: Kind, quick: bool) -> Result<Outcome> {
+        if cfg!(debug_assertions) {
+            eprintln!("bench: this is a debug build; its figures mean nothing (use --release)");
+        }
+        let mut kinds = Kind::ALL.to_vec();
+        for absent in Kind::ALL.iter().filter_map(|kind| kind.locate().err()) {
+            eprintln!("bench: {absent}");
+            kinds.retain(|kind| kind.name() != absent.name);
+        }
+        if !kinds.contains(&subject) {
+            return Ok(Outcome::Absent);
+        }
+        process::raise_open_files();
+        let cores = Cores::claim()?;
+        let directory = tempfile::Builder::new().prefix("warifu-bench-").tempdir()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let rows = runtime.block_on(async {
+            let at = Setting {
+                cores,
+                backend: backend::start().await?,
+                directory: directory.path(),
+            };
+            tokio::select! {
+                rows = self.rows(subject, &kinds, quick, at) => rows,
+                // Ended by an error rather than by the signal, so that the proxies are, too.
+                () = told_to_stop() => Err("stopped before the end".into()),
+            }
+        })?;
+        self.finish(subject, &rows, kinds.len() == Kind::ALL.len())
+    }
+
+    async fn rows(
+        self,
+        subject: Kind,
+        kinds: &[Kind],
+        quick: bool,
+        at: Setting<'_>,
+    ) -> Result<Vec<Row>> {
+        let plan = Plan::new(quick);
+        match self {
+            Self::Handshake => {
+                let pattern = Pattern::NewConnections;
+                let samples = rounds::run(kinds, plan, pattern, NEW_CONNECTIONS, at).await?;
+                Ok(handshake_rows(subject, &samples))
+            }
+            Self::Inbound => {
+                let pattern = Pattern::KeepAlive;
+                let samples = rounds::run(kinds, plan, pattern, KEPT_CONNECTIONS, at).await?;
+                Ok(inbound_rows(subject, &samples))
+            }
+            Self::Memory => memory::run(subject, kinds, quick, at).await,
+        }
+    }
+
+    fn finish(self, subject: Kind, rows: &[Row], complete: bool) -> Result<Outcome> {
+        report::print(subject, rows);
+        let path = results_directory()?.join(format!("{}.json", self.name()));
+        report::write(rows, &path)?;
+        println!("\nwritten to {}", path.display());
+        if rows.iter().any(|row| row.pass == Some(false)) {
+            return Ok(Outcome::Missed);
+        }
+        Ok(if complete {
+            Outcome::Met
+        } else {
+            Outcome::Absent
+        })
+    }
+}
+
+fn inbound_rows(subject: Kind, samples: &Samples) -> Vec<Row> {
+    let bar = |peer| match peer {
+        Kind::Envoy => Bar::Ratio(0.45),
+        Kind::HaProxy => Bar::Ratio(1.2),
+        Kind::Bare | Kind::Warifu => Bar::None,
+    };
+    [
+        cpu_rows(subject, samples, "CPU per request", bar),
+        rate_rows(subject, samples, "requests"),
+    ]
+    .concat()
+}
+
+fn handshake_rows(subject: Kind, samples: &Samples) -> Vec<Row> {
+    let bar = |peer| match peer {
+        Kind::Envoy => Bar::Ratio(0.80),
+        Kind::Bare | Kind::HaProxy | Kind::Warifu => Bar::None,
+    };
+    [
+        cpu_rows(subject, samples, "CPU per handshake and request", bar),
+        rate_rows(subject, samples, "handshakes and requests"),
+    ]
+    .concat()
+}
+
+fn cpu_rows(
+    subject: Kind,
+    samples: &Samples,
+    measure: &'static str,
+    bar: fn(Kind) -> Bar,
+) -> Vec<Row> {
+    beside(subject, samples, measure, "µs", |s| s.cpu_us, bar)
+}
+
+fn rate_rows(subject: Kind, samples: &Samples, measure: &'static str) -> Vec<Row> {
+    beside(subject, samples, measure, "1/s", |s| s.rate, |_| Bar::None)
+}
+
+/// A row for each peer that took part. Bars are for Warifu: another subject has none.
+fn beside(
+    subject: Kind,
+    samples: &Samples,
+    measure: &'static str,
+    unit: &'static str,
+    figure: fn(&Sample) -> f64,
+    bar: fn(Kind) -> Bar,
+) -> Vec<Row> {
+    let ours = samples.figures(subject, figure);
+    Kind::ALL
+        .into_iter()
+        .filter(|peer| *peer != subject)
+        .map(|peer| (peer, samples.figures(peer, figure)))
+        .filter(|(_, figures)| !figures.is_empty())
+        .map(|(peer, figures)| {
+            let bar = if subject == Kind::Warifu {
+                bar(peer)
+            } else {
+                Bar::None
+            };
+            Row::beside(measure, unit, &ours, (peer.name(), &figures), bar)
+        })
+        .collect()
+}
+
+/// Ctrl-C, or a plain kill.
+async fn told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
+        // Then the signal ends this process at once, as ever.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// `target/bench`, beside the profile's directory this program was built into.
+fn results_directory() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let target = program
+        .ancestors()
+        .nth(2)
+        .ok_or("this program lies in no target directory")?;
+    Ok(target.join("bench"))
+}
