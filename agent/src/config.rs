@@ -1,11 +1,153 @@
 //! The YAML files as types. A value that parsed is valid; nothing downstream checks it again.
 //! Defaults are the named constants of [`defaults`], each with its reason.
+//!
+//! A file goes through four steps, and every step reports all it finds: text to a tree with places
+//! (`node`), `${ENV}` expanded in it, tree to types (`reader`), and what concerns several fields at
+//! once (`validate`).
 
 pub mod agent;
 pub mod authority;
 pub mod defaults;
+mod error;
+mod node;
 pub mod private;
+mod reader;
+pub mod schema;
+mod suggest;
+mod validate;
 pub mod value;
+
+use std::{fs::File, io::Read, path::Path};
+
+use serde::de::DeserializeOwned;
 
 pub use agent::AgentConfig;
 pub use authority::AuthorityConfig;
+pub use error::{ConfigError, ConfigErrors, Position};
+
+/// A configuration file larger than this was not written by hand: about 5,000 rules.
+pub const MAX_FILE_SIZE: u64 = 1 << 20;
+
+/// Which of the two files this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// `agent.yaml`.
+    Agent,
+    /// `authority.yaml`.
+    Authority,
+}
+
+/// Reads and validates an agent's configuration file.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_agent(path: &Path) -> Result<AgentConfig, ConfigErrors> {
+    let (name, text) = read_file(path)?;
+    parse_agent(&text, &name)
+}
+
+/// Reads and validates an authority's configuration file.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn load_authority(path: &Path) -> Result<AuthorityConfig, ConfigErrors> {
+    let (name, text) = read_file(path)?;
+    parse_authority(&text, &name)
+}
+
+/// [`load_agent`] for text; `name` is the file in errors.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse_agent(text: &str, name: &str) -> Result<AgentConfig, ConfigErrors> {
+    parse(text, name, validate::agent)
+}
+
+/// [`load_authority`] for text; `name` is the file in errors.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse_authority(text: &str, name: &str) -> Result<AuthorityConfig, ConfigErrors> {
+    parse(text, name, validate::authority)
+}
+
+/// Which kind of file `path` is, by the keys that only one of them has.
+///
+/// # Errors
+/// When it cannot be read, or is no YAML.
+pub fn kind_of(path: &Path) -> Result<FileKind, ConfigErrors> {
+    let (name, text) = read_file(path)?;
+    let root = node::parse(&text).map_err(|error| ConfigErrors::new(&name, vec![error]))?;
+    let keys: Vec<&str> = match &root.value {
+        node::Value::Map(entries) => entries.iter().map(|(key, _)| key.text.as_str()).collect(),
+        _ => Vec::new(),
+    };
+    let authority = ["ca", "attestors", "rules", "state", "listen"];
+    let of_authority = keys.iter().filter(|key| authority.contains(key)).count();
+    let agent = ["authority", "attestation", "inbound", "outbound"];
+    let of_agent = keys.iter().filter(|key| agent.contains(key)).count();
+    Ok(match of_authority > of_agent {
+        true => FileKind::Authority,
+        false => FileKind::Agent,
+    })
+}
+
+fn parse<T: DeserializeOwned>(
+    text: &str,
+    name: &str,
+    validate: fn(&T) -> Vec<validate::Problem>,
+) -> Result<T, ConfigErrors> {
+    parse_with(text, name, validate, &|variable| {
+        std::env::var(variable).ok()
+    })
+}
+
+fn parse_with<T: DeserializeOwned>(
+    text: &str,
+    name: &str,
+    validate: fn(&T) -> Vec<validate::Problem>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<T, ConfigErrors> {
+    let failed = |errors| ConfigErrors::new(name, errors);
+    let mut root = node::parse(text).map_err(|error| failed(vec![error]))?;
+    let errors = root.expand(env);
+    if !errors.is_empty() {
+        return Err(failed(errors));
+    }
+    let config = reader::read(&root).map_err(failed)?;
+    let errors: Vec<ConfigError> = validate(&config)
+        .into_iter()
+        .map(|problem| ConfigError {
+            at: Some(root.position(&problem.at)),
+            field: problem.at.to_string(),
+            what: problem.what,
+        })
+        .collect();
+    match errors.is_empty() {
+        true => Ok(config),
+        false => Err(failed(errors)),
+    }
+}
+
+fn read_file(path: &Path) -> Result<(String, String), ConfigErrors> {
+    let name = path.display().to_string();
+    let failed = |what: String| ConfigErrors::whole_file(&name, what);
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_FILE_SIZE + 1).read_to_string(&mut text))
+        .map_err(|error| {
+            failed(format!(
+                "the file cannot be read: {error}; give the path of a file this user may read"
+            ))
+        })?;
+    if text.len() as u64 > MAX_FILE_SIZE {
+        return Err(failed(format!(
+            "the file is larger than {} KiB; is it a configuration file?",
+            MAX_FILE_SIZE >> 10
+        )));
+    }
+    Ok((name, text))
+}
+
+#[cfg(test)]
+mod tests;

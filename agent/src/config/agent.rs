@@ -1,54 +1,76 @@
 //! `agent.yaml`.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
+use schemars::JsonSchema;
+use serde::Deserialize;
 use warifu::{SpiffeId, TrustDomain};
 
-use super::value::{
-    Forward, HttpsOrigin, IdPattern, Listen, SecretRef, Span, SpkiPin, Target, Upstream,
+use super::{
+    defaults,
+    value::{
+        self, As, Forward, HttpsOrigin, IdPattern, Listen, SecretRef, Size, Span, SpkiPin, Target,
+        Upstream, name,
+    },
 };
 
 /// The agent's configuration file.
-// The contract: helpers add the serde/schemars plumbing, names and meaning stay.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct AgentConfig {
     /// The trust domain this agent belongs to.
+    #[serde(deserialize_with = "value::one::<name::Domain, _>")]
+    #[schemars(with = "As<name::Domain>")]
     pub trust_domain: TrustDomain,
     /// Who issues its identity.
     pub authority: AuthorityRef,
     /// What it proves itself with.
     pub attestation: Attestation,
     /// Where the renewal key and attestation record survive a restart (0700); kept in memory when absent.
+    #[serde(default, deserialize_with = "value::option::<name::AbsolutePath, _>")]
+    #[schemars(with = "Option<As<name::AbsolutePath>>")]
     pub state_dir: Option<PathBuf>,
     /// Listeners for calls to the app.
+    #[serde(default)]
     pub inbound: Vec<Inbound>,
     /// The listener for calls from the app.
     pub outbound: Option<Outbound>,
     /// AWS settings shared by every sigv4 route.
+    #[serde(default)]
     pub aws: Aws,
     /// Probes, metrics, status.
+    #[serde(default)]
     pub admin: Admin,
     /// Audit log.
+    #[serde(default)]
     pub audit: Audit,
     /// How long a drain waits for requests under way.
+    #[serde(default = "defaults::drain")]
     pub drain: Span,
-    /// Threads that carry requests.
+    /// Threads that carry requests: where absent, as many as there are processors, at most 4.
+    #[serde(default = "defaults::workers")]
+    #[schemars(transform = super::schema::without_default)]
     pub workers: usize,
 }
 
 /// How to reach the authority and know that it is the authority.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct AuthorityRef {
     /// Its URL. Its certificate must be `spiffe://TD/warifu/authority`.
     pub url: HttpsOrigin,
     /// Pins: SHA-256 of a root's SubjectPublicKeyInfo. This or `bundle` is required.
+    #[serde(default)]
     pub root_spki_sha256: Vec<SpkiPin>,
     /// A PEM file of root certificates.
+    #[serde(default, deserialize_with = "value::option::<name::AbsolutePath, _>")]
+    #[schemars(with = "Option<As<name::AbsolutePath>>")]
     pub bundle: Option<PathBuf>,
 }
 
 /// What the agent proves itself with.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Attestation {
     /// `{join-token: {token: "file:/…"}}`.
     JoinToken {
@@ -58,7 +80,8 @@ pub enum Attestation {
 }
 
 /// A listener for calls to the app.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Inbound {
     /// Where callers connect.
     pub listen: Listen,
@@ -67,30 +90,41 @@ pub struct Inbound {
     /// How a caller may prove itself; at least one.
     pub accept: Vec<Accept>,
     /// Who may call what; nobody where empty.
+    #[serde(default)]
     pub allow: Vec<Allow>,
     /// Claims put into headers: claim → header name.
-    pub forward_claims: std::collections::BTreeMap<String, http::HeaderName>,
+    #[serde(default, deserialize_with = "value::map::<name::Header, _>")]
+    #[schemars(with = "BTreeMap<String, As<name::Header>>")]
+    pub forward_claims: BTreeMap<String, http::HeaderName>,
     /// Sign the caller for apps that are reached over TCP.
     pub context: Option<Context>,
     /// Oldest age of a connection before it is closed in favour of a new handshake.
+    #[serde(default = "defaults::max_connection_age")]
     pub max_connection_age: Span,
     /// Connections at once.
+    #[serde(default = "defaults::max_connections")]
     pub max_connections: usize,
 }
 
 /// The signed context ([`warifu::caller::context`]).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Context {
     /// Where the agent writes its public context key (JWK set) at start.
+    #[serde(deserialize_with = "value::one::<name::AbsolutePath, _>")]
+    #[schemars(with = "As<name::AbsolutePath>")]
     pub key_file: PathBuf,
 }
 
 /// One way to prove oneself.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Accept {
     /// `{mtls: {trust_domains: [...]}}`: an X.509-SVID of one of these trust domains.
     Mtls {
         /// Only the agent's own trust domain until federation exists.
+        #[serde(deserialize_with = "value::list::<name::Domain, _>")]
+        #[schemars(with = "Vec<As<name::Domain>>")]
         trust_domains: Vec<TrustDomain>,
     },
     /// `{jwt: {profile: jwt-svid, audiences: [...]}}`: a bearer token.
@@ -98,23 +132,28 @@ pub enum Accept {
 }
 
 /// A bearer token by issuer profile.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct JwtAccept {
     /// Which kind of token.
     pub profile: JwtProfile,
     /// Audiences that mean us.
+    #[serde(deserialize_with = "value::list::<name::Audience, _>")]
+    #[schemars(with = "Vec<As<name::Audience>>")]
     pub audiences: Vec<String>,
 }
 
 /// Kinds of bearer token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum JwtProfile {
     /// `jwt-svid`, verified with the trust domain's bundle.
     JwtSvid,
 }
 
 /// A rule that allows. All parts that are present must hold.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Allow {
     /// The TLS peer's SPIFFE ID.
     pub peer: Option<IdPattern>,
@@ -125,16 +164,20 @@ pub struct Allow {
 }
 
 /// What a token must say.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct SubjectMatch {
     /// `sub`, a SPIFFE ID (jwt-svid).
     pub spiffe_id: Option<IdPattern>,
     /// A scope it must have.
+    #[serde(default, deserialize_with = "value::option::<name::Scope, _>")]
+    #[schemars(with = "Option<As<name::Scope>>")]
     pub scope: Option<String>,
 }
 
 /// The listener for calls from the app.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Outbound {
     /// Loopback or a unix socket.
     pub listen: Listen,
@@ -143,9 +186,12 @@ pub struct Outbound {
 }
 
 /// Where calls to one host go and what is attached.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Route {
     /// What the app calls: the request's host, without a port, lower case.
+    #[serde(deserialize_with = "value::one::<name::Host, _>")]
+    #[schemars(with = "As<name::Host>")]
     pub host: String,
     /// Where it goes.
     pub upstream: Upstream,
@@ -156,55 +202,85 @@ pub struct Route {
     /// An AWS SigV4 signature.
     pub sigv4: Option<RouteSigV4>,
     /// Time to the response's first byte.
+    #[serde(default = "defaults::first_byte_timeout")]
     pub timeout: Span,
 }
 
 /// mTLS on a route.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct RouteMtls {
     /// The upstream's SPIFFE ID.
+    #[serde(deserialize_with = "value::one::<name::Id, _>")]
+    #[schemars(with = "As<name::Id>")]
     pub expect: SpiffeId,
 }
 
 /// A JWT-SVID on a route.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct RouteJwt {
     /// Its only audience.
+    #[serde(deserialize_with = "value::one::<name::Audience, _>")]
+    #[schemars(with = "As<name::Audience>")]
     pub audience: String,
 }
 
 /// A SigV4 signature on a route.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct RouteSigV4 {
     /// The signing name: `execute-api`, `lambda`, ….
+    #[serde(deserialize_with = "value::one::<name::Service, _>")]
+    #[schemars(with = "As<name::Service>")]
     pub service: String,
     /// The region; `aws.region` where absent.
+    #[serde(default, deserialize_with = "value::option::<name::Region, _>")]
+    #[schemars(with = "Option<As<name::Region>>")]
     pub region: Option<String>,
     /// The role to assume; the base credentials sign where absent.
+    #[serde(default, deserialize_with = "value::option::<name::RoleArn, _>")]
+    #[schemars(with = "Option<As<name::RoleArn>>")]
     pub role: Option<String>,
     /// The role session's name; derived from the SPIFFE ID where absent.
+    #[serde(default, deserialize_with = "value::option::<name::SessionName, _>")]
+    #[schemars(with = "Option<As<name::SessionName>>")]
     pub session_name: Option<String>,
     /// The trust policy's external id.
+    #[serde(default, deserialize_with = "value::option::<name::ExternalId, _>")]
+    #[schemars(with = "Option<As<name::ExternalId>>")]
     pub external_id: Option<String>,
     /// The role session's duration, 15 min to 12 h.
+    #[serde(default = "defaults::role_session")]
     pub duration: Span,
     /// Further headers to sign, beside `host`, `content-type` and `x-amz-*`.
+    #[serde(default, deserialize_with = "value::list::<name::Header, _>")]
+    #[schemars(with = "Vec<As<name::Header>>")]
     pub signed_headers: Vec<http::HeaderName>,
-    /// Largest body, hashed before it is sent; 413 beyond.
+    /// Largest body, hashed before it is sent; 413 beyond. `16MiB` where absent.
+    #[serde(
+        default = "defaults::max_signed_body",
+        deserialize_with = "value::size"
+    )]
+    #[schemars(with = "Size", transform = super::schema::without_default)]
     pub max_body: usize,
 }
 
 /// AWS settings.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Aws {
     /// The region, where neither the environment nor a profile says.
+    #[serde(default, deserialize_with = "value::option::<name::Region, _>")]
+    #[schemars(with = "Option<As<name::Region>>")]
     pub region: Option<String>,
     /// Another STS endpoint (`http://` for loopback only).
     pub sts_endpoint: Option<Upstream>,
 }
 
 /// Admin listeners.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Admin {
     /// Status and drain: a unix socket (or loopback).
     pub listen: Option<Listen>,
@@ -213,8 +289,11 @@ pub struct Admin {
 }
 
 /// The audit log.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct Audit {
     /// Standard output where absent.
+    #[serde(default, deserialize_with = "value::option::<name::AbsolutePath, _>")]
+    #[schemars(with = "Option<As<name::AbsolutePath>>")]
     pub file: Option<PathBuf>,
 }

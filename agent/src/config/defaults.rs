@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::value::Span;
+
 /// How long a drain waits for requests under way: below Kubernetes' 30 s grace period, with room to exit.
 pub const DRAIN: Duration = Duration::from_secs(25);
 
@@ -16,3 +18,97 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time from a request's last byte to the response's first. Above the 29 s of API Gateway, below the 60 s idle time-out of an ALB.
 pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Oldest age of an inbound connection. As long as a default X.509-SVID lives, so that a peer proves
+/// itself anew at least as often as it renews.
+pub const MAX_CONNECTION_AGE: Duration = Duration::from_secs(60 * 60);
+
+/// Most threads that carry requests, where the machine has more. A sidecar shares its machine with the
+/// app it serves, and each thread costs memory of its own.
+pub const MAX_WORKERS: usize = 4;
+
+/// A role session's duration: what STS gives when not asked, and the most it gives a role that was
+/// itself assumed through a role (role chaining).
+pub const ROLE_SESSION: Duration = Duration::from_secs(60 * 60);
+
+/// Largest body that is held in memory to be signed. Above the 10 MB of API Gateway and the 6 MB of Lambda.
+pub const MAX_SIGNED_BODY: usize = 16 << 20;
+
+/// Life of an X.509-SVID: renewed at a third of it, an agent rides out 40 minutes without an authority.
+pub const SVID_TTL: Duration = Duration::from_secs(60 * 60);
+
+/// Life of a JWT-SVID. A bearer token: short, since whoever sees it holds it.
+pub const JWT_TTL: Duration = Duration::from_secs(5 * 60);
+
+/// Life of a root: long enough that its rotation is an event one plans.
+pub const ROOT_TTL: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Life of a replica's intermediate: twice the longest of the usual leaves, and all that a stolen
+/// replica is good for.
+pub const INTERMEDIATE_TTL: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// How long a new root is published before it signs: agents that were away for a day still know it.
+pub const PUBLISH_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long an attestation record may renew an identity without new evidence: a long week-end's outage.
+pub const MAX_ATTESTATION_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How often agents ask for the bundle. The SPIFFE federation document's own example is five minutes.
+pub const BUNDLE_REFRESH_HINT: Duration = Duration::from_secs(5 * 60);
+
+pub(super) fn drain() -> Span {
+    Span(DRAIN)
+}
+
+/// As many as there are processors for this process (its cgroup's quota counts), at most [`MAX_WORKERS`].
+pub(super) fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |count| count.get().min(MAX_WORKERS))
+}
+
+pub(super) fn max_connection_age() -> Span {
+    Span(MAX_CONNECTION_AGE)
+}
+
+pub(super) fn max_connections() -> usize {
+    MAX_CONNECTIONS
+}
+
+pub(super) fn first_byte_timeout() -> Span {
+    Span(FIRST_BYTE_TIMEOUT)
+}
+
+pub(super) fn role_session() -> Span {
+    Span(ROLE_SESSION)
+}
+
+pub(super) fn max_signed_body() -> usize {
+    MAX_SIGNED_BODY
+}
+
+pub(super) fn svid_ttl() -> Span {
+    Span(SVID_TTL)
+}
+
+pub(super) fn jwt_ttl() -> Span {
+    Span(JWT_TTL)
+}
+
+pub(super) fn root_ttl() -> Span {
+    Span(ROOT_TTL)
+}
+
+pub(super) fn intermediate_ttl() -> Span {
+    Span(INTERMEDIATE_TTL)
+}
+
+pub(super) fn publish_ahead() -> Span {
+    Span(PUBLISH_AHEAD)
+}
+
+pub(super) fn max_attestation_age() -> Span {
+    Span(MAX_ATTESTATION_AGE)
+}
+
+pub(super) fn bundle_refresh_hint() -> Span {
+    Span(BUNDLE_REFRESH_HINT)
+}

@@ -1,0 +1,388 @@
+//! The agent's file.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use http::HeaderName;
+
+use super::{Path, Problem, Problems, root};
+use crate::config::{
+    agent::{Accept, AgentConfig, Allow, Inbound, JwtAccept, Route, RouteSigV4},
+    value::{Forward, Listen},
+};
+
+/// STS AssumeRole's `DurationSeconds`: 15 minutes to 12 hours.
+const ROLE_SESSION: (Duration, Duration) = (
+    Duration::from_secs(15 * 60),
+    Duration::from_secs(12 * 60 * 60),
+);
+
+/// A drain or a request longer than this is stuck.
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// More threads than any machine we know has processors.
+const MAX_WORKERS: usize = 256;
+
+/// Headers a claim must not replace: they frame the message, steer its way, or carry identity.
+const NOT_FOR_CLAIMS: &[&str] = &[
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "cookie",
+    "expect",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "x-forwarded-client-cert",
+];
+
+/// Headers that change between us and the service, or that a signature sets itself.
+const NOT_SIGNED: &[&str] = &[
+    "authorization",
+    "connection",
+    "expect",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "via",
+    "x-amzn-trace-id",
+    "x-forwarded-for",
+];
+
+pub(in crate::config) fn agent(config: &AgentConfig) -> Vec<Problem> {
+    let mut problems = Problems::default();
+    let authority = &config.authority;
+    problems.add_if(
+        authority.root_spki_sha256.is_empty() && authority.bundle.is_none(),
+        root().key("authority"),
+        "give root_spki_sha256 (pins of the authority's root) or bundle (a PEM file of its roots), so that \
+         the authority can be told from an impostor",
+    );
+    for (index, inbound) in config.inbound.iter().enumerate() {
+        self::inbound(
+            config,
+            inbound,
+            &root().key("inbound").index(index),
+            &mut problems,
+        );
+    }
+    outbound(config, &mut problems);
+    problems.add_if(
+        config.admin.listen.as_ref().is_some_and(|listen| !listen.is_local()),
+        root().key("admin").key("listen"),
+        "expected a unix socket or a loopback address: status and drain have no other protection; what may \
+         be exposed is admin.probes",
+    );
+    problems.listeners(&listeners(config));
+    problems.span(root().key("drain"), config.drain, Duration::ZERO, HOUR);
+    problems.add_if(
+        config.workers == 0 || config.workers > MAX_WORKERS,
+        root().key("workers"),
+        format!(
+            "expected 1 to {MAX_WORKERS} threads, found {}",
+            config.workers
+        ),
+    );
+    problems.0
+}
+
+fn listeners(config: &AgentConfig) -> Vec<(Path, Listen)> {
+    let inbound = config.inbound.iter().enumerate().map(|(index, inbound)| {
+        let at = root().key("inbound").index(index).key("listen");
+        (at, Some(&inbound.listen))
+    });
+    let outbound = config.outbound.as_ref().map(|outbound| &outbound.listen);
+    let admin = root().key("admin");
+    inbound
+        .chain([
+            (root().key("outbound").key("listen"), outbound),
+            (admin.key("listen"), config.admin.listen.as_ref()),
+            (admin.key("probes"), config.admin.probes.as_ref()),
+        ])
+        .filter_map(|(at, listen)| Some((at, listen?.clone())))
+        .collect()
+}
+
+fn inbound(config: &AgentConfig, inbound: &Inbound, at: &Path, problems: &mut Problems) {
+    let own = &config.trust_domain;
+    let forward = match &inbound.forward {
+        Forward::Tcp(address) => Listen::Tcp(*address),
+        Forward::Unix(path) => Listen::Unix(path.clone()),
+    };
+    if let Some((other, _)) = listeners(config)
+        .iter()
+        .find(|(_, l)| l.collides_with(&forward))
+    {
+        problems.add(
+            at.key("forward"),
+            format!("expected the app, but {forward} is the agent's own {other}: requests would go in circles"),
+        );
+    }
+    problems.add_if(
+        inbound.accept.is_empty(),
+        at.key("accept"),
+        "expected at least one way for a caller to prove itself, such as \
+         accept: [{mtls: {trust_domains: [example.org]}}]",
+    );
+    let (mut mtls, mut jwt) = (0, 0);
+    for (index, accept) in inbound.accept.iter().enumerate() {
+        let at = at.key("accept").index(index);
+        match accept {
+            Accept::Mtls { trust_domains } => {
+                mtls += 1;
+                let at = at.key("mtls").key("trust_domains");
+                problems.add_if(
+                    trust_domains.is_empty(),
+                    at.clone(),
+                    format!("expected [{own}]"),
+                );
+                for (index, domain) in trust_domains.iter().enumerate() {
+                    problems.add_if(
+                        domain != own,
+                        at.index(index),
+                        format!("only the agent's own trust domain, {own}, is supported by this version; {domain} \
+                                 needs federation"),
+                    );
+                }
+            }
+            Accept::Jwt(JwtAccept { audiences, .. }) => {
+                jwt += 1;
+                problems.add_if(
+                    audiences.is_empty(),
+                    at.key("jwt").key("audiences"),
+                    "expected the audiences that mean this service, such as [payments]: a token meant for \
+                     another service must not pass here",
+                );
+            }
+        }
+    }
+    for (count, name) in [(mtls, "mtls"), (jwt, "jwt")] {
+        problems.add_if(
+            count > 1,
+            at.key("accept"),
+            format!("{name} is listed {count} times; list it once"),
+        );
+    }
+    for (index, allow) in inbound.allow.iter().enumerate() {
+        rule(
+            config,
+            allow,
+            (mtls > 0, jwt > 0),
+            &at.key("allow").index(index),
+            problems,
+        );
+    }
+    claims(inbound, jwt > 0, &at.key("forward_claims"), problems);
+    problems.span(
+        at.key("max_connection_age"),
+        inbound.max_connection_age,
+        Duration::from_secs(1),
+        Duration::from_secs(30 * 24 * 60 * 60),
+    );
+    problems.add_if(
+        inbound.max_connections == 0,
+        at.key("max_connections"),
+        "expected at least 1",
+    );
+}
+
+/// A rule that can never match, or that names nobody, is a mistake.
+fn rule(
+    config: &AgentConfig,
+    allow: &Allow,
+    (mtls, jwt): (bool, bool),
+    at: &Path,
+    problems: &mut Problems,
+) {
+    let own = &config.trust_domain;
+    problems.add_if(
+        allow.peer.is_none() && allow.subject.is_none(),
+        at.clone(),
+        "expected peer or subject: a rule says who may call",
+    );
+    problems.add_if(
+        allow.to.is_empty(),
+        at.key("to"),
+        "expected what may be asked, such as [\"GET /charges/*\"]",
+    );
+    if let Some(peer) = &allow.peer {
+        problems.add_if(
+            !mtls,
+            at.key("peer"),
+            "no caller has a peer identity here: add mtls to accept",
+        );
+        problems.add_if(
+            peer.trust_domain != own.as_str(),
+            at.key("peer"),
+            format!(
+                "no caller of trust domain {} is accepted, only of {own}",
+                peer.trust_domain
+            ),
+        );
+    }
+    if let Some(subject) = &allow.subject {
+        problems.add_if(
+            !jwt,
+            at.key("subject"),
+            "no caller has a subject here: add jwt to accept",
+        );
+        problems.add_if(
+            subject.spiffe_id.is_none() && subject.scope.is_none(),
+            at.key("subject"),
+            "expected spiffe_id or scope",
+        );
+        let foreign = subject
+            .spiffe_id
+            .as_ref()
+            .filter(|id| id.trust_domain != own.as_str());
+        if let Some(foreign) = foreign {
+            problems.add(
+                at.key("subject").key("spiffe_id"),
+                format!(
+                    "no token of trust domain {} is accepted, only of {own}",
+                    foreign.trust_domain
+                ),
+            );
+        }
+    }
+}
+
+fn claims(inbound: &Inbound, jwt: bool, at: &Path, problems: &mut Problems) {
+    problems.add_if(
+        !inbound.forward_claims.is_empty() && !jwt,
+        at.clone(),
+        "no caller has claims here: add jwt to accept",
+    );
+    let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
+    for (claim, header) in &inbound.forward_claims {
+        let name = header.as_str();
+        let reserved = NOT_FOR_CLAIMS.contains(&name)
+            || name.starts_with("x-warifu-")
+            || name.starts_with("x-amz-");
+        problems.add_if(
+            reserved,
+            at.key(claim),
+            format!(
+                "the header {name} has a meaning of its own; choose another, such as x-user-{claim}"
+            ),
+        );
+        if let Some(other) = taken.insert(name, claim) {
+            problems.add(
+                at.key(claim),
+                format!("the header {name} is taken by the claim {other}"),
+            );
+        }
+    }
+}
+
+fn outbound(config: &AgentConfig, problems: &mut Problems) {
+    let Some(outbound) = &config.outbound else {
+        return;
+    };
+    let at = root().key("outbound");
+    problems.add_if(
+        !outbound.listen.is_local(),
+        at.key("listen"),
+        "expected a unix socket or a loopback address: whoever reaches this listener calls as this workload",
+    );
+    let mut hosts: BTreeMap<&str, usize> = BTreeMap::new();
+    for (index, route) in outbound.routes.iter().enumerate() {
+        let at = at.key("routes").index(index);
+        if let Some(first) = hosts.insert(&route.host, index) {
+            problems.add(
+                at.key("host"),
+                format!(
+                    "{} has a route already: outbound.routes[{first}]",
+                    route.host
+                ),
+            );
+        }
+        self::route(config, route, &at, problems);
+    }
+}
+
+fn route(config: &AgentConfig, route: &Route, at: &Path, problems: &mut Problems) {
+    let upstream = &route.upstream;
+    let ip = upstream.host.parse::<IpAddr>().ok();
+    if let Some(ip) = ip.filter(|_| !upstream.tls) {
+        let there = Listen::Tcp((ip, upstream.port).into());
+        let own = config.outbound.as_ref().map(|outbound| &outbound.listen);
+        problems.add_if(
+            own.is_some_and(|own| own.collides_with(&there)),
+            at.key("upstream"),
+            "that is this agent's own outbound listener: requests would go in circles",
+        );
+    }
+    problems.add_if(
+        route.jwt.is_some() && route.sigv4.is_some(),
+        at.key("sigv4"),
+        "jwt and sigv4 both set the authorization header; keep one of them",
+    );
+    if let Some(mtls) = &route.mtls {
+        problems.add_if(
+            !upstream.tls,
+            at.key("upstream"),
+            format!("mtls needs https://, found {upstream}"),
+        );
+        problems.add_if(
+            mtls.expect.trust_domain_name() != config.trust_domain.as_str(),
+            at.key("mtls").key("expect"),
+            format!("only the agent's own trust domain, {}, is supported by this version; another needs \
+                     federation", config.trust_domain),
+        );
+    }
+    if let Some(sigv4) = &route.sigv4 {
+        self::sigv4(sigv4, &at.key("sigv4"), problems);
+    }
+    problems.span(
+        at.key("timeout"),
+        route.timeout,
+        Duration::from_millis(1),
+        HOUR,
+    );
+}
+
+fn sigv4(sigv4: &RouteSigV4, at: &Path, problems: &mut Problems) {
+    problems.span(
+        at.key("duration"),
+        sigv4.duration,
+        ROLE_SESSION.0,
+        ROLE_SESSION.1,
+    );
+    for (field, given) in [
+        ("session_name", sigv4.session_name.is_some()),
+        ("external_id", sigv4.external_id.is_some()),
+    ] {
+        problems.add_if(
+            given && sigv4.role.is_none(),
+            at.key(field),
+            format!("{field} belongs to a role: give role, or remove it"),
+        );
+    }
+    problems.add_if(
+        sigv4.max_body == 0,
+        at.key("max_body"),
+        "expected more than 0 bytes",
+    );
+    let unsignable = |header: &HeaderName| NOT_SIGNED.contains(&header.as_str());
+    for (index, header) in sigv4.signed_headers.iter().enumerate() {
+        problems.add_if(
+            unsignable(header),
+            at.key("signed_headers").index(index),
+            format!("{header} changes on its way, and would break the signature"),
+        );
+    }
+}

@@ -1,0 +1,309 @@
+//! Names: texts that stay texts, or become a type of another crate, once they are known to be right.
+
+use std::{
+    borrow::Cow,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use http::HeaderName;
+use warifu::{SpiffeId, TrustDomain};
+
+use super::text::Kind;
+
+type Why = Cow<'static, str>;
+
+/// Declares kinds, each as: marker, what it becomes, what is expected, and how it is read.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $name:ident -> $value:ty, $expected:literal, $parse:expr;)+) => {$(
+        $(#[$doc])*
+        pub(in crate::config) struct $name;
+
+        impl Kind for $name {
+            type Value = $value;
+            const NAME: &'static str = stringify!($name);
+            const EXPECTED: &'static str = $expected;
+
+            fn parse(text: &str) -> Result<$value, Why> {
+                $parse(text)
+            }
+        }
+    )+};
+}
+
+kinds! {
+    /// A trust domain, by its bare name.
+    Domain -> TrustDomain, "a trust domain such as example.org", trust_domain;
+    /// A SPIFFE ID with a path.
+    Id -> SpiffeId, "a SPIFFE ID such as spiffe://example.org/payments", spiffe_id;
+    /// A header we set.
+    Header -> HeaderName, "the name of a header such as x-user-id", header;
+    /// A host without port.
+    Host -> String, "a host name without a port, such as payments", host_name;
+    /// A DNS name.
+    DnsName -> String, "a DNS name such as authority.internal", dns_name;
+    /// A token's audience.
+    Audience -> String, "an audience such as payments", audience;
+    /// A scope, as RFC 6749 §3.3 has it.
+    Scope -> String, "a scope such as charges.read", scope;
+    /// An AWS region.
+    Region -> String, "an AWS region such as eu-west-1", |text| word(text, "-", 1..=32);
+    /// A SigV4 signing name.
+    Service -> String, "the signing name of an AWS service such as execute-api", |text| word(text, "-", 1..=64);
+    /// A role's ARN (IAM: "IAM ARNs").
+    RoleArn -> String, "the ARN of a role such as arn:aws:iam::123456789012:role/orders", role_arn;
+    /// `RoleSessionName` of STS AssumeRole.
+    SessionName -> String, "a role session name: 2 to 64 letters, digits and +=,.@_-", |text| word(text, "+=,.@_-", 2..=64);
+    /// `ExternalId` of STS AssumeRole.
+    ExternalId -> String, "an external id: 2 to 1224 letters, digits and +=,.@:/_-", |text| word(text, "+=,.@:/_-", 2..=1224);
+    /// An address to listen on.
+    TcpAddress -> SocketAddr, "IP:PORT such as 0.0.0.0:8443", |text: &str| text.parse().map_err(|_| Why::from(""));
+    /// A file or directory.
+    AbsolutePath -> PathBuf, "an absolute path such as /var/lib/warifu", absolute_path;
+    /// A SPIFFE ID's path with facts in it.
+    IdTemplate -> String, "the path of a SPIFFE ID such as /orders or /{role}", id_template;
+    /// A DNS name with facts in it.
+    DnsTemplate -> String, "a DNS name such as orders.internal or {role}.internal", dns_template;
+}
+
+/// A host name or IPv4 address, in lower case.
+pub(super) fn host_name(text: &str) -> Result<String, Why> {
+    let host = text.to_ascii_lowercase();
+    // What ends in a number is an address to some parsers (0x7f.1, 127.1): only the plain form is.
+    let last = host.rsplit('.').next().unwrap_or_default();
+    let numeric = last.starts_with("0x") || last.bytes().all(|byte| byte.is_ascii_digit());
+    if numeric && host.parse::<Ipv4Addr>().is_err() {
+        return Err("that is neither a host name nor an IPv4 address".into());
+    }
+    let label = |label: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        (1..=63).contains(&label.len()) && label.bytes().all(plain)
+    };
+    match host.len() <= 253 && host.split('.').all(label) {
+        true => Ok(host),
+        false => Err("a host name has letters, digits, - and _, in parts joined by dots".into()),
+    }
+}
+
+pub(super) fn absolute_path(text: &str) -> Result<PathBuf, Why> {
+    if text.contains('\0') {
+        return Err("a path has no NUL".into());
+    }
+    let path = PathBuf::from(text);
+    match path.is_absolute() {
+        true => Ok(path),
+        false => Err("the path must be absolute".into()),
+    }
+}
+
+fn trust_domain(text: &str) -> Result<TrustDomain, Why> {
+    if text.contains([':', '/']) {
+        return Err("write the name alone, without spiffe://".into());
+    }
+    TrustDomain::new(text).map_err(|error| error.to_string().into())
+}
+
+fn spiffe_id(text: &str) -> Result<SpiffeId, Why> {
+    let id = SpiffeId::new(text).map_err(|error| error.to_string())?;
+    match id.path().is_empty() {
+        true => Err("a workload's SPIFFE ID has a path".into()),
+        false => Ok(id),
+    }
+}
+
+fn header(text: &str) -> Result<HeaderName, Why> {
+    // Many servers read `x_user` as `x-user`, so `_` would make two headers of one.
+    if text.contains('_') {
+        return Err("a header's name has no _ here; use -".into());
+    }
+    HeaderName::try_from(text).map_err(|_| "".into())
+}
+
+fn dns_name(text: &str) -> Result<String, Why> {
+    let name = host_name(text)?;
+    let label =
+        |label: &str| !label.starts_with('-') && !label.ends_with('-') && !label.contains('_');
+    if name.parse::<Ipv4Addr>().is_ok() || !name.split('.').all(label) {
+        return Err("a DNS name has letters, digits and inner -, in parts joined by dots".into());
+    }
+    Ok(name)
+}
+
+fn audience(text: &str) -> Result<String, Why> {
+    match (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(text.to_owned()),
+        false => Err("it has 1 to 255 visible ASCII characters".into()),
+    }
+}
+
+fn scope(text: &str) -> Result<String, Why> {
+    let token = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+    match (1..=255).contains(&text.len()) && text.bytes().all(token) {
+        true => Ok(text.to_owned()),
+        false => Err("one scope, without spaces, quotes or backslashes".into()),
+    }
+}
+
+fn word(text: &str, extra: &str, length: std::ops::RangeInclusive<usize>) -> Result<String, Why> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || extra.contains(c);
+    match length.contains(&text.len()) && text.chars().all(allowed) {
+        true => Ok(text.to_owned()),
+        false => Err("".into()),
+    }
+}
+
+fn role_arn(text: &str) -> Result<String, Why> {
+    let parts: Vec<&str> = text.splitn(6, ':').collect();
+    let ["arn", partition, "iam", "", account, resource] = parts.as_slice() else {
+        return Err("".into());
+    };
+    if partition.split('-').next() != Some("aws") {
+        return Err("the partition is aws, aws-cn, aws-us-gov, …".into());
+    }
+    if account.len() != 12 || !account.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("the account has 12 digits".into());
+    }
+    let name = resource
+        .strip_prefix("role/")
+        .ok_or("it must name a role/…")?;
+    word(name, "+=,.@_-/", 1..=512).map_err(|_| "the role's name is not one")?;
+    Ok(text.to_owned())
+}
+
+fn id_template(text: &str) -> Result<String, Why> {
+    let path = text.strip_prefix('/').ok_or("it begins with /")?;
+    // Any fact will do to see whether the rest is right: facts are checked when they are known.
+    let example = without_facts(path)?;
+    SpiffeId::new(format!("spiffe://example.org/{example}")).map_err(|error| error.to_string())?;
+    if path.split('/').next() == Some("warifu") {
+        return Err("/warifu/… is reserved for the authority".into());
+    }
+    Ok(text.to_owned())
+}
+
+fn dns_template(text: &str) -> Result<String, Why> {
+    dns_name(&without_facts(text)?)?;
+    Ok(text.to_owned())
+}
+
+/// The template with `x` for every `{fact}`.
+fn without_facts(template: &str) -> Result<String, Why> {
+    let mut out = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        let (fact, after) = after.split_once('}').ok_or("a { is not closed")?;
+        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+        if fact.is_empty() || !fact.bytes().all(plain) {
+            return Err("in { } stands the name of a fact such as {role}".into());
+        }
+        out.push_str(before);
+        out.push('x');
+        rest = after;
+    }
+    out.push_str(rest);
+    match out.contains('}') {
+        true => Err("a } was not opened".into()),
+        false => Ok(out),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn refuses<K: Kind>(texts: &[&str]) {
+        for text in texts {
+            assert!(K::read(text).is_err(), "{}: {text:?}", K::NAME);
+        }
+    }
+
+    #[test]
+    fn s18_a_template_cannot_name_a_reserved_or_impossible_identity() {
+        for right in [
+            "/orders",
+            "/{role}",
+            "/prod/ns/{namespace}/sa/svc-{name}",
+            "/warifu-x",
+        ] {
+            assert!(IdTemplate::read(right).is_ok(), "{right}");
+        }
+        refuses::<IdTemplate>(&[
+            "",
+            "/",
+            "orders",
+            "/warifu",
+            "/warifu/authority",
+            "/warifu/{role}",
+            "/a//b",
+            "/a/../b",
+            "/a/",
+            "/{role",
+            "/role}",
+            "/{}",
+            "/{Role}",
+            "/a b",
+            "/ä",
+        ]);
+    }
+
+    #[test]
+    fn hosts_have_one_spelling_and_no_port() {
+        assert_eq!(Host::read("Payments").unwrap(), "payments");
+        assert_eq!(Host::read("127.0.0.1").unwrap(), "127.0.0.1");
+        refuses::<Host>(&[
+            "",
+            "a:80",
+            "a..b",
+            "127.1",
+            "0x7f.1",
+            "2130706433",
+            "a/b",
+            "[::1]",
+            "a.",
+        ]);
+        assert!(DnsTemplate::read("{role}.internal").is_ok());
+        refuses::<DnsTemplate>(&["*.internal", "-a.internal", "a_b.internal", "10.0.0.1"]);
+    }
+
+    #[test]
+    fn aws_names_have_the_form_iam_gives_them() {
+        assert!(RoleArn::read("arn:aws:iam::123456789012:role/team/orders").is_ok());
+        assert!(RoleArn::read("arn:aws-cn:iam::123456789012:role/orders").is_ok());
+        refuses::<RoleArn>(&[
+            "orders",
+            "arn:aws:iam::1234:role/orders",
+            "arn:aws:iam::123456789012:user/orders",
+            "arn:aws:sts::123456789012:assumed-role/orders/x",
+            "arn:aws:iam::123456789012:role/",
+        ]);
+        refuses::<SessionName>(&["a", "with space", &"x".repeat(65)]);
+        refuses::<ExternalId>(&["", "é"]);
+        refuses::<Region>(&["", "eu west"]);
+    }
+
+    #[test]
+    fn identities_and_headers_are_parsed_where_they_are_written() {
+        refuses::<Domain>(&["", "spiffe://example.org", "exa mple"]);
+        refuses::<Id>(&[
+            "spiffe://example.org",
+            "https://example.org/a",
+            "spiffe://a//b",
+        ]);
+        refuses::<Header>(&["", "x user", "x_user", "x:y"]);
+        assert_eq!(Header::read("X-User-Id").unwrap(), "x-user-id");
+        refuses::<Scope>(&["", "a b", "a\"b"]);
+        refuses::<Audience>(&["", "a b"]);
+        refuses::<AbsolutePath>(&["", "a/b", "/a\0b"]);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(text in "\\PC{0,40}") {
+            let _ = (IdTemplate::read(&text), DnsTemplate::read(&text), Host::read(&text));
+            let _ = (RoleArn::read(&text), Id::read(&text), Domain::read(&text));
+            let _ = (Header::read(&text), Scope::read(&text), Audience::read(&text));
+        }
+    }
+}
