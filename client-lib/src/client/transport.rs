@@ -24,7 +24,7 @@ use super::{ClientError, ResponseBody, address::AgentAddress, body::RequestBody,
 
 /// Requests under way at once; more wait for their turn, within their time-out. Far above what one
 /// process keeps busy, far below its file descriptors.
-const MAX_IN_FLIGHT: usize = 256;
+pub(super) const MAX_IN_FLIGHT: usize = 256;
 
 /// Idle HTTP/1.1 connections kept: enough that a steady load opens none.
 const MAX_IDLE: usize = 32;
