@@ -99,6 +99,7 @@ mod tests {
         };
         assert_eq!(encode(&nobody), Err(CallerError::Nobody));
         assert_eq!(decode(&raw("{}")), Err(CallerError::Nobody));
+        assert_eq!(decode(&raw("[]")), Err(CallerError::Nobody));
         assert_eq!(
             decode(&raw(r#"{"user":"admin"}"#)),
             Err(CallerError::Nobody)
@@ -134,7 +135,6 @@ mod tests {
             r#"{"peer":{"spiffe_id":"orders","cert_sha256":"00"}}"#,
             r#"{"peer":{"spiffe_id":"spiffe://example.org/a"}}"#,
             r#"{"peer":{"spiffe_id":"spiffe://a/b","cert_sha256":"0"},"peer":null}"#,
-            "[]",
         ] {
             assert_eq!(decode(&raw(json)), Err(CallerError::NotJson), "{json}");
         }
