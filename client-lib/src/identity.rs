@@ -4,12 +4,14 @@ mod bundle;
 pub(crate) mod leaf;
 mod pem;
 mod svid;
+#[cfg(test)]
+pub(crate) mod test_ca;
 
 pub use bundle::{
     BundleError, DEFAULT_REFRESH_HINT, MAX_BUNDLE_BYTES, MAX_REFRESH_HINT, MAX_X509_AUTHORITIES,
     TrustBundle,
 };
-pub use leaf::LeafError;
+pub use leaf::{LeafError, spki_sha256};
 pub use svid::{MAX_CHAIN, SvidError, X509Svid};
 
 /// What a workload holds at one moment: its X.509-SVID and the bundle of its trust domain.

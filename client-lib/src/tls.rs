@@ -1,8 +1,22 @@
-//! rustls configurations for SPIFFE mTLS. One provider (aws-lc-rs); sessions never resume (S1).
+//! rustls configurations for SPIFFE mTLS. One provider (aws-lc-rs), TLS 1.3 only, and sessions never
+//! resume (S1): a resumed session skips the verification of certificates.
+//!
+//! Who a peer is stands in its certificate's SPIFFE ID. Host names are not looked at; the roots a
+//! chain must end in are those of the trust domain the leaf names, and of no other.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
-use rustls::{ClientConfig, ServerConfig, crypto::CryptoProvider};
+use rustls::{
+    ClientConfig, ServerConfig,
+    client::Resumption,
+    crypto::CryptoProvider,
+    server::{NoClientAuth, NoServerSessionStorage, danger::ClientCertVerifier},
+    sign::{CertifiedKey, SingleCertAndKey},
+    version::TLS13,
+};
 use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 
@@ -11,6 +25,18 @@ use crate::{
     identity::{Identity, TrustBundle, X509Svid, leaf::Leaf},
 };
 
+mod roots;
+mod verifier;
+
+#[cfg(test)]
+mod tests;
+
+pub use verifier::PeerError;
+use verifier::{ClientVerifier, ServerVerifier};
+
+/// What both sides speak above TLS, the preferred first.
+const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
 /// Why a TLS configuration could not be made.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -18,15 +44,57 @@ pub enum TlsError {
     /// rustls refused the material.
     #[error("TLS configuration: {0}")]
     Rustls(#[from] rustls::Error),
+    /// The expected peer's trust domain is not that of the bundle it would be verified with.
+    #[error(
+        "{expected} can't be verified with the bundle of {bundle}: pass that of its own trust domain"
+    )]
+    WrongBundle {
+        /// Who should be verified.
+        expected: ExpectedPeer,
+        /// Whose bundle was passed.
+        bundle: TrustDomain,
+    },
+    /// There is nothing to verify the peer with.
+    #[error(
+        "there is no anchor to verify {0} with: pin the SHA-256 of its root's public key, or pass a root"
+    )]
+    NoAnchor(SpiffeId),
 }
 
 /// Which peers a TLS connection accepts.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExpectedPeer {
     /// Exactly this SPIFFE ID.
     Id(SpiffeId),
     /// Any workload of this trust domain.
     Member(TrustDomain),
+}
+
+impl ExpectedPeer {
+    /// Whether `id` is this peer, or one of these.
+    pub fn admits(&self, id: &SpiffeId) -> bool {
+        match self {
+            Self::Id(expected) => id == expected,
+            Self::Member(trust_domain) => id.is_member_of(trust_domain),
+        }
+    }
+
+    /// The trust domain whose bundle verifies this peer.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        match self {
+            Self::Id(id) => id.trust_domain(),
+            Self::Member(trust_domain) => trust_domain,
+        }
+    }
+}
+
+impl fmt::Display for ExpectedPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => write!(f, "{id}"),
+            Self::Member(trust_domain) => write!(f, "any workload of {trust_domain}"),
+        }
+    }
 }
 
 /// The one cryptographic provider of the process (aws-lc-rs, X25519MLKEM768 preferred).
@@ -36,8 +104,8 @@ pub fn provider() -> Arc<CryptoProvider> {
 }
 
 /// A server that presents `identity` and demands a client X.509-SVID of one of `accepted`.
-/// Trust domains other than the identity's own need a bundle in `federated`.
-/// ALPN: `h2`, `http/1.1`.
+/// Trust domains other than the identity's own need a bundle in `federated`; until there is one,
+/// their workloads are refused in the handshake. ALPN: `h2`, `http/1.1`.
 ///
 /// # Errors
 /// When the SVID's key or chain is refused by rustls.
@@ -46,11 +114,13 @@ pub fn server_config(
     federated: &[TrustBundle],
     accepted: &[TrustDomain],
 ) -> Result<ServerConfig, TlsError> {
-    let _ = (identity, federated, accepted);
-    unimplemented!("client-lib")
+    let bundles: Vec<_> = std::iter::once(&identity.bundle).chain(federated).collect();
+    let verifier = ClientVerifier::new(&bundles, accepted);
+    server(Arc::new(verifier), Arc::clone(identity.svid.certified()))
 }
 
 /// A server that presents `svid` and asks for no client certificate (the authority's front door).
+/// `extra_chain` is sent after the SVID's own chain: the root, for clients that know but its pin.
 ///
 /// # Errors
 /// When the SVID's key or chain is refused by rustls.
@@ -58,22 +128,31 @@ pub fn server_config_without_client_auth(
     svid: &X509Svid,
     extra_chain: &[CertificateDer<'static>],
 ) -> Result<ServerConfig, TlsError> {
-    let _ = (svid, extra_chain);
-    unimplemented!("client-lib")
+    let chain = [svid.chain(), extra_chain].concat();
+    let certified = CertifiedKey::new(chain, Arc::clone(&svid.certified().key));
+    server(Arc::new(NoClientAuth), Arc::new(certified))
 }
 
 /// A client that presents `identity` and accepts only `expected`, verified with `bundle`
 /// (the bundle of the expected peer's trust domain).
 ///
 /// # Errors
-/// When the SVID's key or chain is refused by rustls.
+/// When the bundle is another trust domain's.
 pub fn client_config(
     identity: &Identity,
     bundle: &TrustBundle,
     expected: ExpectedPeer,
 ) -> Result<ClientConfig, TlsError> {
-    let _ = (identity, bundle, expected);
-    unimplemented!("client-lib")
+    if bundle.trust_domain != *expected.trust_domain() {
+        return Err(TlsError::WrongBundle {
+            expected,
+            bundle: bundle.trust_domain.clone(),
+        });
+    }
+    client(
+        ServerVerifier::of_bundle(bundle, expected),
+        Some(Arc::clone(identity.svid.certified())),
+    )
 }
 
 /// What a client without an identity trusts when it first meets its authority.
@@ -94,12 +173,53 @@ pub fn bootstrap_client_config(
     anchors: &Anchors,
     expected: &SpiffeId,
 ) -> Result<ClientConfig, TlsError> {
-    let _ = (anchors, expected);
-    unimplemented!("client-lib")
+    let verifier = ServerVerifier::of_anchors(anchors, expected);
+    if verifier.trusts_nothing() {
+        return Err(TlsError::NoAnchor(expected.clone()));
+    }
+    client(verifier, None)
 }
 
 /// The SPIFFE ID of a verified peer: the single URI SAN of its leaf.
-/// `None` where there is not exactly one, or it is not a SPIFFE ID with a path.
+/// `None` where there is not exactly one, or the leaf breaks another rule of an X.509-SVID.
 pub fn peer_id(leaf: &CertificateDer<'_>) -> Option<SpiffeId> {
     Leaf::parse(leaf).ok().map(|leaf| leaf.id)
+}
+
+fn server(
+    verifier: Arc<dyn ClientCertVerifier>,
+    certified: Arc<CertifiedKey>,
+) -> Result<ServerConfig, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    // S1. All three: no ticket is sent, no session kept, and (rustls' default) none sealed into a ticket.
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.alpn_protocols = alpn();
+    Ok(config)
+}
+
+fn client(
+    verifier: ServerVerifier,
+    certified: Option<Arc<CertifiedKey>>,
+) -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier));
+    let mut config = match certified {
+        Some(certified) => {
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.resumption = Resumption::disabled();
+    config.alpn_protocols = alpn();
+    Ok(config)
+}
+
+fn alpn() -> Vec<Vec<u8>> {
+    ALPN.iter().map(|protocol| protocol.to_vec()).collect()
 }

@@ -183,7 +183,10 @@ fn x509_authority(
     if leaf::ca_path_length(&certificate).is_none() {
         return Err("its certificate is not a CA's");
     }
-    Ok(Some(der.into()))
+    let root = CertificateDer::from(der);
+    webpki::anchor_from_trusted_cert(&root)
+        .map_err(|_| "its certificate can't be a trust anchor")?;
+    Ok(Some(root))
 }
 
 /// The entry of one root. Clients written in Go and Java read the members of the key as well, and

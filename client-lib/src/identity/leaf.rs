@@ -4,6 +4,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use aws_lc_rs::digest;
 use thiserror::Error;
 use x509_parser::{
     certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _, time::ASN1Time,
@@ -162,6 +163,14 @@ fn check_usage(certificate: &X509Certificate<'_>) -> Result<(), LeafError> {
         return Err(LeafError::ExtendedKeyUsage);
     }
     Ok(())
+}
+
+/// SHA-256 of a certificate's SubjectPublicKeyInfo (DER): what roots are pinned by, and what evidence
+/// is bound to. `None` where `der` is not one certificate.
+pub fn spki_sha256(der: &[u8]) -> Option<[u8; 32]> {
+    let certificate = parse(der)?;
+    let hash = digest::digest(&digest::SHA256, certificate.public_key().raw);
+    hash.as_ref().try_into().ok()
 }
 
 /// Whether a certificate may sign others: a CA, with `keyCertSign` where it restricts its key.
