@@ -7,7 +7,7 @@
 //! The URL names the service as the agent's route does, always with `http://`: the agent adds TLS
 //! and credentials, so the app holds neither. Redirects are returned, not followed.
 
-use std::{env, sync::Arc, time::Duration};
+use std::{env, ffi::OsString, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Uri, header};
@@ -44,6 +44,9 @@ pub const REASON_HEADER: &str = "x-warifu-reason";
 /// answer, which knows what went wrong, comes before our own time-out.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(35);
 
+/// In place of a time-out too long for the clock: thirty years.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
 /// Most that [`Response::bytes`] and [`Response::json`] hold in memory. The answers services give
 /// each other are smaller; larger ones are better streamed.
 pub const DEFAULT_RESPONSE_LIMIT: usize = 8 * 1024 * 1024;
@@ -51,6 +54,9 @@ pub const DEFAULT_RESPONSE_LIMIT: usize = 8 * 1024 * 1024;
 /// Sends requests to the agent's outbound listener. Cheap to clone; clones share connections.
 ///
 /// Speaks HTTP/1.1 over kept connections, or HTTP/2 over a single one after [`Client::http2`].
+/// At most 256 requests are under way at once, an answer counting until its body is read or dropped;
+/// more wait for their turn, within their time-out.
+///
 /// Must be used inside a tokio runtime with its I/O and time drivers on.
 ///
 /// ```no_run
@@ -73,10 +79,7 @@ impl Client {
     /// # Errors
     /// The variable holds something else than [`Client::new`] takes.
     pub fn from_env() -> Result<Self, ClientError> {
-        match env::var_os(OUTBOUND_VARIABLE) {
-            None => Self::new(DEFAULT_OUTBOUND),
-            Some(value) => Self::new(&value.to_string_lossy()),
-        }
+        Self::from_variable(env::var_os(OUTBOUND_VARIABLE))
     }
 
     /// The agent whose outbound listener is at `address`: `unix:/path` or
@@ -157,10 +160,18 @@ impl Client {
         self.execute(request.map(RequestBody::stream)).await
     }
 
+    fn from_variable(value: Option<OsString>) -> Result<Self, ClientError> {
+        match value {
+            None => Self::new(DEFAULT_OUTBOUND),
+            Some(value) => Self::new(&value.to_string_lossy()),
+        }
+    }
+
     async fn execute(&self, request: Request<RequestBody>) -> Result<Response, ClientError> {
         let exchange = Exchange::of(&request);
         let request = self.transport.protocol().prepare(request)?;
-        let deadline = Instant::now() + self.timeout;
+        let now = Instant::now();
+        let deadline = now.checked_add(self.timeout).unwrap_or(now + FOREVER);
         let sending = self.transport.send(request, &exchange);
         match timeout_at(deadline, sending).await {
             Ok(answer) => Ok(Response::new(answer?, exchange, self, deadline)),

@@ -17,7 +17,7 @@ use aws_lc_rs::digest;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use http::{HeaderValue, Method};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use thiserror::Error;
 
 use super::{
@@ -36,7 +36,7 @@ pub const CONTEXT_HEADER: &str = "x-warifu-context";
 pub const CONTEXT_TYP: &str = "warifu-context+jwt";
 
 /// The `use` of the agent's context key in its JWK set.
-pub const CONTEXT_KEY_USE: &str = "sig";
+pub(super) const CONTEXT_KEY_USE: &str = "sig";
 
 /// The `iss` of a signed context.
 pub const CONTEXT_ISSUER: &str = "warifu-agent";
@@ -87,6 +87,12 @@ pub enum ContextError {
     /// It holds no usable caller.
     #[error("signed context: {0}")]
     Caller(#[from] CallerError),
+}
+
+/// What the agent writes to its key file: the JWK set of `key`. It goes there in one step (written
+/// beside, then renamed), readable by all and writable by the agent alone, before `key` is used.
+pub fn key_file_json(key: &SigningKey) -> String {
+    json!({"keys": [key.public().to_json(CONTEXT_KEY_USE)]}).to_string()
 }
 
 /// Signs who sent the request `method` `target` (path and query, as forwarded), as the value of

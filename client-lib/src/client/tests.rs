@@ -347,6 +347,25 @@ async fn an_idempotent_request_on_a_kept_connection_that_was_closed_is_sent_once
 }
 
 #[tokio::test]
+async fn a_kept_connection_that_was_closed_meanwhile_is_not_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(dir.path().join("agent.sock")).unwrap();
+    let client = client_of(dir.path());
+    for _ in 0..2 {
+        let post = client.post("http://payments/charges").send();
+        let (answer, ()) = tokio::join!(post, async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            read_head(&mut stream).await;
+            stream.write_all(OK).await.unwrap();
+        });
+        assert_eq!(answer.unwrap().bytes().await.unwrap(), "ok");
+        while client.transport.idle_open() != [false] {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_may_have_had_an_effect_is_not_sent_twice() {
     let dir = tempfile::tempdir().unwrap();
     let (_server, mut seen) = agent_that_closes(dir.path()).await;
@@ -391,6 +410,25 @@ async fn a_new_connection_that_is_closed_is_an_error_and_not_tried_again() {
             .starts_with("GET http://payments/charges:"),
         "{error}"
     );
+}
+
+#[test]
+fn the_environment_names_the_agent_or_leaves_it_at_its_default() {
+    let address = |value: Option<&str>| {
+        Client::from_variable(value.map(OsString::from)).map(|c| c.transport.address().to_string())
+    };
+    assert_eq!(address(None).unwrap(), DEFAULT_OUTBOUND);
+    let set = "http://127.0.0.1:4140";
+    assert_eq!(address(Some(set)).unwrap(), set);
+    assert!(address(Some("")).is_err());
+}
+
+#[tokio::test]
+async fn a_time_out_beyond_the_clock_is_none() {
+    let agent = Agent::echo(false).await;
+    let client = agent.client().timeout(Duration::MAX);
+    let answer = client.get("http://payments/").send().await.unwrap();
+    answer.bytes().await.unwrap();
 }
 
 #[tokio::test]

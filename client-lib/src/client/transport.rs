@@ -227,6 +227,13 @@ impl Transport {
             .pop()
     }
 
+    /// Kept connections, and whether each is still open.
+    #[cfg(test)]
+    pub(super) fn idle_open(&self) -> Vec<bool> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.iter().map(|idle| !idle.sender.is_closed()).collect()
+    }
+
     fn unreachable(&self, source: io::Error) -> ClientError {
         ClientError::AgentUnreachable {
             agent: self.address.to_string(),

@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 
 use super::*;
 use crate::{
-    caller::{context::CONTEXT_KEY_USE, encode, own_uid, tests::orders},
+    caller::{encode, own_uid, tests::orders},
     jwt::SigningKey,
 };
 
@@ -233,7 +233,7 @@ async fn s16_without_a_key_file_requests_wait_for_the_agent_and_none_passes() {
     assert!(refused.contains("has the agent started?"), "{refused}");
 
     // The agent comes, and the layer sees it at its next look.
-    write_keys(&file, &[&key]);
+    write_key(&file, &key);
     let later = Instant::now() + Duration::from_secs(1);
     let mut request = request(&[(CONTEXT_HEADER, &context)]);
     layer
@@ -255,7 +255,7 @@ async fn a_restarted_agents_new_key_is_believed_at_once_and_the_old_one_a_second
     admit(&old, start).unwrap();
 
     let new = SigningKey::generate();
-    write_keys(&file, &[&new]);
+    write_key(&file, &new);
     admit(&old, start + Duration::from_millis(999)).unwrap();
     admit(&new, start).unwrap();
     assert_eq!(
@@ -264,7 +264,7 @@ async fn a_restarted_agents_new_key_is_believed_at_once_and_the_old_one_a_second
     );
 
     // Without a token of the new key, the look that is due finds it.
-    write_keys(&file, &[&old]);
+    write_key(&file, &old);
     assert_eq!(
         admit(&new, start + Duration::from_secs(1)),
         Err(ContextError::Token(JwtError::UnknownKey).into())
@@ -320,18 +320,14 @@ async fn s14_a_key_file_beyond_its_bound_is_not_read_whole() {
 fn agent_key() -> (tempfile::TempDir, SigningKey) {
     let dir = tempfile::tempdir().unwrap();
     let key = SigningKey::generate();
-    write_keys(&dir.path().join("context.jwks"), &[&key]);
+    write_key(&dir.path().join("context.jwks"), &key);
     (dir, key)
 }
 
 /// As an agent does: beside the file, then over it.
-fn write_keys(file: &Path, keys: &[&SigningKey]) {
-    let keys: Vec<_> = keys
-        .iter()
-        .map(|key| key.public().to_json(CONTEXT_KEY_USE))
-        .collect();
+fn write_key(file: &Path, key: &SigningKey) {
     let new = file.with_extension("new");
-    fs::write(&new, serde_json::json!({ "keys": keys }).to_string()).unwrap();
+    fs::write(&new, context::key_file_json(key)).unwrap();
     fs::set_permissions(&new, fs::Permissions::from_mode(0o644)).unwrap();
     fs::rename(new, file).unwrap();
 }
