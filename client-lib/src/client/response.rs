@@ -19,7 +19,7 @@ pub struct Response {
     body: ResponseBody,
     exchange: Exchange,
     client: Client,
-    deadline: Instant,
+    pub(super) deadline: Instant,
 }
 
 impl Response {

@@ -147,7 +147,7 @@ impl Transport {
         match self.protocol {
             Protocol::Http1 => loop {
                 let mut idle = self.pop_idle()?;
-                if idle.since.elapsed() > MAX_IDLE_AGE || idle.sender.is_closed() {
+                if idle.since.elapsed() > MAX_IDLE_AGE {
                     continue;
                 }
                 if let Ok(Ok(())) = timeout(READY_TIMEOUT, idle.sender.ready()).await {
