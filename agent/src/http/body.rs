@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -10,7 +11,10 @@ use http_body::{Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
-use super::pool::{PooledBody, Progress};
+use super::{
+    headers::Filter,
+    pool::{PooledBody, Progress},
+};
 
 /// A body on its way through.
 #[derive(Debug)]
@@ -23,6 +27,8 @@ pub enum Body {
     Pooled(PooledBody),
     /// A request on its way, noting when it last moved.
     Watched(Incoming, Progress),
+    /// The same, for a request whose trailers are filtered as its headers were.
+    Filtered(Incoming, Arc<Filter>, Option<Progress>),
 }
 
 impl Body {
@@ -80,6 +86,18 @@ impl http_body::Body for Body {
                 }
                 frame
             }
+            Self::Filtered(body, filter, progress) => {
+                let mut frame = Pin::new(body).poll_frame(cx);
+                if let Poll::Ready(Some(Ok(frame))) = &mut frame
+                    && let Some(trailers) = frame.trailers_mut()
+                {
+                    filter.strip_trailers(trailers);
+                }
+                if let (true, Some(progress)) = (frame.is_ready(), progress) {
+                    progress.note();
+                }
+                frame
+            }
         }
     }
 
@@ -88,7 +106,7 @@ impl http_body::Body for Body {
             Self::Incoming(body) => body.is_end_stream(),
             Self::Full(body) => body.is_end_stream(),
             Self::Pooled(body) => body.is_end_stream(),
-            Self::Watched(body, _) => body.is_end_stream(),
+            Self::Watched(body, _) | Self::Filtered(body, ..) => body.is_end_stream(),
         }
     }
 
@@ -97,7 +115,7 @@ impl http_body::Body for Body {
             Self::Incoming(body) => body.size_hint(),
             Self::Full(body) => body.size_hint(),
             Self::Pooled(body) => body.size_hint(),
-            Self::Watched(body, _) => body.size_hint(),
+            Self::Watched(body, _) | Self::Filtered(body, ..) => body.size_hint(),
         }
     }
 }

@@ -1,1 +1,345 @@
-//! Accepting connections: limits, handshake, HTTP/1.1 and HTTP/2, drain.
+//! Accepting connections: limits, handshake, HTTP/1.1 and HTTP/2, ageing, drain.
+//!
+//! ```text
+//! Listener::bind ──▶ serve ──accept──▶ slot ──▶ handshake ──▶ Service::open ──▶ Service::call …
+//!  (before all else)   │                │ none free: 503       (once per         (per request)
+//!                      │ drain, ageing  │ even those taken:     connection)
+//!                      ▼                ▼ accept no more
+//! ```
+//!
+//! Every server of the process is one of these: bind first, so that a port in use is known before
+//! anything starts; then [`serve`] with a [`Service`], in a task of its own:
+//!
+//! ```ignore
+//! let listener = Listener::bind(&config.listen)?;
+//! let (drain, draining) = server::drain();
+//! let serving = tokio::spawn(serve(listener, service, limits, metrics.listener("admin"), draining));
+//! // … at the end:
+//! drain.start(config.drain);
+//! serving.await?;
+//! ```
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use rustls_pki_types::CertificateDer;
+use thiserror::Error;
+use tokio::{task::JoinSet, time::Instant};
+
+use super::body::Body;
+use crate::config::defaults;
+use open::Open;
+use slots::Slots;
+
+pub use drain::{Drain, Draining, drain};
+pub use listener::{BindError, Listener};
+pub use metrics::{ListenerMetrics, Metrics};
+
+mod connection;
+mod drain;
+mod io;
+mod listener;
+mod metrics;
+mod open;
+mod slots;
+#[cfg(test)]
+mod tests;
+
+/// Time a connection may take to send the head of its next request; so the time it may be idle. Longer
+/// than the 90 s after which common clients (Go, hyper, reqwest) drop an idle connection: they know
+/// whether they are about to use it, we don't.
+pub const IDLE: Duration = Duration::from_secs(120);
+
+/// Bytes in the head of a request: twice what most servers take, as tokens travel in it. 431 beyond.
+pub const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// Requests at once on an HTTP/2 connection (RFC 9113 §6.5.2 recommends no less).
+pub const MAX_STREAMS: u32 = 100;
+
+/// How long to wait before accepting again when the process has no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a server does with its connections and requests.
+pub trait Service: Send + Sync + 'static {
+    /// What the requests of one connection need: what is known of it, and of the service.
+    type Session: Send + Sync + 'static;
+
+    /// How the next connection is secured. Asked for each, so a new certificate serves at once.
+    fn security(&self) -> Security {
+        Security::Plaintext
+    }
+
+    /// A connection is up. An error closes it without an answer.
+    ///
+    /// # Errors
+    /// What the log should say.
+    fn open(&self, connection: Connection) -> Result<Opened<Self::Session>, Refused>;
+
+    /// A connection ended before it was up.
+    fn failed(&self, remote: &Remote, why: &Failed) {
+        tracing::debug!(%remote, %why, "a connection failed before its first request");
+    }
+
+    /// Answers a request. Dropped, when the client goes away before it is done.
+    fn call(
+        session: Arc<Self::Session>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Body>> + Send + 'static;
+}
+
+/// How a connection is secured.
+#[derive(Debug, Clone)]
+pub enum Security {
+    /// Not at all. HTTP/2 is spoken with clients that begin with its preface (RFC 9113 §3.3).
+    Plaintext,
+    /// TLS; ALPN says which HTTP is spoken.
+    Tls(Tls),
+    /// There is no certificate to present (yet): connections are closed, and this is why.
+    Unavailable(&'static str),
+}
+
+/// The TLS of a connection.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// The configuration.
+    pub config: Arc<rustls::ServerConfig>,
+    /// When the certificate it presents expires: the connection doesn't outlive it.
+    pub expires: Option<SystemTime>,
+}
+
+/// A connection that is up.
+#[derive(Debug)]
+pub struct Connection {
+    /// The other end.
+    pub remote: Remote,
+    /// The client's certificates, leaf first; empty where it presented none.
+    pub peer_chain: Vec<CertificateDer<'static>>,
+    /// Whether TLS is spoken.
+    pub tls: bool,
+}
+
+/// What [`Service::open`] made of a connection.
+#[derive(Debug)]
+pub struct Opened<S> {
+    /// Shared by its requests.
+    pub session: Arc<S>,
+    /// When the client's proof expires: the connection doesn't outlive it.
+    pub expires: Option<SystemTime>,
+}
+
+/// Why [`Service::open`] refuses a connection.
+#[derive(Debug, Clone, Error)]
+#[error("{0}")]
+pub struct Refused(pub &'static str);
+
+/// The other end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remote {
+    /// Its address.
+    Tcp(SocketAddr),
+    /// The process that connected, as the kernel says.
+    Unix {
+        /// Its user.
+        uid: Option<u32>,
+    },
+}
+
+/// Why a connection ended before it was up.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Failed {
+    /// No certificate to present.
+    #[error("not available: {0}")]
+    Unavailable(&'static str),
+    /// The handshake took too long.
+    #[error("the TLS handshake took longer than {0:?}")]
+    TimedOut(Duration),
+    /// The handshake failed.
+    #[error("the TLS handshake failed: {0}")]
+    Handshake(std::io::Error),
+    /// The service refused it.
+    #[error("{0}")]
+    Refused(#[from] Refused),
+}
+
+/// What a server allows.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections at once.
+    pub max_connections: usize,
+    /// Time for a TLS handshake.
+    pub handshake: Duration,
+    /// Time for the head of the next request.
+    pub idle: Duration,
+    /// Age at which a connection is closed in favour of a new one; `None`: never.
+    pub max_age: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_connections: defaults::MAX_CONNECTIONS,
+            handshake: defaults::HANDSHAKE_TIMEOUT,
+            idle: IDLE,
+            max_age: None,
+        }
+    }
+}
+
+/// Serves `listener` until a drain has ended. Dropped, it cuts every connection.
+///
+/// A drain stops accepting, tells clients (GOAWAY, `Connection: close`), and waits for requests under
+/// way until its deadline. Returns how many connections were cut at the deadline.
+pub async fn serve<S: Service>(
+    listener: Listener,
+    service: Arc<S>,
+    limits: Limits,
+    metrics: ListenerMetrics,
+    mut draining: Draining,
+) -> usize {
+    let slots = Slots::new(limits.max_connections);
+    let open = Arc::new(Open::default());
+    let server = Arc::new(connection::Server::new(
+        service,
+        limits,
+        metrics,
+        Arc::clone(&open),
+    ));
+    let mut connections = JoinSet::new();
+    let mut tick = tokio::time::interval(open::TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+
+    let deadline = {
+        // Kept across the loop's turns: it may hold a connection that waits for a slot.
+        let mut next = pin!(accept(&listener, &slots, &server));
+        loop {
+            tokio::select! {
+                biased;
+                deadline = draining.started() => break deadline,
+                Some(ended) = connections.join_next() => report(ended),
+                _ = tick.tick(), if !connections.is_empty() => open.close_due(Instant::now()),
+                (stream, remote, slot) = next.as_mut() => {
+                    next.set(accept(&listener, &slots, &server));
+                    connections.spawn(Arc::clone(&server).connection(stream, remote, slot));
+                }
+            }
+        }
+    };
+
+    drop(listener);
+    open.drain(Instant::now(), deadline);
+    loop {
+        tokio::select! {
+            biased;
+            ended = connections.join_next() => match ended {
+                Some(ended) => report(ended),
+                None => return 0,
+            },
+            () = tokio::time::sleep_until(deadline) => break,
+            _ = tick.tick() => open.close_due(Instant::now()),
+        }
+    }
+    let cut = connections.len();
+    tracing::warn!(connections = cut, "cut connections at the end of the drain");
+    connections.shutdown().await;
+    cut
+}
+
+/// The next connection, with a slot for it. Errors of `accept` concern one connection, or pass.
+async fn accept<S: Service>(
+    listener: &Listener,
+    slots: &Slots,
+    server: &connection::Server<S>,
+) -> (io::Stream, Remote, slots::Slot) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, remote)) => return (stream, remote, slots.take().await),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                server.metrics().accept_failed();
+                tracing::error!(%error, listener = %listener, "accepting connections failed; trying again");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
+}
+
+/// A panic ends its own connection only (S17 says it must not happen at all).
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a connection's task panicked; please report this");
+    }
+}
+
+impl std::fmt::Display for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => write!(f, "{address}"),
+            Self::Unix { uid: Some(uid) } => write!(f, "uid {uid}"),
+            Self::Unix { uid: None } => write!(f, "a local process"),
+        }
+    }
+}
+
+/// A service of one function, for plaintext servers that need nothing of their connections.
+pub struct Plain<F>(Arc<F>);
+
+impl<F, R> Plain<F>
+where
+    F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
+    R: Future<Output = Response<Body>> + Send + 'static,
+{
+    /// Answers requests with `answer`.
+    pub fn new(answer: F) -> Arc<Self> {
+        Arc::new(Self(Arc::new(answer)))
+    }
+}
+
+impl<F, R> Service for Plain<F>
+where
+    F: Fn(Request<Incoming>) -> R + Send + Sync + 'static,
+    R: Future<Output = Response<Body>> + Send + 'static,
+{
+    type Session = F;
+
+    fn open(&self, _: Connection) -> Result<Opened<F>, Refused> {
+        Ok(Opened {
+            session: Arc::clone(&self.0),
+            expires: None,
+        })
+    }
+
+    fn call(
+        session: Arc<F>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Body>> + Send + 'static {
+        session(request)
+    }
+}
+
+impl<F> std::fmt::Debug for Plain<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plain").finish_non_exhaustive()
+    }
+}
+
+/// What hyper wants to hear: services here answer, they don't fail.
+type Answer = Result<Response<Body>, Infallible>;

@@ -155,6 +155,7 @@ fn watch_body(request: &mut Request<Body>) -> Option<Progress> {
     let body = std::mem::replace(request.body_mut(), Body::empty());
     *request.body_mut() = match body {
         Body::Incoming(body) | Body::Watched(body, _) => Body::Watched(body, progress.clone()),
+        Body::Filtered(body, filter, _) => Body::Filtered(body, filter, Some(progress.clone())),
         other => other,
     };
     Some(progress)

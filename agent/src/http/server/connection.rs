@@ -1,0 +1,244 @@
+//! One connection, from accept to its end.
+
+use std::{
+    pin::{Pin, pin},
+    sync::{Arc, atomic::Ordering},
+    time::SystemTime,
+};
+
+use http::{
+    HeaderValue, Request, Response, StatusCode, Version,
+    header::{CONNECTION, RETRY_AFTER},
+};
+use hyper::{
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::{sync::oneshot, time::Instant};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+
+use super::{
+    Answer, Connection, Failed, Limits, ListenerMetrics, MAX_HEAD_BYTES, MAX_STREAMS, Remote,
+    Security, Service,
+    io::{Io, Stream},
+    open::{Entered, Open},
+    slots::Slot,
+};
+use crate::http::{answer::answer, body::Body};
+
+/// Bytes in flight to us on one HTTP/2 stream, and on all of a connection. The connection's is four
+/// times the stream's, so that a stream nobody reads does not stall the others.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
+
+/// Bytes an HTTP/2 stream buffers for a client that reads slowly.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// Bytes an HTTP/1.1 connection buffers, either way.
+const BUFFER: usize = 64 * 1024;
+
+/// How often a quiet HTTP/2 client is pinged, and how long it may take to answer.
+const PING_EVERY: std::time::Duration = std::time::Duration::from_secs(30);
+const PING_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// How long a connection beyond the limit may stay to hear that it is.
+const TURN_AWAY: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// What all connections of a listener share.
+pub(super) struct Server<S> {
+    service: Arc<S>,
+    limits: Limits,
+    metrics: ListenerMetrics,
+    open: Arc<Open>,
+    h1: http1::Builder,
+    h2: http2::Builder<TokioExecutor>,
+}
+
+/// A connection over which HTTP is about to be spoken.
+struct Up<T> {
+    transport: Transport,
+    session: Arc<T>,
+    /// When what either side proved expires.
+    expires: Option<SystemTime>,
+}
+
+enum Transport {
+    /// Which HTTP is spoken shows in its first bytes.
+    Plain(Stream),
+    /// Whether ALPN said `h2`.
+    Tls(TlsStream<Stream>, bool),
+}
+
+impl<S: Service> Server<S> {
+    pub(super) fn new(
+        service: Arc<S>,
+        limits: Limits,
+        metrics: ListenerMetrics,
+        open: Arc<Open>,
+    ) -> Self {
+        let mut h1 = http1::Builder::new();
+        // hyper's default of 100 headers stays: another number would cost an allocation per request.
+        h1.timer(TokioTimer::new())
+            .header_read_timeout(limits.idle)
+            .max_header_size(MAX_HEAD_BYTES)
+            .max_buf_size(BUFFER);
+        let mut h2 = http2::Builder::new(TokioExecutor::new());
+        h2.timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(MAX_HEAD_BYTES as u32)
+            .max_send_buf_size(SEND_BUFFER)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT);
+        Self {
+            service,
+            limits,
+            metrics,
+            open,
+            h1,
+            h2,
+        }
+    }
+
+    pub(super) fn metrics(&self) -> &ListenerMetrics {
+        &self.metrics
+    }
+
+    /// Serves one connection to its end.
+    pub(super) async fn connection(self: Arc<Self>, stream: Stream, remote: Remote, slot: Slot) {
+        let _counted = self.metrics.accepted(slot.crowded);
+        match self.establish(stream, &remote).await {
+            Ok(up) => self.serve(up, slot.crowded).await,
+            Err(why) => {
+                self.metrics.failed(&why);
+                self.service.failed(&remote, &why);
+            }
+        }
+    }
+
+    /// Handshake, then [`Service::open`].
+    async fn establish(&self, stream: Stream, remote: &Remote) -> Result<Up<S::Session>, Failed> {
+        let (transport, peer_chain, expires) = match self.service.security() {
+            Security::Unavailable(why) => return Err(Failed::Unavailable(why)),
+            Security::Plaintext => (Transport::Plain(stream), Vec::new(), None),
+            Security::Tls(tls) => {
+                let handshake = TlsAcceptor::from(tls.config).accept(stream);
+                let stream = tokio::time::timeout(self.limits.handshake, handshake)
+                    .await
+                    .map_err(|_| Failed::TimedOut(self.limits.handshake))?
+                    .map_err(Failed::Handshake)?;
+                let (_, session) = stream.get_ref();
+                let h2 = session.alpn_protocol() == Some(b"h2");
+                let peer_chain = session
+                    .peer_certificates()
+                    .map(|chain| chain.iter().map(|cert| cert.clone().into_owned()).collect())
+                    .unwrap_or_default();
+                (Transport::Tls(stream, h2), peer_chain, tls.expires)
+            }
+        };
+        let tls = matches!(transport, Transport::Tls(..));
+        let opened = self.service.open(Connection {
+            remote: remote.clone(),
+            peer_chain,
+            tls,
+        })?;
+        let expires = expires.into_iter().chain(opened.expires).min();
+        Ok(Up {
+            transport,
+            session: opened.session,
+            expires,
+        })
+    }
+
+    /// Speaks HTTP until either side has enough.
+    async fn serve(&self, up: Up<S::Session>, crowded: bool) {
+        let Entered { last, close, .. } = &mut self.enter(up.expires, crowded);
+        let last = &*last;
+        let session = &up.session;
+        let service = service_fn(|request: Request<Incoming>| {
+            let version = request.version();
+            let answer = (!crowded).then(|| S::call(Arc::clone(session), request));
+            let last = Arc::clone(last);
+            async move {
+                let mut response = match answer {
+                    Some(answer) => answer.await,
+                    None => too_many_connections(),
+                };
+                // HTTP/2 has GOAWAY.
+                if version < Version::HTTP_2 && (crowded || last.load(Ordering::Relaxed)) {
+                    response
+                        .headers_mut()
+                        .insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Answer::Ok(response)
+            }
+        });
+        let (io, h2) = match up.transport {
+            Transport::Tls(stream, h2) => (Io::Tls(stream), h2),
+            Transport::Plain(stream) => {
+                let first = tokio::time::timeout(self.limits.idle, Io::plain(stream));
+                tokio::select! {
+                    first = first => match first {
+                        Ok(Ok(known)) => known,
+                        Ok(Err(_)) | Err(_) => return,
+                    },
+                    _ = &mut *close => return,
+                }
+            }
+        };
+        let io = TokioIo::new(io);
+        let ended = if h2 {
+            let connection = self.h2.serve_connection(io, service);
+            drive(connection, http2::Connection::graceful_shutdown, close).await
+        } else {
+            let connection = self.h1.serve_connection(io, service);
+            drive(connection, http1::Connection::graceful_shutdown, close).await
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection broke");
+        }
+    }
+
+    fn enter(&self, expires: Option<SystemTime>, crowded: bool) -> Entered {
+        let now = Instant::now();
+        let valid = expires.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
+        let end = [valid, self.limits.max_age, crowded.then_some(TURN_AWAY)]
+            .into_iter()
+            .flatten()
+            .min()
+            .and_then(|left| now.checked_add(left));
+        self.open.enter(now, end)
+    }
+}
+
+/// Runs `connection` to its end, and from when `close` says so to its graceful end.
+async fn drive<C: Future<Output = hyper::Result<()>>>(
+    connection: C,
+    shut_down: impl FnOnce(Pin<&mut C>),
+    close: &mut oneshot::Receiver<()>,
+) -> hyper::Result<()> {
+    let mut connection = pin!(connection);
+    tokio::select! {
+        biased;
+        ended = connection.as_mut() => return ended,
+        _ = close => {}
+    }
+    shut_down(connection.as_mut());
+    connection.await
+}
+
+fn too_many_connections() -> Response<Body> {
+    let message = "this server has as many connections as it may have; try again, or elsewhere";
+    let mut response = answer(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "too-many-connections",
+        message,
+    );
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}

@@ -1,0 +1,173 @@
+//! The connections of a server, and when each has to go.
+//!
+//! A busy HTTP/1.1 connection must not be closed between two requests: the next one may be on its
+//! way. So it is asked first to say `Connection: close` with its next response, and only one that had
+//! none for [`LINGER`] is closed while idle. HTTP/2 has GOAWAY for this.
+//!
+//! One tick of the server looks at all of them, so that a connection costs no timer, and a request
+//! nothing but the read of a flag.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::Instant};
+
+/// How often connections are looked at.
+pub(super) const TICK: Duration = Duration::from_millis(250);
+
+/// How long a connection that is to be closed may wait for a request to tell its client with.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Open connections by number.
+#[derive(Debug, Default)]
+pub(super) struct Open(Mutex<Connections>);
+
+#[derive(Debug, Default)]
+struct Connections {
+    next: u64,
+    entries: HashMap<u64, Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    last: Arc<AtomicBool>,
+    /// When to say so.
+    last_at: Option<Instant>,
+    close: Option<oneshot::Sender<()>>,
+    close_at: Option<Instant>,
+}
+
+/// An open connection; dropped with it.
+#[derive(Debug)]
+pub(super) struct Entered {
+    open: Arc<Open>,
+    number: u64,
+    /// Whether its next response is its last.
+    pub(super) last: Arc<AtomicBool>,
+    /// Resolves when it is to be shut down gracefully.
+    pub(super) close: oneshot::Receiver<()>,
+}
+
+impl Open {
+    /// Adds a connection that is to end before `end`.
+    pub(super) fn enter(self: &Arc<Self>, now: Instant, end: Option<Instant>) -> Entered {
+        let (sender, close) = oneshot::channel();
+        let last = Arc::new(AtomicBool::new(false));
+        let mut connections = self.lock();
+        let number = connections.next;
+        connections.next = number.wrapping_add(1);
+        let age = end.map(|end| schedule(end.saturating_duration_since(now), jitter()));
+        connections.entries.insert(
+            number,
+            Entry {
+                last: Arc::clone(&last),
+                last_at: age.map(|(last, _)| now + last),
+                close: Some(sender),
+                close_at: age.map(|(_, close)| now + close),
+            },
+        );
+        drop(connections);
+        Entered {
+            open: Arc::clone(self),
+            number,
+            last,
+            close,
+        }
+    }
+
+    /// Tells those whose time has come.
+    pub(super) fn close_due(&self, now: Instant) {
+        for entry in self.lock().entries.values_mut() {
+            if entry.last_at.is_some_and(|at| at <= now) {
+                entry.last.store(true, Ordering::Relaxed);
+            }
+            if entry.close_at.is_some_and(|at| at <= now)
+                && let Some(close) = entry.close.take()
+            {
+                // Fails when the connection is just ending.
+                let _ = close.send(());
+            }
+        }
+    }
+
+    /// Everyone's time has come: idle ones have [`LINGER`], or half of what is left to `deadline`.
+    pub(super) fn drain(&self, now: Instant, deadline: Instant) {
+        let close_at = now + LINGER.min(deadline.saturating_duration_since(now) / 2);
+        for entry in self.lock().entries.values_mut() {
+            entry.last_at = Some(now);
+            entry.close_at = Some(entry.close_at.map_or(close_at, |at| at.min(close_at)));
+        }
+        self.close_due(now);
+    }
+
+    /// What the lock guards is whole after every step.
+    fn lock(&self) -> MutexGuard<'_, Connections> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.open.lock().entries.remove(&self.number);
+    }
+}
+
+/// When to announce the end of a connection and when to close it, of the time `left` to it. Ends a
+/// tenth of it early at most, so that connections of the same age don't end together.
+fn schedule(left: Duration, jitter: f64) -> (Duration, Duration) {
+    let linger = LINGER.min(left.mul_f64(0.1)) + TICK;
+    let close = left.mul_f64(1.0 - 0.1 * jitter).saturating_sub(TICK);
+    (close.saturating_sub(linger), close)
+}
+
+/// Between 0 and 1; good enough to spread load, and for nothing else.
+fn jitter() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    let bits = RandomState::new().hash_one(()) as u32;
+    f64::from(bits) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_is_announced_then_closed_before_its_end() {
+        for left in [1, 5, 60, 3600].map(Duration::from_secs) {
+            for jitter in [0.0, 0.5, 1.0] {
+                let (last, close) = schedule(left, jitter);
+                assert!(last < close && close + TICK <= left, "{left:?}");
+                assert!(
+                    last + TICK * 2 + LINGER >= left.mul_f64(0.8),
+                    "{left:?}: {last:?}"
+                );
+            }
+        }
+        assert_eq!(
+            schedule(Duration::ZERO, 1.0),
+            (Duration::ZERO, Duration::ZERO)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_drain_announces_at_once_and_closes_idle_ones_later() {
+        let open = Arc::new(Open::default());
+        let now = Instant::now();
+        let mut entered = open.enter(now, None);
+        open.close_due(now + Duration::from_secs(1_000_000));
+        assert!(!entered.last.load(Ordering::Relaxed));
+        open.drain(now, now + Duration::from_secs(25));
+        assert!(entered.last.load(Ordering::Relaxed));
+        assert!(entered.close.try_recv().is_err());
+        open.close_due(now + LINGER);
+        assert_eq!(entered.close.try_recv(), Ok(()));
+        drop(entered);
+        assert!(open.lock().entries.is_empty());
+    }
+}
