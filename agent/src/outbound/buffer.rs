@@ -1,0 +1,147 @@
+//! Bodies that are held whole because they are signed: bounded each, and all together (S14).
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::refusal::Refusal;
+use crate::http::body::Body;
+
+/// What all of them may hold together: small beside a sidecar's usual memory limit of 128 MiB, and
+/// enough for a thousand requests of 64 KiB at once. One larger body alone may exceed it.
+const ALL: usize = 64 * 1024 * 1024;
+
+/// What is accounted for is counted in these.
+const UNIT: usize = 1024;
+
+#[derive(Debug)]
+pub(super) struct Buffers(Arc<Semaphore>);
+
+/// A whole body. Its room is given back when this is dropped.
+#[derive(Debug)]
+pub(super) struct Buffered {
+    bytes: Bytes,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Buffered {
+    pub(super) fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+}
+
+impl Buffers {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Semaphore::new(ALL / UNIT)))
+    }
+
+    /// Reads `body` to its end; refuses it beyond `max` bytes, without reading it where its length
+    /// is declared.
+    pub(super) async fn read(&self, mut body: Body, max: usize) -> Result<Buffered, Refusal> {
+        let declared = body.size_hint();
+        if body.is_end_stream() {
+            let bytes = Bytes::new();
+            return Ok(Buffered { bytes, _room: None });
+        }
+        if declared.lower() > u64::try_from(max).unwrap_or(u64::MAX) {
+            return Err(Refusal::BodyTooLarge { limit: max });
+        }
+        // Within `max`, so within usize.
+        let expected = declared.exact().map_or(0, |length| length as usize);
+        let mut room = None;
+        self.make_room(&mut room, expected)?;
+        // The common case: one chunk, which needs no copy.
+        let mut first = Bytes::new();
+        let mut rest = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| Refusal::RequestBody(error.to_string()))?;
+            // Trailers are not signed, so they are not sent.
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            let held = first.len() + rest.len();
+            if held + data.len() > max {
+                return Err(Refusal::BodyTooLarge { limit: max });
+            }
+            self.make_room(&mut room, held + data.len())?;
+            if first.is_empty() && rest.is_empty() {
+                first = data;
+                continue;
+            }
+            if rest.is_empty() {
+                rest.reserve(expected.max(held + data.len()));
+                rest.extend_from_slice(&std::mem::take(&mut first));
+            }
+            rest.extend_from_slice(&data);
+        }
+        let bytes = if rest.is_empty() {
+            first
+        } else {
+            rest.freeze()
+        };
+        Ok(Buffered { bytes, _room: room })
+    }
+
+    /// Makes sure that `room` is enough for `bytes`.
+    fn make_room(
+        &self,
+        room: &mut Option<OwnedSemaphorePermit>,
+        bytes: usize,
+    ) -> Result<(), Refusal> {
+        let wanted = bytes.min(ALL).div_ceil(UNIT);
+        let have = room.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let Some(more @ 1..) = wanted.checked_sub(have) else {
+            return Ok(());
+        };
+        // `ALL / UNIT` fits.
+        let more = u32::try_from(more).unwrap_or(u32::MAX);
+        let more = Arc::clone(&self.0)
+            .try_acquire_many_owned(more)
+            .map_err(|_| Refusal::Crowded)?;
+        match room {
+            Some(room) => room.merge(more),
+            None => *room = Some(more),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn s14_bodies_are_bounded_each_and_together() {
+        let buffers = Buffers::new();
+        let body = |size: usize| Body::from(Bytes::from(vec![7; size]));
+        let small = buffers.read(body(1000), 1000).await.unwrap();
+        assert_eq!(small.bytes().len(), 1000);
+        let error = buffers.read(body(1001), 1000).await.unwrap_err();
+        assert!(matches!(error, Refusal::BodyTooLarge { limit: 1000 }));
+        let all = buffers.read(body(ALL - UNIT), ALL).await.unwrap();
+        let error = buffers.read(body(1), 1000).await.unwrap_err();
+        assert!(matches!(error, Refusal::Crowded));
+        drop(all);
+        buffers.read(body(1), 1000).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn no_body_takes_no_room() {
+        let buffers = Buffers::new();
+        let _all = buffers
+            .read(Body::from(Bytes::from(vec![7; ALL])), ALL)
+            .await
+            .unwrap();
+        assert!(
+            buffers
+                .read(Body::empty(), 0)
+                .await
+                .unwrap()
+                .bytes()
+                .is_empty()
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! The way to one route's upstream: who it must be, and the connections to it (S19).
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use rustls::{ClientConfig, RootCertStore, client::Resumption};
+use rustls_pki_types::ServerName;
+use warifu::{
+    SpiffeId,
+    identity::Identity,
+    tls::{self, ExpectedPeer},
+};
+
+use super::{Setup, refusal::Refusal, route::RouteError};
+use crate::{
+    config::agent::Route,
+    http::pool::{Address, Destination, Keep, Pool, Tls, Upstream},
+};
+
+/// A route's upstream.
+#[derive(Debug)]
+pub(super) enum Link {
+    /// Reached as it is: plaintext to loopback, or verified by the Web PKI.
+    Fixed(Upstream),
+    /// Reached with our identity, and only if it is whom the route expects.
+    Mtls(Mtls),
+}
+
+#[derive(Debug)]
+pub(super) struct Mtls {
+    expect: SpiffeId,
+    address: Address,
+    server_name: ServerName<'static>,
+    pool: Pool,
+    /// Made with the first identity: before, there is nothing to connect with.
+    made: Mutex<Option<Made>>,
+}
+
+#[derive(Debug)]
+struct Made {
+    generation: u64,
+    upstream: Upstream,
+}
+
+/// The TLS of upstreams that are known by a public certificate: Mozilla's roots.
+///
+/// # Errors
+/// When the provider can't do TLS 1.2 and 1.3.
+pub fn public_tls() -> Result<Arc<ClientConfig>, rustls::Error> {
+    let roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let mut config = ClientConfig::builder_with_provider(tls::provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+impl Link {
+    pub(super) fn new(route: &Route, setup: &Setup<'_>) -> Result<Self, RouteError> {
+        let upstream = &route.upstream;
+        let host = upstream.host.as_str();
+        let ip = host.parse::<IpAddr>().ok();
+        if !upstream.tls {
+            // Only an address: a name could resolve to anything, `localhost` too.
+            let Some(address) = ip.filter(IpAddr::is_loopback) else {
+                return Err(RouteError::Plaintext {
+                    route: route.host.clone(),
+                    upstream: host.to_owned(),
+                });
+            };
+            if route.mtls.is_some() {
+                return Err(RouteError::MtlsWithoutTls {
+                    route: route.host.clone(),
+                });
+            }
+            let destination = Destination {
+                address: Address::Socket((address, upstream.port).into()),
+                tls: None,
+            };
+            return Ok(Self::Fixed(
+                setup.pool.upstream(destination, Keep::UPSTREAM),
+            ));
+        }
+        let address = match ip {
+            Some(ip) => Address::Socket((ip, upstream.port).into()),
+            None => Address::Name(host.to_owned(), upstream.port),
+        };
+        let server_name = match ip {
+            Some(ip) => ServerName::from(ip),
+            None => ServerName::try_from(host.to_owned()).map_err(|_| RouteError::HostName {
+                route: route.host.clone(),
+                upstream: host.to_owned(),
+            })?,
+        };
+        let Some(mtls) = &route.mtls else {
+            let tls = Tls {
+                config: Arc::clone(&setup.public_tls),
+                server_name,
+                generation: 0,
+            };
+            let destination = Destination {
+                address,
+                tls: Some(tls),
+            };
+            return Ok(Self::Fixed(
+                setup.pool.upstream(destination, Keep::UPSTREAM),
+            ));
+        };
+        Ok(Self::Mtls(Mtls {
+            expect: mtls.expect.clone(),
+            address,
+            server_name,
+            pool: setup.pool.clone(),
+            made: Mutex::new(None),
+        }))
+    }
+
+    /// The upstream, as this identity may reach it now.
+    pub(super) fn upstream(
+        &self,
+        identity: Option<&Identity>,
+        now: SystemTime,
+    ) -> Result<Upstream, Refusal> {
+        match self {
+            Self::Fixed(upstream) => Ok(upstream.clone()),
+            Self::Mtls(mtls) => mtls.upstream(identity.ok_or(Refusal::NoIdentity)?, now),
+        }
+    }
+}
+
+impl Mtls {
+    /// New connections use `identity` from the first request that finds it new; those made with an
+    /// older one take no request any more. Nothing goes out under an identity that has expired.
+    fn upstream(&self, identity: &Identity, now: SystemTime) -> Result<Upstream, Refusal> {
+        if identity.svid.not_after() <= now {
+            return Err(Refusal::IdentityExpired);
+        }
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(made) = made.as_ref()
+            && made.generation >= identity.generation
+        {
+            return Ok(made.upstream.clone());
+        }
+        let expected = ExpectedPeer::Id(self.expect.clone());
+        let config = tls::client_config(identity, &identity.bundle, expected)
+            .map_err(|error| Refusal::Identity(error.to_string()))?;
+        let tls = Tls {
+            config: Arc::new(config),
+            server_name: self.server_name.clone(),
+            generation: identity.generation,
+        };
+        let upstream = match made.take() {
+            Some(made) => {
+                made.upstream.set_tls(tls);
+                made.upstream
+            }
+            None => {
+                let address = self.address.clone();
+                let tls = Some(tls);
+                self.pool
+                    .upstream(Destination { address, tls }, Keep::UPSTREAM)
+            }
+        };
+        *made = Some(Made {
+            generation: identity.generation,
+            upstream: upstream.clone(),
+        });
+        Ok(upstream)
+    }
+}

@@ -1,0 +1,89 @@
+//! What the outbound side counts.
+
+use http::StatusCode;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+
+use super::refusal::Refusal;
+
+/// The metrics of all routes.
+#[derive(Debug, Default)]
+pub(super) struct Metrics {
+    requests: Family<Outcome, Counter>,
+    retries: Family<RouteLabel, Counter>,
+}
+
+/// Those of one route, at hand without a lookup.
+#[derive(Debug)]
+pub(super) struct Counters {
+    /// By the first digit of the status, 2 to 5.
+    answered: [Counter; 4],
+    retries: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    /// The route's host; empty where none matched (what was called instead is not a label: it has no bound).
+    route: String,
+    /// `2xx` to `5xx` as the upstream answered, else why it was not asked or did not answer.
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabel {
+    route: String,
+}
+
+impl Metrics {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let new = Self::default();
+        let registry = registry.sub_registry_with_prefix("outbound");
+        registry.register(
+            "requests",
+            "Requests of the app, by route and outcome",
+            new.requests.clone(),
+        );
+        registry.register(
+            "retries",
+            "Requests sent again with another token, by route",
+            new.retries.clone(),
+        );
+        new
+    }
+
+    pub(super) fn counters(&self, route: &str) -> Counters {
+        let answered = |outcome| {
+            let route = route.to_owned();
+            self.requests
+                .get_or_create_owned(&Outcome { route, outcome })
+        };
+        let route = route.to_owned();
+        Counters {
+            answered: ["2xx", "3xx", "4xx", "5xx"].map(answered),
+            retries: self.retries.get_or_create_owned(&RouteLabel { route }),
+        }
+    }
+
+    pub(super) fn refused(&self, route: &str, refusal: &Refusal) {
+        let (route, outcome) = (route.to_owned(), refusal.reason());
+        self.requests
+            .get_or_create(&Outcome { route, outcome })
+            .inc();
+    }
+}
+
+impl Counters {
+    pub(super) fn answered(&self, status: StatusCode) {
+        let class = usize::from(status.as_u16() / 100).saturating_sub(2);
+        if let Some(counter) = self.answered.get(class) {
+            counter.inc();
+        }
+    }
+
+    pub(super) fn retried(&self) {
+        self.retries.inc();
+    }
+}

@@ -1,0 +1,102 @@
+//! Why the app's request got an answer of ours instead of the upstream's, and that answer.
+
+use http::{HeaderValue, Response, StatusCode, header::RETRY_AFTER};
+use thiserror::Error;
+
+use crate::{
+    aws::SignError,
+    http::{answer::answer, body::Body, path::PathError, pool::SendError},
+    token::MintError,
+};
+
+/// Why a request was not forwarded, or came back without an answer.
+#[derive(Debug, Error)]
+pub(super) enum Refusal {
+    #[error(
+        "CONNECT is not served: call the service by its name over plain http, the agent adds TLS"
+    )]
+    Connect,
+    #[error("WebSockets are not supported by this route")]
+    Upgrade,
+    #[error("{0}; send an HTTP request whose Host is one of the agent's routes")]
+    Target(&'static str),
+    #[error(
+        "no route for host {host:?}; routes: {routes}; add one to `outbound.routes` or correct the URL"
+    )]
+    NoRoute { host: String, routes: String },
+    #[error("{0}")]
+    Path(#[from] PathError),
+    #[error("the request's target is too long or not a URL")]
+    Url,
+    #[error(
+        "the body is larger than the {limit} bytes that this route signs; raise the route's `sigv4.max_body`"
+    )]
+    BodyTooLarge { limit: usize },
+    #[error("too many bodies are being signed at this moment; try again")]
+    Crowded,
+    #[error("the request's body broke off: {0}")]
+    RequestBody(String),
+    #[error("this agent has no identity yet; `warifu status` says what it waits for")]
+    NoIdentity,
+    #[error("this agent's identity has expired and could not be renewed; `warifu status` says why")]
+    IdentityExpired,
+    #[error("this agent's identity can't be used for TLS: {0}")]
+    Identity(String),
+    #[error(transparent)]
+    Token(#[from] MintError),
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    #[error(transparent)]
+    Send(#[from] SendError),
+}
+
+/// When to try again what may pass by itself, in seconds: about the time a renewal or a connect takes.
+const SOON: &str = "1";
+
+impl Refusal {
+    /// Its name in the metric and in the answer's `x-warifu-reason`.
+    pub(super) fn reason(&self) -> &'static str {
+        self.kind().1
+    }
+
+    /// The answer to the app.
+    pub(super) fn into_response(self) -> Response<Body> {
+        let (status, reason) = self.kind();
+        let mut response = answer(status, reason, &self.to_string());
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            let headers = response.headers_mut();
+            headers.insert(RETRY_AFTER, HeaderValue::from_static(SOON));
+        }
+        response
+    }
+
+    fn kind(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Connect => (StatusCode::METHOD_NOT_ALLOWED, "connect-refused"),
+            Self::Upgrade => (StatusCode::NOT_IMPLEMENTED, "upgrade-refused"),
+            Self::Target(_) => (StatusCode::BAD_REQUEST, "bad-host"),
+            Self::NoRoute { .. } => (StatusCode::FORBIDDEN, "no-route"),
+            Self::Path(_) | Self::Url => (StatusCode::BAD_REQUEST, "bad-path"),
+            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
+            Self::Crowded => (StatusCode::SERVICE_UNAVAILABLE, "too-many-bodies"),
+            Self::RequestBody(_) => (StatusCode::BAD_REQUEST, "request-body"),
+            Self::NoIdentity => (StatusCode::SERVICE_UNAVAILABLE, "no-identity"),
+            Self::IdentityExpired => (StatusCode::SERVICE_UNAVAILABLE, "identity-expired"),
+            Self::Identity(_) => (StatusCode::SERVICE_UNAVAILABLE, "bad-identity"),
+            Self::Token(MintError::Refused { .. }) => (StatusCode::FORBIDDEN, "token-refused"),
+            Self::Token(_) => (StatusCode::SERVICE_UNAVAILABLE, "no-token"),
+            Self::Sign(SignError::Unsignable(_)) => (StatusCode::BAD_REQUEST, "unsignable"),
+            Self::Sign(_) => (StatusCode::SERVICE_UNAVAILABLE, "no-credentials"),
+            Self::Send(error) => match error {
+                SendError::Connect { .. } => (StatusCode::BAD_GATEWAY, "connect-failed"),
+                SendError::Exhausted { .. } => {
+                    (StatusCode::SERVICE_UNAVAILABLE, "too-many-connections")
+                }
+                SendError::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, "timed-out"),
+                SendError::Broken { .. } => (StatusCode::BAD_GATEWAY, "upstream-broke"),
+                SendError::RequestBody(_) => (StatusCode::BAD_REQUEST, "request-body"),
+                SendError::NoHost { .. } => (StatusCode::BAD_REQUEST, "bad-host"),
+            },
+        }
+    }
+}

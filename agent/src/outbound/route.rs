@@ -1,0 +1,209 @@
+//! Compiled routes.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use http::{
+    HeaderValue, Uri,
+    uri::{self, PathAndQuery},
+};
+use thiserror::Error;
+
+use super::{
+    Setup, Sign,
+    budget::Budget,
+    link::Link,
+    metrics::{Counters, Metrics},
+    refusal::Refusal,
+};
+use crate::{
+    config,
+    http::{headers::Filter, path},
+    token::Source,
+};
+
+/// Why a route can't be.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RouteError {
+    /// Credentials and requests would be readable on the network.
+    #[error("route {route}: plaintext to {upstream}, which is not loopback; use https")]
+    Plaintext {
+        /// The route's host.
+        route: String,
+        /// The upstream's.
+        upstream: String,
+    },
+    /// mTLS needs TLS.
+    #[error("route {route}: `mtls` needs an https upstream")]
+    MtlsWithoutTls {
+        /// The route's host.
+        route: String,
+    },
+    /// The upstream's name can't be asked for.
+    #[error("route {route}: {upstream} is not a host name")]
+    HostName {
+        /// The route's host.
+        route: String,
+        /// The upstream's.
+        upstream: String,
+    },
+    /// Both would be in `authorization`.
+    #[error("route {route}: `jwt` and `sigv4` exclude each other")]
+    TwoCredentials {
+        /// The route's host.
+        route: String,
+    },
+    /// Nothing was wired to sign with.
+    #[error("route {route}: `sigv4` without a signer")]
+    NoSigner {
+        /// The route's host.
+        route: String,
+    },
+    /// Which of them would serve?
+    #[error("route {route} is there twice")]
+    Twice {
+        /// The route's host.
+        route: String,
+    },
+}
+
+/// The routes, by host.
+#[derive(Debug)]
+pub(super) struct Routes {
+    by_host: HashMap<String, Route>,
+    /// For the answer to those who asked for another.
+    hosts: String,
+}
+
+/// One route.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) host: String,
+    pub(super) link: Link,
+    /// The upstream's `host`.
+    pub(super) authority: HeaderValue,
+    base_path: String,
+    pub(super) credential: Credential,
+    pub(super) to_network: Filter,
+    pub(super) from_network: Filter,
+    pub(super) timeout: Duration,
+    pub(super) budget: Budget,
+    pub(super) counters: Counters,
+}
+
+/// What is attached to its requests.
+#[derive(Debug)]
+pub(super) enum Credential {
+    None,
+    Jwt(Source),
+    SigV4 {
+        signer: Arc<dyn Sign>,
+        max_body: usize,
+    },
+}
+
+impl Routes {
+    pub(super) fn new(setup: &Setup<'_>, metrics: &Metrics) -> Result<Self, RouteError> {
+        let mut by_host = HashMap::new();
+        for route in &setup.config.routes {
+            let compiled = Route::new(route, setup, metrics)?;
+            if by_host.insert(route.host.clone(), compiled).is_some() {
+                let route = route.host.clone();
+                return Err(RouteError::Twice { route });
+            }
+        }
+        let hosts: Vec<_> = setup
+            .config
+            .routes
+            .iter()
+            .map(|r| r.host.as_str())
+            .collect();
+        let hosts = if hosts.is_empty() {
+            "none".to_owned()
+        } else {
+            hosts.join(", ")
+        };
+        Ok(Self { by_host, hosts })
+    }
+
+    pub(super) fn find(&self, host: &str) -> Result<&Route, Refusal> {
+        self.by_host.get(host).ok_or_else(|| Refusal::NoRoute {
+            host: host.to_owned(),
+            routes: self.hosts.clone(),
+        })
+    }
+}
+
+impl Route {
+    fn new(
+        route: &config::agent::Route,
+        setup: &Setup<'_>,
+        metrics: &Metrics,
+    ) -> Result<Self, RouteError> {
+        let credential = Credential::new(route, setup)?;
+        let upstream = &route.upstream;
+        let authority =
+            HeaderValue::try_from(upstream.authority()).map_err(|_| RouteError::HostName {
+                route: route.host.clone(),
+                upstream: upstream.host.clone(),
+            })?;
+        Ok(Self {
+            link: Link::new(route, setup)?,
+            authority,
+            base_path: upstream.base_path.clone(),
+            to_network: Filter::to_network(!matches!(credential, Credential::None)),
+            credential,
+            from_network: Filter::from_network(),
+            timeout: route.timeout.0,
+            budget: Budget::new(),
+            counters: metrics.counters(&route.host),
+            host: route.host.clone(),
+        })
+    }
+
+    /// The target as the upstream gets it: origin form, the path in normal form behind the base
+    /// path, the query as it is.
+    pub(super) fn rewrite(&self, uri: &Uri) -> Result<Uri, Refusal> {
+        let normal = path::normal_form(uri.path())?;
+        let target = uri.path_and_query().ok_or(Refusal::Url)?;
+        if self.base_path.is_empty() && normal == target.path() {
+            return Ok(Uri::from(target.clone()));
+        }
+        let mut text = String::with_capacity(self.base_path.len() + target.as_str().len());
+        text.push_str(&self.base_path);
+        text.push_str(&normal);
+        if let Some(query) = target.query() {
+            text.push('?');
+            text.push_str(query);
+        }
+        let target = PathAndQuery::try_from(text).map_err(|_| Refusal::Url)?;
+        let mut parts = uri::Parts::default();
+        parts.path_and_query = Some(target);
+        Uri::from_parts(parts).map_err(|_| Refusal::Url)
+    }
+}
+
+impl Credential {
+    fn new(route: &config::agent::Route, setup: &Setup<'_>) -> Result<Self, RouteError> {
+        match (&route.jwt, &route.sigv4) {
+            (Some(_), Some(_)) => Err(RouteError::TwoCredentials {
+                route: route.host.clone(),
+            }),
+            (Some(jwt), None) => Ok(Self::Jwt(setup.tokens.source(&jwt.audience))),
+            (None, Some(sigv4)) => {
+                let signer =
+                    setup
+                        .signers
+                        .get(&route.host)
+                        .ok_or_else(|| RouteError::NoSigner {
+                            route: route.host.clone(),
+                        })?;
+                Ok(Self::SigV4 {
+                    signer: Arc::clone(signer),
+                    max_body: sigv4.max_body,
+                })
+            }
+            (None, None) => Ok(Self::None),
+        }
+    }
+}

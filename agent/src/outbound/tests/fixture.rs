@@ -1,0 +1,537 @@
+//! An agent's outbound side with an app before it and upstreams behind it, all on loopback.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{oneshot, watch},
+};
+use warifu::{
+    Secret, SpiffeId, TrustDomain,
+    identity::{TrustBundle, X509Svid},
+};
+
+use super::*;
+use crate::{
+    aws::SignError,
+    config::agent::{Route as RouteConfig, RouteJwt, RouteMtls, RouteSigV4},
+    token::{Mint, MintError, Minted},
+};
+
+pub(super) const ORDERS: &str = "spiffe://example.org/orders";
+pub(super) const PAYMENTS: &str = "spiffe://example.org/payments";
+
+// Routes.
+
+pub(super) fn jwt(audience: &str) -> impl Fn(&mut RouteConfig) {
+    let audience = audience.to_owned();
+    move |route| {
+        let audience = audience.clone();
+        route.jwt = Some(RouteJwt { audience });
+    }
+}
+
+pub(super) fn mtls(expect: &str) -> impl Fn(&mut RouteConfig) {
+    let expect = SpiffeId::new(expect).unwrap();
+    move |route| {
+        let expect = expect.clone();
+        route.mtls = Some(RouteMtls { expect });
+    }
+}
+
+pub(super) fn sigv4(max_body: usize) -> impl Fn(&mut RouteConfig) {
+    move |route| {
+        route.sigv4 = Some(RouteSigV4 {
+            service: "execute-api".to_owned(),
+            region: None,
+            role: None,
+            session_name: None,
+            external_id: None,
+            duration: config::value::Span(Duration::from_secs(3600)),
+            signed_headers: Vec::new(),
+            max_body,
+        });
+    }
+}
+
+// The agent.
+
+pub(super) struct Agent {
+    routes: Vec<RouteConfig>,
+    identity: watch::Sender<Option<Arc<Identity>>>,
+    pub(super) mint: Arc<Counting>,
+    pub(super) signer: Arc<Stamp>,
+}
+
+/// An [`Agent`] that runs.
+pub(super) struct Running {
+    address: SocketAddr,
+    client: Upstream,
+    registry: Registry,
+    identity: watch::Sender<Option<Arc<Identity>>>,
+    pub(super) mint: Arc<Counting>,
+    pub(super) signer: Arc<Stamp>,
+}
+
+impl Agent {
+    pub(super) fn new() -> Self {
+        Self {
+            routes: Vec::new(),
+            identity: watch::Sender::new(None),
+            mint: Arc::default(),
+            signer: Arc::default(),
+        }
+    }
+
+    pub(super) fn identity(self, identity: Identity) -> Self {
+        self.identity.send_replace(Some(Arc::new(identity)));
+        self
+    }
+
+    pub(super) fn route(
+        mut self,
+        host: &str,
+        upstream: &str,
+        with: impl FnOnce(&mut RouteConfig),
+    ) -> Self {
+        let mut route = RouteConfig {
+            host: host.to_owned(),
+            upstream: upstream.parse().unwrap(),
+            mtls: None,
+            jwt: None,
+            sigv4: None,
+            timeout: config::value::Span(Duration::from_secs(10)),
+        };
+        with(&mut route);
+        self.routes.push(route);
+        self
+    }
+
+    pub(super) fn build(&self) -> Result<(Arc<Outbound>, Registry), RouteError> {
+        let mut registry = Registry::default();
+        let signer: Arc<dyn Sign> = self.signer.clone();
+        let signers = self.routes.iter().map(|r| (r.host.clone(), signer.clone()));
+        let setup = Setup {
+            config: &config::agent::Outbound {
+                listen: "127.0.0.1:0".parse().unwrap(),
+                routes: self.routes.clone(),
+            },
+            identity: self.identity.subscribe(),
+            tokens: &Tokens::new(Arc::new(Handle(self.mint.clone()))),
+            signers: signers.collect(),
+            public_tls: public_tls().unwrap(),
+            pool: &Pool::new(100),
+        };
+        let outbound = Outbound::new(setup, &mut registry)?;
+        Ok((outbound, registry))
+    }
+
+    pub(super) async fn start(self) -> Running {
+        let (outbound, registry) = self.build().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let outbound = outbound.clone();
+                let answer = service_fn(move |request| {
+                    let outbound = outbound.clone();
+                    async move { Ok::<_, Infallible>(outbound.answer(request).await) }
+                });
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), answer);
+                tokio::spawn(connection);
+            }
+        });
+        let destination = Destination {
+            address: Address::Socket(address),
+            tls: None,
+        };
+        Running {
+            address,
+            client: Pool::new(100).upstream(destination, Keep::APP),
+            registry,
+            identity: self.identity,
+            mint: self.mint,
+            signer: self.signer,
+        }
+    }
+}
+
+impl Running {
+    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Body>, SendError> {
+        self.client.send(request, Duration::from_secs(10)).await
+    }
+
+    pub(super) async fn call(&self, request: Request<Body>) -> Answer {
+        let (head, body) = self.send(request).await.unwrap().into_parts();
+        Answer {
+            status: head.status,
+            headers: head.headers,
+            body: body.collect().await.unwrap().to_bytes(),
+        }
+    }
+
+    /// Sends these very bytes; the answer up to where it pauses.
+    pub(super) async fn raw(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 4096];
+        let length = stream.read(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer[..length]).into_owned()
+    }
+
+    pub(super) fn rotate(&self, identity: Identity) {
+        self.identity.send_replace(Some(Arc::new(identity)));
+    }
+
+    pub(super) fn metrics(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        text
+    }
+}
+
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Answer {
+    pub(super) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+}
+
+pub(super) fn get(url: &str) -> Request<Body> {
+    Request::get(url).body(Body::empty()).unwrap()
+}
+
+pub(super) fn post(url: &str, body: &'static str) -> Request<Body> {
+    let request = Request::builder().method(Method::POST).uri(url);
+    request
+        .body(Bytes::from_static(body.as_bytes()).into())
+        .unwrap()
+}
+
+/// Lets other tasks run until `done`.
+pub(super) async fn until(mut done: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(10), async {
+        while !done() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    waited.await.expect("it never happened");
+}
+
+/// Mints `AUDIENCE.NUMBER`.
+#[derive(Debug, Default)]
+pub(super) struct Counting {
+    pub(super) audiences: Mutex<Vec<String>>,
+}
+
+#[derive(Debug)]
+struct Handle(Arc<Counting>);
+
+impl Counting {
+    pub(super) fn count(&self) -> usize {
+        self.audiences.lock().unwrap().len()
+    }
+}
+
+impl Mint for Handle {
+    fn mint(
+        &self,
+        audience: String,
+    ) -> Pin<Box<dyn Future<Output = Result<Minted, MintError>> + Send>> {
+        let token = Secret::new(format!("{audience}.{}", self.0.count()));
+        self.0.audiences.lock().unwrap().push(audience);
+        let expires_at = SystemTime::now() + Duration::from_secs(300);
+        Box::pin(async move { Ok(Minted { token, expires_at }) })
+    }
+}
+
+/// "Signs" with what it saw.
+#[derive(Debug, Default)]
+pub(super) struct Stamp {
+    count: AtomicUsize,
+    pub(super) headers: Mutex<HeaderMap>,
+}
+
+impl Stamp {
+    pub(super) fn count(&self) -> usize {
+        self.count.load(Ordering::SeqCst)
+    }
+}
+
+impl Sign for Stamp {
+    fn sign<'a>(
+        &'a self,
+        parts: &'a mut Parts,
+        body: &'a [u8],
+    ) -> Pin<Box<dyn Future<Output = Result<(), SignError>> + Send + 'a>> {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        *self.headers.lock().unwrap() = parts.headers.clone();
+        let stamp = format!("signed {} {} bytes", parts.uri, body.len());
+        parts.headers.append(AUTHORIZATION, stamp.parse().unwrap());
+        Box::pin(async { Ok(()) })
+    }
+}
+
+// Upstreams.
+
+pub(super) struct Peer {
+    pub(super) address: SocketAddr,
+    tls: bool,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+/// A request as an upstream saw it.
+#[derive(Debug, Clone)]
+pub(super) struct Seen {
+    pub(super) target: String,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    /// Who the TLS connection says is calling.
+    pub(super) peer: Option<String>,
+    /// The connection's number, from 0.
+    pub(super) connection: usize,
+}
+
+type Respond = dyn Fn(&Seen) -> Response<Full<Bytes>> + Send + Sync;
+
+pub(super) fn ok(text: &'static str) -> Response<Full<Bytes>> {
+    Response::new(Full::from(text))
+}
+
+pub(super) fn status(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = ok("");
+    *response.status_mut() = status;
+    response
+}
+
+impl Peer {
+    pub(super) async fn plain(
+        respond: impl Fn(&Seen) -> Response<Full<Bytes>> + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(None, Arc::new(respond)).await
+    }
+
+    pub(super) async fn mtls(
+        ca: &Ca,
+        id: &str,
+        respond: impl Fn(&Seen) -> Response<Full<Bytes>> + Send + Sync + 'static,
+    ) -> Self {
+        let identity = ca.identity(id, 1);
+        let config = warifu::tls::server_config(&identity, &[], &[ca.trust_domain()]).unwrap();
+        Self::start(Some(Arc::new(config)), Arc::new(respond)).await
+    }
+
+    async fn start(tls: Option<Arc<rustls::ServerConfig>>, respond: Arc<Respond>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let peer = Self {
+            address: listener.local_addr().unwrap(),
+            tls: tls.is_some(),
+            seen: Arc::default(),
+        };
+        let seen = peer.seen.clone();
+        tokio::spawn(async move {
+            let mut number = 0;
+            while let Ok((stream, _)) = listener.accept().await {
+                let server = Server {
+                    seen: seen.clone(),
+                    respond: respond.clone(),
+                    connection: number,
+                };
+                number += 1;
+                match tls.clone() {
+                    None => drop(tokio::spawn(server.serve(stream, None))),
+                    Some(tls) => drop(tokio::spawn(async move {
+                        let acceptor = tokio_rustls::TlsAcceptor::from(tls);
+                        let Ok(stream) = acceptor.accept(stream).await else {
+                            return;
+                        };
+                        let chain = stream.get_ref().1.peer_certificates().unwrap();
+                        let peer = warifu::tls::peer_id(&chain[0]).unwrap().to_string();
+                        server.serve(stream, Some(peer)).await;
+                    })),
+                }
+            }
+        });
+        peer
+    }
+
+    /// Sends the head and `first`; `second` when told.
+    pub(super) async fn in_two_parts(
+        first: &'static str,
+        second: &'static str,
+    ) -> (SocketAddr, oneshot::Sender<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (more, told) = oneshot::channel();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            let length = first.len() + second.len();
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{first}");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            told.await.unwrap();
+            stream.write_all(second.as_bytes()).await.unwrap();
+        });
+        (address, more)
+    }
+
+    /// Accepts, and says nothing.
+    pub(super) async fn silent() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Ok(stream) = listener.accept().await {
+                held.push(stream);
+            }
+        });
+        address
+    }
+
+    pub(super) fn url(&self, base: &str) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}{base}", self.address)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+
+    pub(super) fn last(&self) -> Seen {
+        self.seen.lock().unwrap().last().unwrap().clone()
+    }
+
+    pub(super) fn only(&self) -> Seen {
+        assert_eq!(self.count(), 1);
+        self.last()
+    }
+}
+
+struct Server {
+    seen: Arc<Mutex<Vec<Seen>>>,
+    respond: Arc<Respond>,
+    connection: usize,
+}
+
+impl Server {
+    async fn serve<T>(self, stream: T, peer: Option<String>)
+    where
+        T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    {
+        let h2 = peer.is_some(); // over TLS, as ALPN has it
+        let this = Arc::new(self);
+        let answer = service_fn(move |request: Request<Incoming>| {
+            let (this, peer) = (this.clone(), peer.clone());
+            async move {
+                let (head, body) = request.into_parts();
+                let seen = Seen {
+                    target: head.uri.to_string(),
+                    headers: head.headers,
+                    body: body.collect().await?.to_bytes(),
+                    peer,
+                    connection: this.connection,
+                };
+                let response = (this.respond)(&seen);
+                this.seen.lock().unwrap().push(seen);
+                Ok::<_, hyper::Error>(response)
+            }
+        });
+        let stream = TokioIo::new(stream);
+        let _ = if h2 {
+            hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(stream, answer)
+                .await
+        } else {
+            hyper::server::conn::http1::Builder::new()
+                .serve_connection(stream, answer)
+                .await
+        };
+    }
+}
+
+// Identities.
+
+pub(super) struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    root: rustls_pki_types::CertificateDer<'static>,
+}
+
+impl Ca {
+    pub(super) fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().unwrap();
+        let root = params.self_signed(&key).unwrap().der().clone();
+        let issuer = Issuer::new(params, key);
+        Self { issuer, root }
+    }
+
+    pub(super) fn trust_domain(&self) -> TrustDomain {
+        TrustDomain::new("example.org").unwrap()
+    }
+
+    pub(super) fn identity(&self, id: &str, generation: u64) -> Identity {
+        self.leaf(id, generation, |_| {})
+    }
+
+    pub(super) fn expired(&self, id: &str, generation: u64) -> Identity {
+        self.leaf(id, generation, |params| {
+            params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            params.not_after = rcgen::date_time_ymd(2020, 1, 2);
+        })
+    }
+
+    fn leaf(
+        &self,
+        id: &str,
+        generation: u64,
+        with: impl FnOnce(&mut CertificateParams),
+    ) -> Identity {
+        let mut params = CertificateParams::default();
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+        with(&mut params);
+        let key = KeyPair::generate().unwrap();
+        let leaf = params.signed_by(&key, &self.issuer).unwrap().der().clone();
+        let key = key.serialize_der().into();
+        let bundle = TrustBundle {
+            trust_domain: self.trust_domain(),
+            x509_authorities: vec![self.root.clone()],
+            jwt_authorities: Default::default(),
+            sequence: 1,
+            refresh_hint: Duration::from_secs(300),
+        };
+        Identity {
+            svid: X509Svid::new(vec![leaf], key).unwrap(),
+            bundle,
+            generation,
+        }
+    }
+}
