@@ -5,7 +5,7 @@
 //! ```text
 //! target   which host the app calls; CONNECT and contradictions are refused
 //! routes   what no route names is refused: nothing is minted, signed or connected for it (S5)
-//! link     the upstream, verified as the route demands: before any credential is made (S19)
+//! link     the upstream, which the route says how to verify (S19)
 //! rewrite  the path in normal form, what the app must not say removed, the upstream's host
 //! attach   nothing, a JWT-SVID, or a SigV4 signature
 //! send     over a pooled connection; one retry with a fresh token where the upstream says 401
@@ -32,6 +32,7 @@ use crate::{
     http::{
         body::Body,
         pool::{Pool, Upstream},
+        server::{Connection, Opened, Refused, Service},
     },
     identity,
     token::{Source, Token, Tokens},
@@ -74,7 +75,11 @@ pub struct Setup<'a> {
 
 /// The outbound side, as a [`Service`] for [`crate::http::server::serve`].
 #[derive(Debug)]
-pub struct Outbound {
+pub struct Outbound(Arc<Calls>);
+
+/// What answers the app's requests.
+#[derive(Debug)]
+pub struct Calls {
     routes: Routes,
     identity: identity::Current,
     buffers: Buffers,
@@ -89,16 +94,32 @@ impl Outbound {
     /// what only the wiring knows.
     pub fn new(setup: Setup<'_>, registry: &mut Registry) -> Result<Arc<Self>, RouteError> {
         let metrics = Metrics::new(registry);
-        Ok(Arc::new(Self {
+        Ok(Arc::new(Self(Arc::new(Calls {
             routes: Routes::new(&setup, &metrics)?,
             identity: setup.identity,
             buffers: Buffers::new(),
             metrics,
-        }))
+        }))))
+    }
+}
+
+impl Service for Outbound {
+    type Session = Calls;
+
+    fn open(&self, _: Connection) -> Result<Opened<Calls>, Refused> {
+        Ok(Opened {
+            session: Arc::clone(&self.0),
+            expires: None,
+        })
     }
 
-    /// Answers one request of the app.
-    pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn call(calls: Arc<Calls>, request: Request<Incoming>) -> Response<Body> {
+        calls.answer(request).await
+    }
+}
+
+impl Calls {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let (parts, body) = request.into_parts();
         let route = target::host(&parts).and_then(|host| self.routes.find(&host));
         let route = match route {
@@ -108,7 +129,8 @@ impl Outbound {
                 return refusal.into_response();
             }
         };
-        match self.forward(route, parts, body.into()).await {
+        let body = Body::Filtered(body, Arc::clone(&route.to_network), None);
+        match self.forward(route, parts, body).await {
             Ok(mut response) => {
                 route.counters.answered(response.status());
                 route.from_network.strip(response.headers_mut());

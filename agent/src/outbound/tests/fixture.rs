@@ -1,8 +1,6 @@
 //! An agent's outbound side with an app before it and upstreams behind it, all on loopback.
 
 use std::{
-    convert::Infallible,
-    future::Future,
     net::SocketAddr,
     pin::Pin,
     sync::{
@@ -29,7 +27,11 @@ use warifu::{
 use super::*;
 use crate::{
     aws::SignError,
-    config::agent::{Route as RouteConfig, RouteJwt, RouteMtls, RouteSigV4},
+    config::{
+        agent::{Route as RouteConfig, RouteJwt, RouteMtls, RouteSigV4},
+        value::Listen,
+    },
+    http::server::{self, Drain, Limits, Listener, serve},
     token::{Mint, MintError, Minted},
 };
 
@@ -83,6 +85,7 @@ pub(super) struct Running {
     address: SocketAddr,
     client: Upstream,
     registry: Registry,
+    _drain: Drain,
     identity: watch::Sender<Option<Arc<Identity>>>,
     pub(super) mint: Arc<Counting>,
     pub(super) signer: Arc<Stamp>,
@@ -142,21 +145,20 @@ impl Agent {
     }
 
     pub(super) async fn start(self) -> Running {
-        let (outbound, registry) = self.build().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let outbound = outbound.clone();
-                let answer = service_fn(move |request| {
-                    let outbound = outbound.clone();
-                    async move { Ok::<_, Infallible>(outbound.answer(request).await) }
-                });
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), answer);
-                tokio::spawn(connection);
-            }
-        });
+        let (outbound, mut registry) = self.build().unwrap();
+        let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let &Listen::Tcp(address) = listener.address() else {
+            unreachable!("it was bound to TCP");
+        };
+        let metrics = server::Metrics::new(&mut registry).listener("outbound");
+        let (drain, draining) = server::drain();
+        tokio::spawn(serve(
+            listener,
+            outbound,
+            Limits::default(),
+            metrics,
+            draining,
+        ));
         let destination = Destination {
             address: Address::Socket(address),
             tls: None,
@@ -165,6 +167,7 @@ impl Agent {
             address,
             client: Pool::new(100).upstream(destination, Keep::APP),
             registry,
+            _drain: drain,
             identity: self.identity,
             mint: self.mint,
             signer: self.signer,
