@@ -32,7 +32,7 @@ mod tests {
 
     use super::*;
 
-    /// `WARIFU_UPDATE_SCHEMAS=1 cargo test -p warifu-agent schema` writes them.
+    /// `WARIFU_UPDATE_SCHEMA=1 cargo test -p warifu-agent schema` writes them.
     #[test]
     fn the_schemas_in_docs_are_up_to_date() {
         for (file, now) in [
@@ -42,14 +42,14 @@ mod tests {
             let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
                 .join("../docs/schema")
                 .join(file);
-            if std::env::var_os("WARIFU_UPDATE_SCHEMAS").is_some() {
+            if std::env::var_os("WARIFU_UPDATE_SCHEMA").is_some() {
                 fs::create_dir_all(path.parent().unwrap()).unwrap();
                 fs::write(&path, &now).unwrap();
             }
             let committed = fs::read_to_string(&path).unwrap_or_default();
             assert_eq!(
                 committed, now,
-                "docs/schema/{file} is out of date; run this test with WARIFU_UPDATE_SCHEMAS=1"
+                "docs/schema/{file} is out of date; run this test with WARIFU_UPDATE_SCHEMA=1"
             );
         }
     }

@@ -1,0 +1,177 @@
+//! Arguments, and errors as text. Exit codes: 0, 1 (it failed), 2 (usage or configuration).
+
+mod check;
+mod client;
+mod health;
+mod status;
+
+use std::{fmt, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use warifu_agent::{
+    config::ConfigErrors,
+    telemetry::log::{self, LogFormat, LogOptions},
+};
+
+/// Service-to-service identity: Service A calls Service B, neither holds a credential, and B knows for
+/// certain who called.
+#[derive(Debug, Parser)]
+#[command(
+    name = "warifu",
+    version,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(flatten)]
+    log: LogArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Logging")]
+struct LogArgs {
+    /// What to log: a level (error, warn, info, debug, trace) or filter directives such as
+    /// info,warifu_agent::inbound=debug [default: $WARIFU_LOG, else info]
+    #[arg(long = "log", global = true, value_name = "FILTER")]
+    filter: Option<String>,
+    /// How: text or json [default: text on a terminal, json otherwise]
+    #[arg(long = "log-format", global = true, value_name = "FORMAT")]
+    format: Option<LogFormat>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(check::CheckArgs),
+    Status(status::StatusArgs),
+    Healthcheck(health::HealthArgs),
+}
+
+/// Runs the command; returns the process's exit code.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    start_log(&cli.log)?;
+    match cli.command {
+        Command::Check(args) => check::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Healthcheck(args) => health::run(&args),
+    }
+}
+
+fn start_log(args: &LogArgs) -> Result<(), Failure> {
+    let filter = args.filter.clone();
+    let options = LogOptions {
+        filter: filter.or_else(|| std::env::var("WARIFU_LOG").ok()),
+        format: args.format,
+    };
+    log::init(&options).map_err(|error| Failure::usage("setting up the log", error))
+}
+
+/// Why a command failed, as the user reads it.
+#[derive(Debug)]
+struct Failure {
+    text: String,
+    code: u8,
+}
+
+impl Failure {
+    /// It failed (exit code 1): what was being done, and why it could not be.
+    fn new(doing: &str, why: impl fmt::Display) -> Self {
+        Self {
+            text: format!("warifu: {doing}: {why}"),
+            code: 1,
+        }
+    }
+
+    /// It was asked for in a way that can't work (exit code 2).
+    fn usage(doing: &str, why: impl fmt::Display) -> Self {
+        Self {
+            code: 2,
+            ..Self::new(doing, why)
+        }
+    }
+
+    /// What to do next.
+    fn next(mut self, what: impl fmt::Display) -> Self {
+        self.text += &format!("\n  {what}");
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Every mistake on a line of its own, in the form that editors and CI turn into links.
+impl From<ConfigErrors> for Failure {
+    fn from(errors: ConfigErrors) -> Self {
+        let count = match errors.errors.len() {
+            1 => "1 mistake".to_owned(),
+            count => format!("{count} mistakes"),
+        };
+        Self {
+            text: format!(
+                "{errors}\nwarifu: reading the configuration {file}: {count}\n  correct what is listed above; \
+                 `warifu check --config {file}` checks again and starts nothing",
+                file = errors.file
+            ),
+            code: 2,
+        }
+    }
+}
+
+/// Where a running agent or authority is asked.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Where {
+    /// The configuration file it runs with
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Its admin or probe address: unix:/path or IP:PORT
+    #[arg(long, value_name = "ADDRESS")]
+    socket: Option<warifu_agent::config::value::Listen>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example_in_its_help() {
+        fn check(command: &clap::Command, path: &str) {
+            for sub in command.get_subcommands() {
+                let path = format!("{path} {}", sub.get_name());
+                let after = sub.get_after_help().map(ToString::to_string);
+                let after = after.unwrap_or_default();
+                assert!(
+                    after.contains(&path),
+                    "{path} has no example in its help: {after:?}"
+                );
+                check(sub, &path);
+            }
+        }
+        let mut command = Cli::command();
+        command.build();
+        check(&command, "warifu");
+    }
+}
