@@ -211,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_wrong_filter_is_an_error_that_says_what_was_expected() {
-        let error = json("warifu=loud", || Lines::default()).err().unwrap();
+        let error = json("warifu=loud", Lines::default).err().unwrap();
         assert!(error.to_string().contains("expected a level"), "{error}");
     }
 }

@@ -15,8 +15,11 @@ pub(super) enum Sink {
         file: File,
     },
     #[cfg(test)]
-    Test(Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>),
+    Test(TestWrite),
 }
+
+#[cfg(test)]
+type TestWrite = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
 
 impl Sink {
     pub(super) fn stdout() -> Self {
