@@ -132,3 +132,146 @@ impl fmt::Debug for X509Svid {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    use proptest::{prelude::*, sample::Index};
+    use rcgen::{IsCa, KeyUsagePurpose, date_time_ymd};
+
+    use super::*;
+    use crate::identity::{spki_sha256, test_ca::TestCa};
+
+    const ORDERS: &str = "spiffe://example.org/orders";
+
+    #[test]
+    fn an_svid_says_whose_it_is_and_until_when() {
+        let intermediate = TestCa::root().intermediate(|_| {});
+        let (chain, key) = intermediate.leaf(ORDERS, |leaf| {
+            leaf.not_before = date_time_ymd(2026, 1, 1);
+            leaf.not_after = date_time_ymd(2026, 1, 2);
+        });
+        let svid = X509Svid::new(chain.clone(), key.clone_key()).unwrap();
+        assert_eq!(svid.id().to_string(), ORDERS);
+        assert_eq!(svid.chain(), chain);
+        assert_eq!(svid.key().secret_pkcs8_der(), key.secret_pkcs8_der());
+        assert_eq!(
+            svid.not_before(),
+            SystemTime::from(date_time_ymd(2026, 1, 1))
+        );
+        assert_eq!(
+            svid.not_after(),
+            SystemTime::from(date_time_ymd(2026, 1, 2))
+        );
+    }
+
+    #[test]
+    fn s02_a_leaf_that_breaks_a_rule_is_no_svid() {
+        let ca = TestCa::root();
+        let make = |tweak: fn(&mut rcgen::CertificateParams)| {
+            let (chain, key) = ca.leaf(ORDERS, tweak);
+            match X509Svid::new(chain, key) {
+                Err(SvidError::Leaf(error)) => error,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(
+            make(|leaf| leaf.subject_alt_names.clear()),
+            LeafError::UriSans(0)
+        );
+        assert_eq!(
+            make(|leaf| leaf.is_ca = IsCa::NoCa),
+            LeafError::NoBasicConstraints
+        );
+        assert_eq!(make(|leaf| leaf.key_usages.clear()), LeafError::NoKeyUsage);
+    }
+
+    #[test]
+    fn refuses_a_key_that_is_not_the_leafs() {
+        let ca = TestCa::root();
+        let (chain, _) = ca.leaf(ORDERS, |_| {});
+        let (_, other) = ca.leaf(ORDERS, |_| {});
+        let error = X509Svid::new(chain.clone(), other).unwrap_err();
+        assert!(matches!(error, SvidError::KeyMismatch), "{error}");
+        let error = X509Svid::new(chain, b"no key"[..].into()).unwrap_err();
+        assert!(matches!(error, SvidError::Key), "{error}");
+    }
+
+    #[test]
+    fn refuses_an_empty_and_an_endless_chain_and_one_of_leaves() {
+        let ca = TestCa::root();
+        let (chain, key) = ca.leaf(ORDERS, |_| {});
+        let new = |chain| X509Svid::new(chain, key.clone_key()).unwrap_err();
+        assert!(matches!(new(Vec::new()), SvidError::EmptyChain));
+        let mut long = chain.clone();
+        long.resize(MAX_CHAIN + 1, ca.certificate.der().clone());
+        assert!(matches!(new(long), SvidError::ChainTooLong(9)));
+        let leaves = [chain.clone(), chain.clone()].concat();
+        assert!(matches!(new(leaves), SvidError::NotCa(1)));
+        let weak = ca.intermediate(|ca| ca.key_usages = vec![KeyUsagePurpose::CrlSign]);
+        let chain = vec![chain[0].clone(), weak.certificate.der().clone()];
+        assert!(matches!(new(chain), SvidError::NotCa(1)));
+    }
+
+    #[test]
+    fn s12_the_private_key_does_not_show_in_debug() {
+        let svid = TestCa::root().svid(ORDERS);
+        let text = format!("{svid:?} {:?}", svid.key_pem());
+        let secret = &svid.key().secret_pkcs8_der()[36..52];
+        let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert!(text.contains(ORDERS), "{text}");
+        for form in [hex, STANDARD.encode(secret), format!("{secret:?}")] {
+            assert!(!text.contains(&form), "{text}");
+        }
+    }
+
+    #[test]
+    fn pem_holds_the_der_in_lines_of_64() {
+        let svid = TestCa::root().intermediate(|_| {}).svid(ORDERS);
+        let blocks = |pem: &str, label: &str| -> Vec<Vec<u8>> {
+            pem.split_terminator(&format!("-----END {label}-----\n"))
+                .map(|block| {
+                    let body = block
+                        .strip_prefix(&format!("-----BEGIN {label}-----\n"))
+                        .unwrap();
+                    assert!(body.lines().all(|line| line.len() <= 64));
+                    STANDARD.decode(body.replace('\n', "")).unwrap()
+                })
+                .collect()
+        };
+        let chain: Vec<_> = svid.chain().iter().map(|der| der.to_vec()).collect();
+        assert_eq!(blocks(&svid.chain_pem(), "CERTIFICATE"), chain);
+        let key = blocks(svid.key_pem().expose(), "PRIVATE KEY");
+        assert_eq!(key, [svid.key().secret_pkcs8_der()]);
+    }
+
+    #[test]
+    fn a_key_is_known_by_its_hash_whatever_certificate_holds_it() {
+        let ca = TestCa::root();
+        let (chain, key) = ca.leaf(ORDERS, |_| {});
+        let pair = rcgen::KeyPair::try_from(key.secret_pkcs8_der()).unwrap();
+        let again = rcgen::CertificateParams::default().self_signed(&pair);
+        assert_eq!(spki_sha256(&chain[0]), spki_sha256(again.unwrap().der()));
+        assert_ne!(spki_sha256(&chain[0]), spki_sha256(ca.certificate.der()));
+        assert_eq!(spki_sha256(b"no certificate"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn s17_no_bytes_panic_the_leaf_parser(
+            noise in proptest::collection::vec(any::<u8>(), 0..200),
+            changes in proptest::collection::vec((any::<Index>(), any::<u8>()), 1..4),
+            cut in any::<Index>(),
+        ) {
+            let _ = Leaf::parse(&noise);
+            let (chain, _) = TestCa::root().leaf(ORDERS, |_| {});
+            let mut der = chain[0].to_vec();
+            let _ = Leaf::parse(&der[..cut.index(der.len())]);
+            for (position, byte) in changes {
+                let position = position.index(der.len());
+                der[position] = byte;
+            }
+            let _ = (Leaf::parse(&der), spki_sha256(&der));
+        }
+    }
+}
