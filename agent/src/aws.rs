@@ -1,10 +1,27 @@
 //! STS roles and their credential cache, SigV4 profiles and signing.
+//!
+//! ```text
+//!  environment, profile, web identity,      AssumeRole            SigV4
+//!  container, instance ──▶ base credentials ──▶ role session ──▶ Signer::sign ──▶ upstream
+//!                          (cached)             (cached)
+//! ```
+
+mod cache;
+mod clock;
+mod error;
+mod http;
+mod refresh;
+mod roles;
+mod signer;
+mod sigv4;
 
 use thiserror::Error;
 
-/// Signs the requests of one route: its role, service, region and body limits.
-#[derive(Debug)]
-pub struct Signer {}
+pub use self::{
+    cache::CredentialsStatus,
+    roles::{RoleSession, Roles, SetupError, session_name},
+    signer::Signer,
+};
 
 /// Why a request could not be signed.
 #[derive(Debug, Error)]
@@ -23,19 +40,5 @@ pub enum SignError {
     },
 }
 
-impl Signer {
-    /// Puts the query in canonical form, strips inbound `authorization` and `x-amz-*`, and signs.
-    /// `parts.uri` is in origin form with the upstream's base path; `parts.headers` has the upstream's `host`.
-    /// Called again for every attempt.
-    ///
-    /// # Errors
-    /// See [`SignError`].
-    pub async fn sign(
-        &self,
-        parts: &mut http::request::Parts,
-        body: &[u8],
-    ) -> Result<(), SignError> {
-        let _ = (parts, body);
-        unimplemented!("aws")
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,497 @@
+//! Where credentials come from: the base ones from the SDK's default chain, role sessions from STS.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use aws_config::{
+    BehaviorVersion, environment::region::EnvironmentVariableRegionProvider,
+    identity::IdentityCache, meta::region::RegionProviderChain, profile::ProfileFileRegionProvider,
+    retry::RetryConfig, timeout::TimeoutConfig,
+};
+use aws_credential_types::{
+    Credentials,
+    provider::{
+        ProvideCredentials, SharedCredentialsProvider, error::CredentialsError as ProviderError,
+        future,
+    },
+};
+use aws_smithy_async::time::{SharedTimeSource, SystemTimeSource};
+use aws_types::{SdkConfig, region::Region};
+use thiserror::Error;
+use warifu::SpiffeId;
+
+use super::{
+    cache::{Cache, CredentialsStatus, Limits},
+    clock::{Clock, LearnSkew},
+    error::CredentialsError,
+    http::SdkHttpClient,
+};
+use crate::config::{agent::Aws, value::Upstream};
+
+/// Time for one attempt at STS: it answers in well under a second, also from the other side of the
+/// world; a stuck connection should leave time for another attempt.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Time for a call to STS with its retries, so for the first request of a route: below the time a
+/// client of ours waits for its answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// Time to connect to STS or a metadata service.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Attempts in a call. More only adds to the load that made the first ones fail; our own back-off follows.
+const ATTEMPTS: u32 = 3;
+
+/// Pause before the SDK's second attempt, doubled for the third, with its jitter.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// A renewal: the base credentials first, if need be, then STS.
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// How long a request waits for new credentials while the old ones are still good for up to a minute.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+const BASE: &str = "the base credentials";
+
+/// The AWS identities of this agent: base credentials, and role sessions assumed with them.
+///
+/// Clones share one cache. Role sessions are those the configuration names, so their number is bounded.
+#[derive(Debug, Clone)]
+pub struct Roles(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    base: Cache,
+    sts: aws_sdk_sts::Client,
+    region: String,
+    clock: Clock,
+    timing: Timing,
+    sessions: Mutex<HashMap<RoleSession, Cache>>,
+}
+
+/// Everything that distinguishes a role session; its credentials are cached by it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RoleSession {
+    role: String,
+    session_name: String,
+    external_id: Option<String>,
+    duration: Duration,
+}
+
+/// What is wrong with the AWS part of a configuration, found before any request.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{what}: {expected}")]
+pub struct SetupError {
+    what: String,
+    expected: String,
+}
+
+impl SetupError {
+    pub(super) fn new(what: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            expected: expected.into(),
+        }
+    }
+}
+
+/// Limits of the SDK's calls and of ours. One place, so that tests can be quick.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timing {
+    pub(super) connect: Duration,
+    pub(super) attempt: Duration,
+    pub(super) call: Duration,
+    pub(super) attempts: u32,
+    pub(super) first_pause: Duration,
+    pub(super) limits: Limits,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            connect: CONNECT_TIMEOUT,
+            attempt: ATTEMPT_TIMEOUT,
+            call: CALL_TIMEOUT,
+            attempts: ATTEMPTS,
+            first_pause: FIRST_PAUSE,
+            limits: Limits {
+                renewal: RENEWAL_TIMEOUT,
+                patience: PATIENCE,
+            },
+        }
+    }
+}
+
+impl Roles {
+    /// Base credentials from the SDK's default chain: environment, profile, web identity token (IRSA),
+    /// container (ECS, EKS Pod Identity), instance metadata. Makes no call; they are looked for when
+    /// they are first needed.
+    ///
+    /// # Errors
+    /// When no region is known, or TLS can't be set up.
+    pub async fn from_environment(settings: &Aws) -> Result<Self, SetupError> {
+        // Instance metadata is not asked for the region: elsewhere than on EC2 that costs seconds.
+        let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
+            .or_else(ProfileFileRegionProvider::new())
+            .or_else(settings.region.clone().map(Region::new))
+            .region()
+            .await
+            .ok_or_else(|| {
+                SetupError::new(
+                    "aws.region",
+                    "no region is known; set it, or AWS_REGION, or the profile's region",
+                )
+            })?;
+        let timing = Timing::default();
+        let clock = Clock::new(SharedTimeSource::new(SystemTimeSource::new()));
+        let sdk = sdk_config(region, &clock, &timing)?.load().await;
+        let Some(provider) = sdk.credentials_provider() else {
+            return Err(SetupError::new("aws", "the SDK has no credential chain"));
+        };
+        Ok(Self::build(&sdk, provider, settings, clock, timing))
+    }
+
+    /// Base credentials from `provider`, and nothing from the environment but what the SDK itself
+    /// reads (`AWS_USE_FIPS_ENDPOINT` and the like).
+    ///
+    /// # Errors
+    /// When `settings` has no region, or TLS can't be set up.
+    pub async fn with_provider(
+        settings: &Aws,
+        provider: SharedCredentialsProvider,
+    ) -> Result<Self, SetupError> {
+        let source = SharedTimeSource::new(SystemTimeSource::new());
+        Self::with_provider_and_time(settings, provider, source, Timing::default()).await
+    }
+
+    pub(super) async fn with_provider_and_time(
+        settings: &Aws,
+        provider: SharedCredentialsProvider,
+        time: SharedTimeSource,
+        timing: Timing,
+    ) -> Result<Self, SetupError> {
+        let region = settings
+            .region
+            .clone()
+            .ok_or_else(|| SetupError::new("aws.region", "it must be set"))?;
+        let clock = Clock::new(time);
+        let sdk = sdk_config(Region::new(region), &clock, &timing)?
+            .credentials_provider(provider.clone())
+            .load()
+            .await;
+        Ok(Self::build(&sdk, provider, settings, clock, timing))
+    }
+
+    fn build(
+        sdk: &SdkConfig,
+        provider: SharedCredentialsProvider,
+        settings: &Aws,
+        clock: Clock,
+        timing: Timing,
+    ) -> Self {
+        let base = Cache::new(
+            BASE.to_owned(),
+            Source::Base(provider),
+            clock.clone(),
+            timing.limits,
+        );
+        let mut sts = aws_sdk_sts::config::Builder::from(sdk)
+            // Ours alone caches: the SDK's drops what it has before it asks for more.
+            .identity_cache(IdentityCache::no_cache())
+            .credentials_provider(FromCache(base.clone()))
+            .interceptor(LearnSkew(clock.clone()));
+        if let Some(endpoint) = &settings.sts_endpoint {
+            sts = sts.endpoint_url(url(endpoint));
+        }
+        Self(Arc::new(Inner {
+            base,
+            sts: aws_sdk_sts::Client::from_conf(sts.build()),
+            region: sdk
+                .region()
+                .map_or_else(String::new, |region| region.as_ref().to_owned()),
+            clock,
+            timing,
+            sessions: Mutex::default(),
+        }))
+    }
+
+    /// The region of this agent.
+    pub fn region(&self) -> &str {
+        &self.0.region
+    }
+
+    /// For the status page: the base credentials, then every role session.
+    pub fn status(&self) -> Vec<CredentialsStatus> {
+        let sessions = self
+            .0
+            .sessions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut status: Vec<_> = sessions.values().map(Cache::status).collect();
+        status.sort_by(|a, b| a.name.cmp(&b.name));
+        status.insert(0, self.0.base.status());
+        status
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    pub(super) fn base(&self) -> Cache {
+        self.0.base.clone()
+    }
+
+    pub(super) fn session(&self, session: RoleSession) -> Cache {
+        let mut sessions = self
+            .0
+            .sessions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        sessions
+            .entry(session)
+            .or_insert_with_key(|session| {
+                let source = Source::Role {
+                    sts: self.0.sts.clone(),
+                    base: self.0.base.clone(),
+                    clock: self.0.clock.clone(),
+                    session: session.clone(),
+                };
+                let name = session.role.clone();
+                Cache::new(name, source, self.0.clock.clone(), self.0.timing.limits)
+            })
+            .clone()
+    }
+}
+
+impl RoleSession {
+    /// A session of `role` (an ARN) named `session_name`.
+    ///
+    /// # Errors
+    /// When a value is outside what
+    /// [AssumeRole](https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html) takes.
+    pub fn new(
+        role: &str,
+        session_name: &str,
+        external_id: Option<&str>,
+        duration: Duration,
+    ) -> Result<Self, SetupError> {
+        if !is_role_arn(role) {
+            return Err(SetupError::new(
+                format!("role {role:?}"),
+                "expected arn:aws:iam::ACCOUNT:role/NAME",
+            ));
+        }
+        let name_char = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
+        if !(2..=64).contains(&session_name.len()) || !session_name.chars().all(name_char) {
+            return Err(SetupError::new(
+                format!("session_name {session_name:?}"),
+                "expected 2 to 64 characters of letters, digits and _+=,.@-",
+            ));
+        }
+        let id_char = |c: char| c.is_ascii_alphanumeric() || "_+=,.@:/-".contains(c);
+        if external_id.is_some_and(|id| !(2..=1224).contains(&id.len()) || !id.chars().all(id_char))
+        {
+            return Err(SetupError::new(
+                "external_id",
+                "expected 2 to 1224 characters of letters, digits and _+=,.@:/-",
+            ));
+        }
+        if !(900..=43_200).contains(&duration.as_secs()) {
+            return Err(SetupError::new(
+                format!("duration {duration:?}"),
+                "expected 15m to 12h",
+            ));
+        }
+        Ok(Self {
+            role: role.to_owned(),
+            session_name: session_name.to_owned(),
+            external_id: external_id.map(str::to_owned),
+            duration: Duration::from_secs(duration.as_secs()),
+        })
+    }
+}
+
+/// A role session's name for a workload whose route gives none: its SPIFFE ID's path, as far as
+/// STS's 64 characters allow (`spiffe://example.org/shop/orders` → `shop.orders`). It shows in
+/// CloudTrail; it is a label, never an identity.
+pub fn session_name(id: &SpiffeId) -> String {
+    let allowed = |c: char| match c {
+        c if c.is_ascii_alphanumeric() || "_-.".contains(c) => c,
+        _ => '.',
+    };
+    let path = id.path().trim_start_matches('/');
+    let name: String = path.chars().map(allowed).take(64).collect();
+    if name.len() < 2 {
+        format!("warifu-{name}")
+    } else {
+        name
+    }
+}
+
+/// Where credentials come from.
+pub(super) enum Source {
+    /// The default chain, or whatever stands for it.
+    Base(SharedCredentialsProvider),
+    /// `AssumeRole`, signed with the base credentials.
+    Role {
+        sts: aws_sdk_sts::Client,
+        base: Cache,
+        clock: Clock,
+        session: RoleSession,
+    },
+}
+
+impl Source {
+    pub(super) async fn load(&self) -> Result<Credentials, CredentialsError> {
+        match self {
+            Self::Base(provider) => provider
+                .provide_credentials()
+                .await
+                .map_err(|error| CredentialsError::no_base(&error)),
+            Self::Role {
+                sts,
+                base,
+                clock,
+                session,
+            } => assume(sts, base, clock, session).await,
+        }
+    }
+}
+
+async fn assume(
+    sts: &aws_sdk_sts::Client,
+    base: &Cache,
+    clock: &Clock,
+    session: &RoleSession,
+) -> Result<Credentials, CredentialsError> {
+    // Asked for here, not left to the SDK, which would wrap the error beyond recognition.
+    let signer = base
+        .get()
+        .await
+        .map_err(|error| CredentialsError::for_role(&session.role, &error))?;
+    let duration = i32::try_from(session.duration.as_secs()).unwrap_or(i32::MAX);
+    let answer = sts
+        .assume_role()
+        .role_arn(&session.role)
+        .role_session_name(&session.session_name)
+        .set_external_id(session.external_id.clone())
+        .duration_seconds(duration)
+        .send()
+        .await;
+    let answer = answer.map_err(|error| {
+        let keys = &signer.credentials;
+        let secrets = [
+            keys.secret_access_key(),
+            keys.session_token().unwrap_or_default(),
+        ];
+        let error = CredentialsError::assume_role(&session.role, &error, clock.skew(), &secrets);
+        if let CredentialsError::Refused { bad_base: true, .. } = error {
+            base.doubt(&signer);
+        }
+        error
+    })?;
+    let Some(credentials) = answer.credentials else {
+        return Err(CredentialsError::no_credentials(&session.role));
+    };
+    let expires = std::time::SystemTime::try_from(credentials.expiration)
+        .map_err(|_| CredentialsError::no_credentials(&session.role))?;
+    Ok(Credentials::new(
+        credentials.access_key_id,
+        credentials.secret_access_key,
+        Some(credentials.session_token),
+        Some(expires),
+        "AssumeRole",
+    ))
+}
+
+/// The base credentials for the SDK's own signer.
+#[derive(Debug)]
+struct FromCache(Cache);
+
+impl ProvideCredentials for FromCache {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(async {
+            match self.0.get().await {
+                Ok(held) => Ok(held.credentials.clone()),
+                Err(error) => Err(ProviderError::provider_error(error.to_string())),
+            }
+        })
+    }
+}
+
+fn sdk_config(
+    region: Region,
+    clock: &Clock,
+    timing: &Timing,
+) -> Result<aws_config::ConfigLoader, SetupError> {
+    let http = SdkHttpClient::new(warifu::tls::provider())
+        .map_err(|e| SetupError::new("aws", format!("TLS can't be set up: {e}")))?;
+    Ok(aws_config::defaults(BehaviorVersion::latest())
+        .region(region)
+        .http_client(http)
+        .time_source(clock.source())
+        .retry_config(
+            RetryConfig::standard()
+                .with_max_attempts(timing.attempts)
+                .with_initial_backoff(timing.first_pause)
+                .with_max_backoff(LONGEST_PAUSE),
+        )
+        .timeout_config(
+            TimeoutConfig::builder()
+                .connect_timeout(timing.connect)
+                .read_timeout(timing.attempt)
+                .operation_attempt_timeout(timing.attempt)
+                .operation_timeout(timing.call)
+                .build(),
+        ))
+}
+
+fn url(endpoint: &Upstream) -> String {
+    let scheme = if endpoint.tls { "https" } else { "http" };
+    let Upstream {
+        host,
+        port,
+        base_path,
+        ..
+    } = endpoint;
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.clone()
+    };
+    format!("{scheme}://{host}:{port}{base_path}")
+}
+
+/// `arn:PARTITION:iam::12 DIGITS:role/…`
+fn is_role_arn(text: &str) -> bool {
+    let mut parts = text.splitn(6, ':');
+    let mut next = || parts.next().unwrap_or_default();
+    next() == "arn"
+        && next().starts_with("aws")
+        && next() == "iam"
+        && next().is_empty()
+        && {
+            let account = next();
+            account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit())
+        }
+        && next()
+            .strip_prefix("role/")
+            .is_some_and(|name| !name.is_empty() && !name.contains(|c: char| c.is_whitespace()))
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Base(_) => "Base",
+            Self::Role { .. } => "Role",
+        })
+    }
+}
