@@ -94,6 +94,8 @@ impl World {
     }
 }
 
+type Change = fn(&mut RouteSigV4);
+
 fn route() -> RouteSigV4 {
     RouteSigV4 {
         service: "execute-api".to_owned(),
@@ -163,7 +165,7 @@ async fn asks_sts_for_the_session_the_route_names() {
 #[tokio::test]
 async fn a_session_is_shared_by_what_is_the_same_and_by_nothing_else() {
     let world = World::new().await;
-    let change: &[fn(&mut RouteSigV4)] = &[
+    let change: &[Change] = &[
         |_| {},
         |route| route.service = "lambda".to_owned(),
         |route| route.external_id = None,
@@ -536,7 +538,7 @@ async fn a_route_without_a_role_signs_with_the_base_credentials() {
 #[tokio::test]
 async fn refuses_a_route_aws_would_refuse() {
     let world = World::new().await;
-    let refused: &[(&str, fn(&mut RouteSigV4))] = &[
+    let refused: &[(&str, Change)] = &[
         ("role", |route| route.role = Some("orders".to_owned())),
         ("role", |r| {
             r.role = Some("arn:aws:iam::1:role/x".to_owned())
