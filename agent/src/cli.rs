@@ -51,7 +51,7 @@ enum Command {
 /// Runs the command; returns the process's exit code.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    match run(cli) {
+    match start_log(&cli.log).and_then(|()| run(cli.command)) {
         Ok(code) => code,
         Err(failure) => {
             eprintln!("{failure}");
@@ -60,9 +60,8 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    start_log(&cli.log)?;
-    match cli.command {
+fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Healthcheck(args) => health::run(&args),
@@ -154,6 +153,51 @@ mod tests {
     #[test]
     fn the_arguments_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_file_is_exit_code_2_and_what_cannot_be_reached_is_1() {
+        let run = |arguments: &[&str]| {
+            let all = ["warifu"].iter().chain(arguments);
+            run(Cli::try_parse_from(all).unwrap().command)
+        };
+        let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples");
+        for file in ["agent.yaml", "authority.yaml"] {
+            let file = format!("{examples}/{file}");
+            assert_eq!(
+                run(&["check", "--config", &file]).unwrap(),
+                ExitCode::SUCCESS
+            );
+        }
+
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("agent.yaml");
+        std::fs::write(
+            &file,
+            "trust_domain: example.org\nattestation: oidc\ndrain: soon\n",
+        )
+        .unwrap();
+        let file = file.to_str().unwrap();
+        let failure = run(&["check", "--config", file]).unwrap_err();
+        assert_eq!(failure.code, 2);
+        let text = failure.to_string();
+        for line in [
+            ":2:14: attestation: ",
+            ":3:8: drain: ",
+            "\n  correct what is listed above",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
+
+        for command in ["status", "healthcheck"] {
+            let failure = run(&[command, "--socket", "unix:/nonexistent/admin.sock"]).unwrap_err();
+            assert_eq!(failure.code, 1);
+            assert!(
+                failure.to_string().starts_with("warifu: asking unix:/"),
+                "{failure}"
+            );
+        }
+        assert!(Cli::try_parse_from(["warifu", "status"]).is_err());
     }
 
     #[test]

@@ -173,9 +173,11 @@ fn spiffe_segment(segment: &str) -> Result<(), Cow<'static, str>> {
 fn path_segment(segment: &str) -> Result<(), Cow<'static, str>> {
     let unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let mut rest = segment.as_bytes();
+    let mut decoded = Vec::with_capacity(rest.len());
     while let Some((&byte, after)) = rest.split_first() {
         rest = after;
         if unreserved(byte) || b"!$&'()+,=:@".contains(&byte) {
+            decoded.push(byte);
             continue;
         }
         if byte != b'%' {
@@ -197,8 +199,12 @@ fn path_segment(segment: &str) -> Result<(), Cow<'static, str>> {
         if escaped.is_ascii_control() || escaped == b'/' || escaped == b'\\' {
             return Err("no request is accepted with this escape".into());
         }
+        decoded.push(escaped);
     }
-    Ok(())
+    match std::str::from_utf8(&decoded) {
+        Ok(_) => Ok(()),
+        Err(_) => Err("escapes must be UTF-8".into()),
+    }
 }
 
 fn is_method(method: &str) -> bool {
@@ -264,6 +270,7 @@ mod tests {
             "GET /%5C",
             "GET /%00",
             "GET /%2",
+            "GET /%FF",
             "GET /a?b",
             "GET /a;b",
             "GET /ä",
@@ -280,9 +287,9 @@ mod tests {
         assert!(!read("GET /a").trailing_slash);
         assert_eq!(read("* /a").method, None);
         assert_eq!(
-            read("GET /a%20b/*/**").segments,
+            read("GET /a%20b%C3%A4/*/**").segments,
             [
-                Segment::Literal("a%20b".into()),
+                Segment::Literal("a%20b%C3%A4".into()),
                 Segment::One,
                 Segment::Rest
             ]
