@@ -105,6 +105,15 @@ impl Shared {
             _ => false,
         }
     }
+
+    /// Whether `node` has `key` with a value that was left out, or a key that may be `key` misspelt.
+    fn may_have_had(&self, node: &Node, key: &str) -> bool {
+        let Value::Map(entries) = &node.value else {
+            return false;
+        };
+        self.misspelt.borrow().contains(&std::ptr::from_ref(node))
+            || entries.iter().any(|(name, _)| name.text == key)
+    }
 }
 
 /// Why reading stopped.
@@ -112,6 +121,8 @@ impl Shared {
 enum Stop {
     /// Not noted yet, and about the innermost node that is being read.
     Wrong(String),
+    /// As that, for want of this key.
+    Missing(&'static str),
     /// Noted.
     Noted,
 }
@@ -122,6 +133,7 @@ impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Wrong(what) => f.write_str(what),
+            Self::Missing(key) => write!(f, "{key:?} is missing; it is required here"),
             Self::Noted => f.write_str("noted"),
         }
     }
@@ -146,7 +158,7 @@ impl de::Error for Stop {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self::Wrong(format!("{field:?} is missing; it is required here"))
+        Self::Missing(field)
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
@@ -213,22 +225,20 @@ impl<'a> Reader<'a> {
 
     fn note<T>(&self, result: Result<T, Stop>) -> Result<T, Stop> {
         result.map_err(|stop| {
-            let incomplete = self.shared.is_incomplete(self.node);
-            match stop {
+            let follows = match &stop {
+                Stop::Noted => return Stop::Noted,
                 // A block that lacks a part goes as a whole, silently: the part was noted.
-                Stop::Wrong(_) if incomplete => {
-                    self.leave_out();
-                }
-                Stop::Wrong(what) => {
-                    self.shared.errors.borrow_mut().push(Found {
-                        at: None,
-                        path: self.path.clone(),
-                        what,
-                    });
-                    self.leave_out();
-                }
-                Stop::Noted => {}
+                Stop::Wrong(_) => self.shared.is_incomplete(self.node),
+                Stop::Missing(key) => self.shared.may_have_had(self.node, key),
+            };
+            if !follows {
+                self.shared.errors.borrow_mut().push(Found {
+                    at: None,
+                    path: self.path.clone(),
+                    what: stop.to_string(),
+                });
             }
+            self.leave_out();
             Stop::Noted
         })
     }

@@ -212,6 +212,14 @@ outbound:
 }
 
 #[test]
+fn what_only_follows_from_a_mistake_is_not_reported() {
+    let text = SMALL.replace("  url: https://authority:8443", "  url: http://authority");
+    one(agent_errors(&text), 3, "authority.url", "expected https://");
+    let text = SMALL.replace("  url:", "  uri:");
+    one(agent_errors(&text), 3, "authority", "did you mean \"url\"?");
+}
+
+#[test]
 fn fields_that_contradict_each_other_are_reported_at_once() {
     let text = "\
 trust_domain: example.org
