@@ -1,1 +1,4 @@
 //! CA, issue, attestors, rules, bundle, state, serve.
+
+pub mod rules;
+pub mod state;

@@ -1,0 +1,273 @@
+//! Facts to identity: first match wins, no match refuses (S16). Pure.
+//!
+//! What a rule yields is safe whatever the facts say (S18): a fact fills (part of) one path segment
+//! or one DNS label, and one with any other character is refused, never mapped; nothing under
+//! `/warifu` and none of the authority's own DNS names can come out.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use serde::Serialize;
+use thiserror::Error;
+use warifu::{SpiffeId, TrustDomain};
+
+use crate::config::authority::Rule;
+
+mod glob;
+mod template;
+
+use glob::Glob;
+use template::{DnsTemplate, PathTemplate};
+
+/// What an attestor proved: name → value.
+pub type Facts = BTreeMap<String, String>;
+
+/// The rules of one trust domain, checked.
+#[derive(Debug)]
+pub struct Rules {
+    trust_domain: TrustDomain,
+    /// Lower case.
+    own_dns: Vec<String>,
+    rules: Vec<Compiled>,
+}
+
+/// What a rule entitles to.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    /// Which rule, counted from 0.
+    pub rule: usize,
+    /// The identity.
+    pub spiffe_id: SpiffeId,
+    /// Life of an X.509-SVID.
+    pub ttl: Duration,
+    /// Life of a JWT-SVID.
+    pub jwt_ttl: Duration,
+    /// DNS SANs.
+    pub dns: Vec<String>,
+    /// Audiences a JWT-SVID may name: exact, or `*` alone.
+    pub audiences: Vec<String>,
+    /// Scopes a JWT-SVID carries.
+    pub scopes: Vec<String>,
+}
+
+/// Why facts entitle to nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// No rule matches.
+    #[error("no rule matches what was attested")]
+    NoMatch,
+    /// The first rule that matches can't be filled in. Later rules are not asked: they were not meant.
+    #[error("rules[{rule}] matches and cannot be filled in: {why}")]
+    Unfillable {
+        /// Which rule, counted from 0.
+        rule: usize,
+        /// Which part and why.
+        why: String,
+    },
+}
+
+/// A rule that can't be used.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("rules[{rule}].{field}: {why}")]
+pub struct RuleError {
+    /// Which rule, counted from 0.
+    pub rule: usize,
+    /// Its field.
+    pub field: &'static str,
+    /// What is wrong and what was expected.
+    pub why: String,
+}
+
+/// What one rule makes of some facts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It decides, with this identity.
+    Grants(String),
+    /// It decides, against.
+    Unfillable(String),
+    /// It does not apply.
+    DoesNotMatch(String),
+    /// An earlier rule decided.
+    NotAsked,
+}
+
+#[derive(Debug)]
+struct Compiled {
+    attestor: String,
+    matches: Vec<(String, Glob)>,
+    path: PathTemplate,
+    dns: Vec<DnsTemplate>,
+    ttl: Duration,
+    jwt_ttl: Duration,
+    audiences: Vec<String>,
+    scopes: Vec<String>,
+}
+
+impl Rules {
+    /// Checks `rules`. `attestors` are the configured ones; `own_dns` the authority's names.
+    ///
+    /// # Errors
+    /// The first rule that names an unknown attestor or has a template that can't yield an identity.
+    pub fn compile<'a>(
+        trust_domain: &TrustDomain,
+        rules: &[Rule],
+        attestors: impl Iterator<Item = &'a String> + Clone,
+        own_dns: &[String],
+    ) -> Result<Self, RuleError> {
+        let rules = rules
+            .iter()
+            .enumerate()
+            .map(|(index, rule)| compile(index, rule, attestors.clone()))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            trust_domain: trust_domain.clone(),
+            own_dns: own_dns.iter().map(|name| name.to_lowercase()).collect(),
+            rules,
+        })
+    }
+
+    /// What `facts`, proved by `attestor`, entitle to.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn decide(&self, attestor: &str, facts: &Facts) -> Result<Grant, Refusal> {
+        let found = self
+            .rules
+            .iter()
+            .enumerate()
+            .find(|(_, rule)| rule.mismatch(attestor, facts).is_none());
+        let Some((index, rule)) = found else {
+            return Err(Refusal::NoMatch);
+        };
+        self.fill(index, rule, facts)
+            .map_err(|why| Refusal::Unfillable { rule: index, why })
+    }
+
+    /// What each rule makes of `facts`, in order: for people who wonder.
+    pub fn explain(&self, attestor: &str, facts: &Facts) -> Vec<Outcome> {
+        let mut decided = false;
+        let outcome = |(index, rule): (usize, &Compiled)| {
+            if decided {
+                return Outcome::NotAsked;
+            }
+            if let Some(why) = rule.mismatch(attestor, facts) {
+                return Outcome::DoesNotMatch(why);
+            }
+            decided = true;
+            match self.fill(index, rule, facts) {
+                Ok(grant) => Outcome::Grants(grant.spiffe_id.to_string()),
+                Err(why) => Outcome::Unfillable(why),
+            }
+        };
+        self.rules.iter().enumerate().map(outcome).collect()
+    }
+
+    /// The longest life any rule gives a JWT-SVID.
+    pub fn longest_jwt_ttl(&self) -> Duration {
+        let lives = self.rules.iter().map(|rule| rule.jwt_ttl);
+        lives.max().unwrap_or_default()
+    }
+
+    /// The longest life any rule gives an X.509-SVID.
+    pub fn longest_ttl(&self) -> Duration {
+        let lives = self.rules.iter().map(|rule| rule.ttl);
+        lives.max().unwrap_or_default()
+    }
+
+    fn fill(&self, index: usize, rule: &Compiled, facts: &Facts) -> Result<Grant, String> {
+        let path = rule.path.fill(facts).map_err(|why| format!("id: {why}"))?;
+        let spiffe_id = SpiffeId::new(format!("spiffe://{}{path}", self.trust_domain))
+            .map_err(|why| format!("id: {path:?} is not a SPIFFE ID path: {why}"))?;
+        let mut dns = Vec::with_capacity(rule.dns.len());
+        for template in &rule.dns {
+            let name = template.fill(facts).map_err(|why| format!("dns: {why}"))?;
+            if self.own_dns.contains(&name) {
+                return Err(format!("dns: {name} is the authority's own name"));
+            }
+            dns.push(name);
+        }
+        Ok(Grant {
+            rule: index,
+            spiffe_id,
+            ttl: rule.ttl,
+            jwt_ttl: rule.jwt_ttl,
+            dns,
+            audiences: rule.audiences.clone(),
+            scopes: rule.scopes.clone(),
+        })
+    }
+}
+
+impl Grant {
+    /// Whether a JWT-SVID may name `audience`.
+    pub fn allows_audience(&self, audience: &str) -> bool {
+        let mut allowed = self.audiences.iter();
+        allowed.any(|pattern| pattern == "*" || pattern == audience)
+    }
+}
+
+impl Compiled {
+    /// Why this rule does not apply; `None` if it does.
+    fn mismatch(&self, attestor: &str, facts: &Facts) -> Option<String> {
+        if self.attestor != attestor {
+            return Some(format!(
+                "attestor is {:?}, and the facts are of {attestor:?}",
+                self.attestor
+            ));
+        }
+        self.matches.iter().find_map(|(name, glob)| {
+            let Some(value) = facts.get(name) else {
+                return Some(format!("fact {name:?} was not attested"));
+            };
+            (!glob.matches(value)).then(|| format!("{name} is {value:?}, expected {glob}"))
+        })
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Grants(id) => write!(f, "grants {id}"),
+            Self::Unfillable(why) => write!(f, "matches, and refuses: {why}"),
+            Self::DoesNotMatch(why) => write!(f, "does not match: {why}"),
+            Self::NotAsked => f.write_str("not asked: an earlier rule decided"),
+        }
+    }
+}
+
+fn compile<'a>(
+    index: usize,
+    rule: &Rule,
+    mut attestors: impl Iterator<Item = &'a String>,
+) -> Result<Compiled, RuleError> {
+    let wrong = |field, why: String| RuleError {
+        rule: index,
+        field,
+        why,
+    };
+    if !attestors.any(|name| *name == rule.attestor) {
+        let why = format!("no attestor is called {:?}", rule.attestor);
+        return Err(wrong("attestor", why));
+    }
+    let dns = rule.dns.iter().map(|name| DnsTemplate::parse(name));
+    Ok(Compiled {
+        attestor: rule.attestor.clone(),
+        matches: rule
+            .r#match
+            .iter()
+            .map(|(fact, pattern)| (fact.clone(), Glob::new(pattern)))
+            .collect(),
+        path: PathTemplate::parse(&rule.id).map_err(|why| wrong("id", why))?,
+        dns: dns
+            .collect::<Result<_, _>>()
+            .map_err(|why| wrong("dns", why))?,
+        ttl: rule.ttl.0,
+        jwt_ttl: rule.jwt_ttl.0,
+        audiences: rule.audiences.clone(),
+        scopes: rule.scopes.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

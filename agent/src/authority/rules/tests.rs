@@ -1,0 +1,257 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::value::Span;
+
+fn rule(attestor: &str, matches: &[(&str, &str)], id: &str) -> Rule {
+    Rule {
+        attestor: attestor.into(),
+        r#match: matches
+            .iter()
+            .map(|(k, v)| ((*k).into(), (*v).into()))
+            .collect(),
+        id: id.into(),
+        ttl: Span(Duration::from_secs(3600)),
+        jwt_ttl: Span(Duration::from_secs(300)),
+        dns: vec![],
+        audiences: vec![],
+        scopes: vec![],
+    }
+}
+
+fn compile_all(rules: &[Rule]) -> Result<Rules, RuleError> {
+    Rules::compile(
+        &TrustDomain::new("example.org").unwrap(),
+        rules,
+        ["join".to_owned(), "aws".to_owned()].iter(),
+        &["Authority.internal".to_owned()],
+    )
+}
+
+fn facts(pairs: &[(&str, &str)]) -> Facts {
+    pairs
+        .iter()
+        .map(|(k, v)| ((*k).into(), (*v).into()))
+        .collect()
+}
+
+fn id(rules: &Rules, given: &[(&str, &str)]) -> Result<String, Refusal> {
+    rules
+        .decide("join", &facts(given))
+        .map(|grant| grant.spiffe_id.to_string())
+}
+
+#[test]
+fn the_first_rule_that_matches_decides() {
+    let rules = compile_all(&[
+        rule("aws", &[], "/of-another-attestor"),
+        rule("join", &[("service", "pay*")], "/payments"),
+        rule("join", &[], "/{service}"),
+    ])
+    .unwrap();
+    let payments = id(&rules, &[("service", "payroll")]).unwrap();
+    assert_eq!(payments, "spiffe://example.org/payments");
+    let orders = id(&rules, &[("service", "orders")]).unwrap();
+    assert_eq!(orders, "spiffe://example.org/orders");
+}
+
+#[test]
+fn s16_without_a_matching_rule_nothing_is_issued() {
+    assert_eq!(
+        id(&compile_all(&[]).unwrap(), &[("service", "orders")]),
+        Err(Refusal::NoMatch)
+    );
+    let rules = compile_all(&[rule("join", &[("service", "x")], "/x")]).unwrap();
+    assert_eq!(id(&rules, &[("service", "orders")]), Err(Refusal::NoMatch));
+    assert_eq!(id(&rules, &[]), Err(Refusal::NoMatch));
+}
+
+#[test]
+fn s18_no_rule_is_accepted_that_yields_a_reserved_identity() {
+    for path in [
+        "/warifu",
+        "/warifu/authority",
+        "/warifu/{service}",
+        "/Warifu/x",
+    ] {
+        let refused = compile_all(&[rule("join", &[], path)]).unwrap_err();
+        assert!(refused.why.contains("reserved"), "{path}: {refused}");
+    }
+}
+
+#[test]
+fn s18_no_fact_makes_a_rule_yield_a_reserved_identity() {
+    let rules = compile_all(&[rule("join", &[], "/{a}/authority")]).unwrap();
+    for value in ["warifu", "WARIFU"] {
+        let refused = id(&rules, &[("a", value)]).unwrap_err();
+        assert!(refused.to_string().contains("reserved"), "{refused}");
+    }
+    let rules = compile_all(&[rule("join", &[], "/war{a}/authority")]).unwrap();
+    assert!(id(&rules, &[("a", "ifu")]).is_err());
+}
+
+#[test]
+fn s18_a_fact_that_is_no_path_segment_is_refused_and_never_mapped() {
+    let rules = compile_all(&[rule("join", &[], "/ns/{a}")]).unwrap();
+    for value in [
+        "", ".", "..", "a/b", "/", "a b", "a%2fb", "é", "a\0b", "a:b", "a\nb", "{b}", "*",
+    ] {
+        let refused = id(&rules, &[("a", value)]);
+        assert!(
+            matches!(refused, Err(Refusal::Unfillable { rule: 0, .. })),
+            "{value:?}: {refused:?}"
+        );
+    }
+    // Dots are fine inside, and dot segments can't be put together from literal and fact.
+    assert!(id(&rules, &[("a", "..a")]).is_ok());
+    let rules = compile_all(&[rule("join", &[], "/ns/.{a}")]).unwrap();
+    assert!(id(&rules, &[("a", ".")]).is_err());
+}
+
+#[test]
+fn s18_a_fact_that_was_not_attested_refuses() {
+    let rules = compile_all(&[rule("join", &[], "/{service}")]).unwrap();
+    let refused = id(&rules, &[("servic", "orders")]).unwrap_err();
+    assert!(refused.to_string().contains("not attested"), "{refused}");
+}
+
+#[test]
+fn s18_a_rule_that_matches_and_cannot_be_filled_is_not_passed_over() {
+    let rules = compile_all(&[rule("join", &[], "/{service}"), rule("join", &[], "/other")]);
+    assert!(id(&rules.unwrap(), &[("service", "a/b")]).is_err());
+}
+
+#[test]
+fn s18_two_facts_in_one_segment_are_refused_for_they_could_be_split_two_ways() {
+    let refused = compile_all(&[rule("join", &[], "/{a}-{b}")]).unwrap_err();
+    assert!(refused.why.contains("at most one"), "{refused}");
+}
+
+#[test]
+fn s18_a_dns_name_takes_whole_lower_case_labels_and_never_the_authoritys() {
+    let mut of = rule("join", &[], "/{s}");
+    of.dns = vec!["{s}.internal".into()];
+    let rules = compile_all(std::slice::from_ref(&of)).unwrap();
+    let grant = rules.decide("join", &facts(&[("s", "orders")])).unwrap();
+    assert_eq!(grant.dns, ["orders.internal"]);
+    for value in [
+        "authority",
+        "Orders",
+        "a.b",
+        "-a",
+        "a-",
+        "a_b",
+        "*",
+        &"a".repeat(64),
+    ] {
+        let refused = rules.decide("join", &facts(&[("s", value)]));
+        assert!(refused.is_err(), "{value}");
+    }
+    for template in [
+        "{s}",
+        "x.{s}",
+        "svc-{s}.internal",
+        "*.internal",
+        "Internal",
+        "a..b",
+        "",
+    ] {
+        of.dns = vec![template.into()];
+        assert!(
+            compile_all(std::slice::from_ref(&of)).is_err(),
+            "{template}"
+        );
+    }
+}
+
+#[test]
+fn a_bad_rule_is_named_with_its_field_and_what_was_expected() {
+    for (path, expected) in [
+        ("orders", "begin with"),
+        ("/", "SPIFFE forbids"),
+        ("/a//b", "SPIFFE forbids"),
+        ("/a/../b", "SPIFFE forbids"),
+        ("/a/", "SPIFFE forbids"),
+        ("/a b", "SPIFFE forbids"),
+        ("/{", "at most one"),
+        ("/a}", "at most one"),
+        ("/{}", "at most one"),
+        ("/{A}", "at most one"),
+    ] {
+        let refused =
+            compile_all(&[rule("join", &[], "/ok"), rule("join", &[], path)]).unwrap_err();
+        assert!(refused.to_string().starts_with("rules[1].id"), "{refused}");
+        assert!(refused.why.contains(expected), "{path}: {refused}");
+    }
+    let refused = compile_all(&[rule("nobody", &[], "/x")]).unwrap_err();
+    assert_eq!(refused.field, "attestor");
+}
+
+#[test]
+fn explains_which_rule_decided_and_why_the_others_did_not() {
+    let rules = compile_all(&[
+        rule("aws", &[], "/a"),
+        rule("join", &[("env", "prod")], "/b"),
+        rule("join", &[("service", "pay*")], "/c"),
+        rule("join", &[], "/{service}"),
+        rule("join", &[], "/e"),
+    ])
+    .unwrap();
+    let outcomes: Vec<String> = rules
+        .explain("join", &facts(&[("service", "orders")]))
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert!(outcomes[0].contains("attestor is \"aws\""), "{outcomes:?}");
+    assert!(
+        outcomes[1].contains("\"env\" was not attested"),
+        "{outcomes:?}"
+    );
+    assert!(outcomes[2].contains("expected \"pay*\""), "{outcomes:?}");
+    assert_eq!(outcomes[3], "grants spiffe://example.org/orders");
+    assert!(outcomes[4].starts_with("not asked"), "{outcomes:?}");
+}
+
+#[test]
+fn audiences_are_exact_or_all() {
+    let mut of = rule("join", &[], "/x");
+    of.audiences = vec!["payments".into()];
+    let granted = |of: &Rule| {
+        let rules = compile_all(std::slice::from_ref(of)).unwrap();
+        rules.decide("join", &Facts::new()).unwrap()
+    };
+    let grant = granted(&of);
+    assert!(grant.allows_audience("payments"));
+    assert!(!grant.allows_audience("payments2") && !grant.allows_audience("*"));
+    of.audiences = vec!["*".into()];
+    assert!(granted(&of).allows_audience("anything"));
+    of.audiences = vec![];
+    assert!(!granted(&of).allows_audience("anything"), "S16");
+}
+
+proptest! {
+    #[test]
+    fn s18_whatever_the_facts_an_identity_is_in_the_domain_and_not_reserved(
+        a in "\\PC{0,12}", b in "[a-zA-Z0-9./%_-]{0,12}",
+    ) {
+        let rules = compile_all(&[rule("join", &[], "/{a}/x-{b}")]).unwrap();
+        if let Ok(grant) = rules.decide("join", &facts(&[("a", &a), ("b", &b)])) {
+            let path = grant.spiffe_id.path().to_owned();
+            prop_assert_eq!(&path, &format!("/{a}/x-{b}"), "filled in, not mapped");
+            prop_assert_eq!(path.matches('/').count(), 2);
+            prop_assert!(!path.to_lowercase().starts_with("/warifu/"));
+        }
+    }
+
+    #[test]
+    fn s18_different_facts_never_share_an_identity(
+        a in ("[a-c.-]{1,4}", "[a-c.-]{1,4}"), b in ("[a-c.-]{1,4}", "[a-c.-]{1,4}"),
+    ) {
+        prop_assume!(a != b);
+        let rules = compile_all(&[rule("join", &[], "/p-{a}/{b}-s")]).unwrap();
+        let of = |(x, y): &(String, String)| id(&rules, &[("a", x), ("b", y)]);
+        if let (Ok(one), Ok(other)) = (of(&a), of(&b)) {
+            prop_assert_ne!(one, other);
+        }
+    }
+}
