@@ -1,7 +1,335 @@
-//! CA, issue, attestors, rules, bundle, state, serve.
+//! The authority: attests agents and issues X.509-SVIDs and JWT-SVIDs; publishes the trust bundle.
+//!
+//! ```text
+//! api ──▶ issue ──▶ rules ──▶ ca ──▶ audit, then the answer
+//!           │ evidence, record    ▲
+//!           ▼                     │ live: the document made usable
+//!         state ◀── maintain ◀── ca_state ◀── rotation
+//! ```
+//!
+//! Replicas share one small document (`ca_state`) and the join tokens, in a [`state`] store. Losing
+//! the store stops rotation and join tokens, not issuing.
 
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use prometheus_client::registry::Registry;
+use thiserror::Error;
+use tokio::task::JoinHandle;
+
+use crate::{
+    config::{
+        AuthorityConfig,
+        authority::{CaKey, State},
+        private::{self, PrivateError},
+        value::{Listen, SpkiPin},
+    },
+    http::server::{self, BindError, Drain, Limits, Listener},
+    telemetry::{
+        audit::Audit,
+        ready::{Condition, Readiness},
+    },
+};
+
+pub mod admin;
+mod api;
+mod audit;
 mod ca;
+mod ca_state;
+mod challenge;
+mod denied;
+mod issue;
+mod join_token;
 mod keys;
+mod live;
+mod maintain;
+mod metrics;
+mod record;
 mod rotation;
 pub mod rules;
+mod settings;
 pub mod state;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use ca::CaError;
+pub use ca_state::CaStateError;
+pub use join_token::{JoinTokenError, NewJoinToken};
+pub use keys::KeyError;
+pub use maintain::{MaintainError, RotateError};
+pub use settings::SettingsError;
+pub use status::{RootStatus, RotationStatus, Status};
+
+use issue::Issuing;
+use keys::Kek;
+use rules::{Facts, Outcome, RuleError, Rules};
+use settings::Settings;
+use state::{Memory, Sqlite, Store, StoreError};
+
+/// The database, in the disk CA's directory.
+const STATE_FILE: &str = "state.db";
+/// Time an agent's connection may be idle: agents come back in minutes, and ten thousand idle ones
+/// would take every slot.
+const IDLE: Duration = Duration::from_secs(30);
+/// Administrators at once.
+const MAX_ADMINS: usize = 16;
+
+/// What an authority shares with the rest of the process.
+pub struct Parts<'a> {
+    /// Gets a line for every decision.
+    pub audit: Audit,
+    /// Gets the condition `authority`.
+    pub readiness: &'a Readiness,
+    /// Gets its metrics.
+    pub registry: &'a mut Registry,
+    /// Metrics of the process's listeners.
+    pub servers: &'a server::Metrics,
+}
+
+/// A running authority. Dropped, it stops at once; see [`Authority::shutdown`].
+#[derive(Debug)]
+pub struct Authority {
+    issuing: Arc<Issuing>,
+    address: SocketAddr,
+    admin: Listen,
+    drain: Drain,
+    servers: Vec<JoinHandle<usize>>,
+    maintenance: JoinHandle<()>,
+}
+
+/// Why an authority could not start.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A rule.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+    /// A span.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The CA's directory.
+    #[error("ca.path: {0}")]
+    Directory(#[from] PrivateError),
+    /// Key and state don't go together.
+    #[error("{0}")]
+    Combination(&'static str),
+    /// The key-encryption key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is in it.
+    #[error(transparent)]
+    State(#[from] MaintainError),
+}
+
+/// Starts an authority: binds first, then loads or makes its keys, then serves.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn start(config: &AuthorityConfig, parts: Parts<'_>) -> Result<Authority, StartError> {
+    let now = SystemTime::now();
+    let Listen::Unix(_) = &config.admin else {
+        return Err(StartError::Combination(
+            "admin is a TCP address; expected unix:/path, where the kernel says who connects",
+        ));
+    };
+    let front = Listener::bind(&Listen::Tcp(config.listen))?;
+    let admin = Listener::bind_private(&config.admin)?;
+    let condition = parts
+        .readiness
+        .condition("authority", "loading keys and state");
+
+    let rules = Rules::compile(
+        &config.trust_domain,
+        &config.rules,
+        config.attestors.keys(),
+        &config.dns_names,
+    )?;
+    let settings = Settings::new(config, &rules)?;
+    let (kek, store) = open(config).await?;
+    let live = maintain::first(&*store, &settings, &kek, now).await?;
+    let metrics = metrics::Metrics::new(parts.registry);
+    metrics.live(&live);
+    let issuing = Arc::new(Issuing {
+        settings,
+        attestors: config.attestors.clone(),
+        rules,
+        kek,
+        store,
+        live: ArcSwap::from_pointee(live),
+        audit: parts.audit,
+        metrics,
+    });
+
+    let address = match front.address() {
+        Listen::Tcp(address) => *address,
+        Listen::Unix(_) => config.listen,
+    };
+    let admin_address = admin.address().clone();
+    let (drain, draining) = server::drain();
+    let servers = vec![
+        tokio::spawn(server::serve(
+            front,
+            Arc::new(api::FrontDoor::new(Arc::clone(&issuing))),
+            Limits {
+                idle: IDLE,
+                ..Limits::default()
+            },
+            parts.servers.listener("authority"),
+            draining.clone(),
+        )),
+        tokio::spawn(server::serve(
+            admin,
+            Arc::new(admin::Administration(Arc::clone(&issuing))),
+            Limits {
+                max_connections: MAX_ADMINS,
+                ..Limits::default()
+            },
+            parts.servers.listener("admin"),
+            draining,
+        )),
+    ];
+    condition.met();
+    let maintenance = tokio::spawn(keep_maintaining(Arc::clone(&issuing), condition));
+    let authority = Authority {
+        issuing,
+        address,
+        admin: admin_address,
+        drain,
+        servers,
+        maintenance,
+    };
+    for root in authority.status().roots {
+        tracing::info!(phase = root.phase, root_spki_sha256 = root.spki_sha256, %address, "authority serves");
+    }
+    Ok(authority)
+}
+
+impl Authority {
+    /// Where agents connect, with the port the kernel chose where `:0` was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The administration socket.
+    pub fn admin(&self) -> &Listen {
+        &self.admin
+    }
+
+    /// Makes a join token that attests `facts` once, within `ttl`.
+    ///
+    /// # Errors
+    /// See [`JoinTokenError`].
+    pub async fn create_join_token(
+        &self,
+        attestor: &str,
+        facts: Facts,
+        ttl: Duration,
+    ) -> Result<NewJoinToken, JoinTokenError> {
+        self.issuing
+            .create_join_token(attestor, facts, ttl, SystemTime::now())
+            .await
+    }
+
+    /// The pin of every published root: the current one, and the next or the old one.
+    pub fn root_pins(&self) -> Vec<SpkiPin> {
+        let pins = self.issuing.live.load().root_pins().into_iter();
+        pins.map(|(_, pin)| SpkiPin(pin)).collect()
+    }
+
+    /// Starts the rotation of root and keys now, ahead of its time: the next ones are published, and
+    /// sign after `ca.publish_ahead`.
+    ///
+    /// # Errors
+    /// See [`RotateError`].
+    pub async fn rotate(&self) -> Result<(), RotateError> {
+        self.issuing.rotate(SystemTime::now()).await
+    }
+
+    /// What there is.
+    pub fn status(&self) -> Status {
+        self.issuing.status()
+    }
+
+    /// What each rule makes of `facts`, in order.
+    pub fn explain(&self, attestor: &str, facts: &Facts) -> Vec<Outcome> {
+        self.issuing.rules.explain(attestor, facts)
+    }
+
+    /// Stops accepting, and waits for requests under way, at most `grace`.
+    pub async fn shutdown(mut self, grace: Duration) {
+        self.maintenance.abort();
+        self.drain.start(grace);
+        for server in &mut self.servers {
+            if let Err(why) = server.await {
+                tracing::error!(%why, "a server of the authority did not end well");
+            }
+        }
+    }
+}
+
+impl Drop for Authority {
+    fn drop(&mut self) {
+        self.maintenance.abort();
+        self.servers.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// The key-encryption key and the store, as configured.
+async fn open(config: &AuthorityConfig) -> Result<(Kek, Arc<dyn Store>), StartError> {
+    match (&config.ca.key, config.state) {
+        (CaKey::Memory, State::Memory) => Ok((Kek::ephemeral()?, Arc::new(Memory::default()))),
+        (CaKey::Disk { path }, State::Sqlite) => {
+            private::ensure_dir(path)?;
+            let (store, there_is_state) = open_sqlite(path).await?;
+            Ok((Kek::on_disk(path, there_is_state)?, Arc::new(store)))
+        }
+        (CaKey::Disk { .. }, State::Memory) => Err(StartError::Combination(
+            "ca.key is disk and state is memory: new roots at every start; expected state: sqlite",
+        )),
+        (CaKey::Memory, State::Sqlite) => Err(StartError::Combination(
+            "ca.key is memory and state is sqlite: state that no key opens after a restart; expected state: memory",
+        )),
+    }
+}
+
+async fn open_sqlite(dir: &Path) -> Result<(Sqlite, bool), StoreError> {
+    let path = dir.join(STATE_FILE);
+    let opened = tokio::task::spawn_blocking(move || Sqlite::open(&path)).await;
+    let store = opened.map_err(|why| StoreError::Failed(why.to_string()))??;
+    let there_is_state = store.load().await?.is_some();
+    Ok((store, there_is_state))
+}
+
+/// Maintains as long as the authority runs. A failure is logged when it begins and when it changes.
+async fn keep_maintaining(issuing: Arc<Issuing>, condition: Condition) {
+    let mut trouble = None;
+    loop {
+        tokio::time::sleep(issuing.settings.reload()).await;
+        let now = SystemTime::now();
+        let why = issuing.maintain(now).await.err().map(|why| why.to_string());
+        if let Some(why) = &why {
+            issuing.metrics.maintenance_failed();
+            if trouble.as_ref() != Some(why) {
+                tracing::error!(%why, "CA maintenance failed; issuing goes on, rotation does not");
+            }
+        }
+        trouble = why;
+        if issuing.live.load().intermediate.not_after() > now {
+            condition.met();
+        } else {
+            condition.unmet("the intermediate has expired and could not be replaced");
+        }
+    }
+}

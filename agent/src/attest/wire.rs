@@ -229,18 +229,18 @@ impl<'de> Deserialize<'de> for Base64 {
 }
 
 /// A secret string on the wire.
-mod secret_string {
+pub(crate) mod secret_string {
     use serde::{Deserialize, Deserializer, Serializer};
     use warifu::Secret;
 
-    pub(super) fn serialize<S: Serializer>(
+    pub(crate) fn serialize<S: Serializer>(
         secret: &Secret<String>,
         s: S,
     ) -> Result<S::Ok, S::Error> {
         s.serialize_str(secret.expose())
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Secret<String>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Secret<String>, D::Error> {
         String::deserialize(d).map(Secret::new)
     }
 }

@@ -1,0 +1,204 @@
+//! The issuing API over HTTP: paths, limits, JSON in, JSON out.
+
+use std::{sync::Arc, time::Duration, time::SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{sync::Semaphore, time::timeout};
+
+use super::{
+    denied::Denied,
+    issue::{Asked, Issuing},
+};
+use crate::{
+    attest::wire::{self, ErrorBody, ErrorCode},
+    http::{
+        body::Body,
+        server::{Connection, Opened, Refused, Security, Service, Tls},
+    },
+};
+
+/// Requests at once. Each costs up to a fifth of a millisecond of one core, so these are answered
+/// within a quarter of a second; more would wait longer than it takes to ask again.
+pub(super) const MAX_IN_FLIGHT: usize = 1024;
+/// Time for a request's body to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for a whole request: a state store that hangs must not hold agents longer than their own
+/// time-out of 10 s, which says less.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// The front door: no client certificate is asked for; what a request proves is in it.
+#[derive(Debug)]
+pub(super) struct FrontDoor {
+    issuing: Arc<Issuing>,
+    in_flight: Arc<Semaphore>,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Session {
+    issuing: Arc<Issuing>,
+    in_flight: Arc<Semaphore>,
+    remote: String,
+}
+
+impl FrontDoor {
+    pub(super) fn new(issuing: Arc<Issuing>) -> Self {
+        Self {
+            issuing,
+            in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+        }
+    }
+}
+
+impl Service for FrontDoor {
+    type Session = Session;
+
+    fn security(&self) -> Security {
+        let live = self.issuing.live.load();
+        Security::Tls(Tls {
+            config: Arc::clone(&live.own.config),
+            expires: Some(live.own.not_after),
+        })
+    }
+
+    fn open(&self, connection: Connection) -> Result<Opened<Session>, Refused> {
+        Ok(Opened {
+            session: Arc::new(Session {
+                issuing: Arc::clone(&self.issuing),
+                in_flight: Arc::clone(&self.in_flight),
+                remote: connection.remote.to_string(),
+            }),
+            expires: None,
+        })
+    }
+
+    async fn call(session: Arc<Session>, request: Request<Incoming>) -> Response<Body> {
+        let Ok(_permit) = session.in_flight.try_acquire() else {
+            session.issuing.metrics.turned_away();
+            return denied(&Denied::busy("too many requests are under way"));
+        };
+        match timeout(REQUEST_TIMEOUT, answer(&session, request)).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(why)) => denied(&why),
+            Err(_) => denied(&Denied::busy("the request took too long")),
+        }
+    }
+}
+
+async fn answer(session: &Session, request: Request<Incoming>) -> Result<Response<Body>, Denied> {
+    let issuing = &session.issuing;
+    let now = SystemTime::now();
+    let asked = Asked {
+        now,
+        remote: &session.remote,
+    };
+    let path = request.uri().path().to_owned();
+    if path == wire::BUNDLE {
+        expect(&request, &Method::GET)?;
+        return Ok(bundle(issuing, &request));
+    }
+    if ![wire::CHALLENGE, wire::ATTEST, wire::RENEW, wire::JWT_SVID].contains(&path.as_str()) {
+        return Err(not_found(&path));
+    }
+    expect(&request, &Method::POST)?;
+    match path.as_str() {
+        wire::CHALLENGE => Ok(json(&issuing.challenge(now)?)),
+        wire::ATTEST => Ok(json(&issuing.attest(asked, read(request).await?).await?)),
+        wire::RENEW => Ok(json(&issuing.renew(asked, &read(request).await?)?)),
+        _ => Ok(json(&issuing.jwt_svid(asked, &read(request).await?)?)),
+    }
+}
+
+fn bundle(issuing: &Issuing, request: &Request<Incoming>) -> Response<Body> {
+    let live = issuing.live.load();
+    let known = request.headers().get(header::IF_NONE_MATCH);
+    let mut response = if known == Some(&live.etag) {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        json_bytes(live.bundle_json.clone())
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, live.etag.clone());
+    // It may be kept, and must be asked about again.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// The body of a request, as JSON.
+pub(super) async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Denied> {
+    let bad = |why: String| Denied::new(ErrorCode::BadRequest, why);
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    let is_json = content_type
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|value| value.trim().eq_ignore_ascii_case("application/json"));
+    if !is_json {
+        return Err(bad("expected `Content-Type: application/json`".into()));
+    }
+    let body = Limited::new(request.into_body(), wire::MAX_REQUEST).collect();
+    let body = timeout(BODY_TIMEOUT, body)
+        .await
+        .map_err(|_| {
+            let why = format!("the body did not arrive within {BODY_TIMEOUT:?}");
+            Denied::new(ErrorCode::TimedOut, why)
+        })?
+        .map_err(|why| {
+            if why.is::<LengthLimitError>() {
+                let why = format!("the body is over {} bytes", wire::MAX_REQUEST);
+                return Denied::new(ErrorCode::TooLarge, why);
+            }
+            bad(format!("reading the body: {why}"))
+        })?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|why| bad(format!("the body: {why}")))
+}
+
+/// Only this method.
+pub(super) fn expect(request: &Request<Incoming>, method: &Method) -> Result<(), Denied> {
+    if request.method() == method {
+        return Ok(());
+    }
+    let why = format!("{} takes {method} only", request.uri().path());
+    Err(Denied::new(ErrorCode::MethodNotAllowed, why))
+}
+
+pub(super) fn not_found(path: &str) -> Denied {
+    Denied::new(ErrorCode::NotFound, format!("there is no {path:?} here"))
+}
+
+pub(super) fn json(answer: &impl Serialize) -> Response<Body> {
+    match serde_json::to_vec(answer) {
+        Ok(bytes) => json_bytes(bytes.into()),
+        Err(why) => denied(&Denied::failed("writing an answer", &why)),
+    }
+}
+
+pub(super) fn denied(why: &Denied) -> Response<Body> {
+    let body = ErrorBody {
+        error: why.code,
+        message: why.message.clone(),
+    };
+    let mut response = json_bytes(serde_json::to_vec(&body).unwrap_or_default().into());
+    *response.status_mut() = why.code.status();
+    if let Some(wait) = why.retry_after {
+        let seconds = HeaderValue::from(wait.as_secs().max(1));
+        response.headers_mut().insert(header::RETRY_AFTER, seconds);
+    }
+    response
+}
+
+fn json_bytes(bytes: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::from(bytes));
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

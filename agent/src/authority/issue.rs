@@ -1,0 +1,438 @@
+//! Issuing: every decision, from challenge to audit line. Time is handed in.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use rcgen::SubjectPublicKeyInfo;
+use serde::Serialize;
+use warifu::{
+    Secret, TrustDomain,
+    jwt::{self, Algorithm, PublicJwk},
+};
+
+use super::{
+    audit::{self, Line, Who},
+    ca, challenge,
+    denied::Denied,
+    join_token,
+    keys::{self, Kek},
+    live::Live,
+    metrics::Metrics,
+    record::{Record, unix},
+    rules::{Grant, Rules},
+    settings::Settings,
+    state::{Consumption, JoinToken, Store},
+};
+use crate::{
+    attest::{
+        proof,
+        wire::{self, Base64, ErrorCode, Evidence},
+    },
+    config::authority::Attestor,
+    telemetry::{audit::Audit, timestamp::Timestamp},
+};
+
+/// What issuing needs; shared by the front door, administration and maintenance.
+#[derive(Debug)]
+pub(super) struct Issuing {
+    pub(super) settings: Settings,
+    pub(super) attestors: BTreeMap<String, Attestor>,
+    pub(super) rules: Rules,
+    pub(super) kek: Kek,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) live: ArcSwap<Live>,
+    pub(super) audit: Audit,
+    pub(super) metrics: Metrics,
+}
+
+/// One request: when and from where.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) now: SystemTime,
+    pub(super) remote: &'a str,
+}
+
+/// The claims of a JWT-SVID.
+#[derive(Serialize)]
+struct JwtSvidClaims<'a> {
+    sub: &'a str,
+    aud: &'a [String],
+    exp: u64,
+    iat: u64,
+    jti: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
+}
+
+impl Issuing {
+    pub(super) fn challenge(&self, now: SystemTime) -> Result<wire::Challenge, Denied> {
+        let live = self.live.load();
+        let challenge = challenge::make(&live.challenge_key, self.trust_domain(), now)
+            .map_err(|why| Denied::failed("making a challenge", &why))?;
+        Ok(wire::Challenge {
+            challenge,
+            expires_in: challenge::LIFE.as_secs(),
+            time: unix(now),
+        })
+    }
+
+    pub(super) async fn attest(
+        &self,
+        asked: Asked<'_>,
+        request: wire::AttestRequest,
+    ) -> Result<wire::Issued, Denied> {
+        let mut who = Who::default();
+        let result = self.try_attest(asked.now, request, &mut who).await;
+        self.decided("attest", asked, who, result)
+    }
+
+    pub(super) fn renew(
+        &self,
+        asked: Asked<'_>,
+        request: &wire::RenewRequest,
+    ) -> Result<wire::Issued, Denied> {
+        let mut who = Who::default();
+        let result = self.try_renew(asked.now, request, &mut who);
+        self.decided("renew", asked, who, result)
+    }
+
+    pub(super) fn jwt_svid(
+        &self,
+        asked: Asked<'_>,
+        request: &wire::JwtSvidRequest,
+    ) -> Result<wire::JwtSvid, Denied> {
+        let mut who = Who::default();
+        let result = self.try_jwt_svid(asked.now, request, &mut who);
+        self.decided("jwt-svid", asked, who, result)
+    }
+
+    pub(super) fn trust_domain(&self) -> &TrustDomain {
+        &self.settings.trust_domain
+    }
+
+    async fn try_attest(
+        &self,
+        now: SystemTime,
+        request: wire::AttestRequest,
+        who: &mut Who,
+    ) -> Result<(wire::Issued, audit::Issued), Denied> {
+        self.check_challenge(&request.challenge, now)?;
+        let renewal_key = renewal_key(request.renewal_key)?;
+        let thumbprint = renewal_key.thumbprint();
+        let transcript = proof::attest(
+            self.trust_domain(),
+            &request.challenge,
+            &request.csr.0,
+            &thumbprint,
+            &request.evidence,
+        );
+        check_proof(&renewal_key, &transcript, &request.proof)?;
+        let subject_key = ca::public_key(&request.csr.0)?;
+
+        let Evidence::JoinToken { token } = &request.evidence;
+        let token = self.find_join_token(token, now).await?;
+        *who = Who {
+            attestor: Some(token.attestor.clone()),
+            facts: Some(token.facts.clone()),
+            lineage: Some(token.lineage.clone()),
+        };
+        // Before the token is spent: a missing rule must not cost it.
+        let grant = self.rules.decide(&token.attestor, &token.facts)?;
+        self.consume_join_token(&token, thumbprint, now).await?;
+        let record = Record {
+            lineage: token.lineage,
+            attestor: token.attestor,
+            facts: token.facts,
+            attested_at: now,
+            expires_at: now + self.settings.max_attestation_age,
+            renewal_key,
+        };
+        self.certify(&record, &grant, &subject_key, now)
+    }
+
+    fn try_renew(
+        &self,
+        now: SystemTime,
+        request: &wire::RenewRequest,
+        who: &mut Who,
+    ) -> Result<(wire::Issued, audit::Issued), Denied> {
+        self.check_challenge(&request.challenge, now)?;
+        let record = self.record(&request.record, now, who)?;
+        let transcript = proof::renew(
+            self.trust_domain(),
+            &request.challenge,
+            &request.csr.0,
+            &request.record,
+        );
+        check_proof(&record.renewal_key, &transcript, &request.proof)?;
+        let subject_key = ca::public_key(&request.csr.0)?;
+        let grant = self.rules.decide(&record.attestor, &record.facts)?;
+        self.certify(&record, &grant, &subject_key, now)
+    }
+
+    fn try_jwt_svid(
+        &self,
+        now: SystemTime,
+        request: &wire::JwtSvidRequest,
+        who: &mut Who,
+    ) -> Result<(wire::JwtSvid, audit::Issued), Denied> {
+        self.check_challenge(&request.challenge, now)?;
+        check_audiences(&request.audiences)?;
+        let record = self.record(&request.record, now, who)?;
+        let transcript = proof::jwt_svid(
+            self.trust_domain(),
+            &request.challenge,
+            &request.audiences,
+            &request.record,
+        );
+        check_proof(&record.renewal_key, &transcript, &request.proof)?;
+        let grant = self.rules.decide(&record.attestor, &record.facts)?;
+        for audience in &request.audiences {
+            self.check_audience(audience, &grant)?;
+        }
+        self.mint(&grant, &request.audiences, now)
+    }
+
+    /// Writes the audit line, and only then lets go of the result.
+    fn decided<T>(
+        &self,
+        event: &'static str,
+        asked: Asked<'_>,
+        who: Who,
+        result: Result<(T, audit::Issued), Denied>,
+    ) -> Result<T, Denied> {
+        let time = Timestamp(asked.now);
+        match result {
+            Ok((granted, issued)) => {
+                self.metrics.decided(event, "issued");
+                let line = Line::issued(event, time, asked.remote, who, issued);
+                self.audit.write(&line);
+                Ok(granted)
+            }
+            Err(why) => {
+                self.metrics.decided(event, &why.code.to_string());
+                let line = Line::refused(event, time, asked.remote, who, &why);
+                self.audit.write(&line);
+                Err(why)
+            }
+        }
+    }
+
+    fn check_challenge(&self, challenge: &str, now: SystemTime) -> Result<(), Denied> {
+        let live = self.live.load();
+        if challenge::is_good(&live.challenge_key, self.trust_domain(), challenge, now) {
+            return Ok(());
+        }
+        Err(Denied::new(
+            ErrorCode::InvalidChallenge,
+            format!(
+                "challenge: not one of this authority's, or older than {:?}; ask {} for another",
+                challenge::LIFE,
+                wire::CHALLENGE
+            ),
+        ))
+    }
+
+    /// The record behind a request, if it (still) holds.
+    fn record(&self, record: &str, now: SystemTime, who: &mut Who) -> Result<Record, Denied> {
+        let live = self.live.load();
+        let invalid = |why: String| {
+            Denied::new(
+                ErrorCode::InvalidRecord,
+                format!("record: {why}; attest again, with evidence"),
+            )
+        };
+        let mut record = Record::verify(record, &live.record_keys, self.trust_domain(), now)
+            .map_err(|why| invalid(why.to_string()))?;
+        *who = Who {
+            attestor: Some(record.attestor.clone()),
+            facts: Some(record.facts.clone()),
+            lineage: Some(record.lineage.clone()),
+        };
+        // The configuration of today counts, where it grants less than that of the day it was signed.
+        let end = record.attested_at + self.settings.max_attestation_age;
+        record.expires_at = record.expires_at.min(end);
+        if record.expires_at <= now {
+            return Err(invalid("older than `max_attestation_age`".into()));
+        }
+        if !self.attestors.contains_key(&record.attestor) {
+            let why = format!("attestor {:?} is not configured any more", record.attestor);
+            return Err(invalid(why));
+        }
+        Ok(record)
+    }
+
+    async fn find_join_token(
+        &self,
+        token: &Secret<String>,
+        now: SystemTime,
+    ) -> Result<JoinToken, Denied> {
+        let found = self.store.join_token(join_token::hash(token)).await?;
+        let token = found.ok_or_else(|| join_token_denied(Consumption::Unknown))?;
+        if token.expires_at <= now {
+            return Err(join_token_denied(Consumption::Expired));
+        }
+        match self.attestors.get(&token.attestor) {
+            Some(Attestor::JoinToken) => Ok(token),
+            None => Err(Denied::new(
+                ErrorCode::InvalidEvidence,
+                format!("attestor {:?} is not configured any more", token.attestor),
+            )),
+        }
+    }
+
+    async fn consume_join_token(
+        &self,
+        token: &JoinToken,
+        thumbprint: String,
+        now: SystemTime,
+    ) -> Result<(), Denied> {
+        let consumed = self.store.consume_join_token(token.hash, thumbprint, now);
+        match consumed.await? {
+            Consumption::Yours => Ok(()),
+            why => Err(join_token_denied(why)),
+        }
+    }
+
+    fn certify(
+        &self,
+        record: &Record,
+        grant: &Grant,
+        subject_key: &SubjectPublicKeyInfo,
+        now: SystemTime,
+    ) -> Result<(wire::Issued, audit::Issued), Denied> {
+        let live = self.live.load();
+        let leaf = live
+            .intermediate
+            .leaf(subject_key, &grant.spiffe_id, &grant.dns, now, grant.ttl)
+            .map_err(|why| Denied::failed("signing a certificate", &why))?;
+        let audit = audit::Issued {
+            rule: grant.rule,
+            spiffe_id: grant.spiffe_id.to_string(),
+            serial: Some(leaf.serial),
+            jti: None,
+            audiences: vec![],
+            expires_at: Timestamp(leaf.not_after),
+        };
+        let issued = wire::Issued {
+            spiffe_id: grant.spiffe_id.to_string(),
+            chain: [&leaf.certificate, live.intermediate.certificate()]
+                .map(|der| Base64(der.to_vec()))
+                .into(),
+            bundle: serde_json::from_slice(&live.bundle_json)
+                .map_err(|why| Denied::failed("writing the bundle", &why))?,
+            record: record.sign(&live.record_key, self.trust_domain()),
+            record_expires_at: unix(record.expires_at),
+        };
+        Ok((issued, audit))
+    }
+
+    fn check_audience(&self, audience: &str, grant: &Grant) -> Result<(), Denied> {
+        // `warifu:TD:attest:…` and the like are evidence to others of this authority's kind.
+        let is_internal = audience.strip_prefix("warifu:").is_some_and(
+            |rest| !matches!(rest.split_once(':'), Some((_, to)) if to.starts_with("call:")),
+        );
+        if !is_internal && grant.allows_audience(audience) {
+            return Ok(());
+        }
+        Err(Denied::new(
+            ErrorCode::AudienceRefused,
+            format!(
+                "{} may not have a token for audience {audience:?}: add it to `audiences` of rules[{}]",
+                grant.spiffe_id, grant.rule
+            ),
+        ))
+    }
+
+    fn mint(
+        &self,
+        grant: &Grant,
+        audiences: &[String],
+        now: SystemTime,
+    ) -> Result<(wire::JwtSvid, audit::Issued), Denied> {
+        let live = self.live.load();
+        let random = keys::random::<16>().map_err(|why| Denied::failed("minting a token", &why))?;
+        let jti = URL_SAFE_NO_PAD.encode(random.expose());
+        let expires_at = unix(now) + grant.jwt_ttl.as_secs().max(1);
+        let subject = grant.spiffe_id.to_string();
+        let claims = JwtSvidClaims {
+            sub: &subject,
+            aud: audiences,
+            exp: expires_at,
+            iat: unix(now),
+            jti: &jti,
+            scope: (!grant.scopes.is_empty()).then(|| grant.scopes.join(" ")),
+        };
+        let token = Secret::new(jwt::sign(&live.jwt_key, "JWT", &claims));
+        let audit = audit::Issued {
+            rule: grant.rule,
+            spiffe_id: subject,
+            serial: None,
+            jti: Some(jti),
+            audiences: audiences.to_vec(),
+            expires_at: Timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(expires_at)),
+        };
+        Ok((wire::JwtSvid { token, expires_at }, audit))
+    }
+}
+
+/// The renewal key of a request. It goes by its thumbprint: a `kid` of the agent's is not kept.
+fn renewal_key(mut jwk: serde_json::Value) -> Result<PublicJwk, Denied> {
+    if let Some(members) = jwk.as_object_mut() {
+        members.remove("kid");
+    }
+    PublicJwk::from_json(&jwk)
+        .ok()
+        .filter(|key| key.algorithm() == Algorithm::ES256)
+        .ok_or_else(|| {
+            Denied::new(
+                ErrorCode::BadRequest,
+                "renewal_key: expected a public P-256 JWK",
+            )
+        })
+}
+
+fn check_proof(key: &PublicJwk, transcript: &[u8], proof: &Base64) -> Result<(), Denied> {
+    if key.verify_raw(transcript, &proof.0) {
+        return Ok(());
+    }
+    Err(Denied::new(
+        ErrorCode::InvalidProof,
+        "proof: not an ES256 signature by the renewal key over this request; only the agent that attested can renew",
+    ))
+}
+
+fn check_audiences(audiences: &[String]) -> Result<(), Denied> {
+    let is_usable = |audience: &String| {
+        (1..=wire::MAX_AUDIENCE).contains(&audience.len())
+            && !audience.chars().any(char::is_control)
+    };
+    if (1..=wire::MAX_AUDIENCES).contains(&audiences.len()) && audiences.iter().all(is_usable) {
+        return Ok(());
+    }
+    Err(Denied::new(
+        ErrorCode::BadRequest,
+        format!(
+            "audiences: expected exactly {} of 1 to {} bytes without control characters",
+            wire::MAX_AUDIENCES,
+            wire::MAX_AUDIENCE
+        ),
+    ))
+}
+
+fn join_token_denied(why: Consumption) -> Denied {
+    let what = match why {
+        Consumption::Another => "was used by another agent already",
+        Consumption::Expired => "has expired",
+        Consumption::Unknown | Consumption::Yours => "is not one of this authority's",
+    };
+    Denied::new(
+        ErrorCode::InvalidEvidence,
+        format!("this join token {what}; make a new one with `warifu authority join-token`"),
+    )
+}

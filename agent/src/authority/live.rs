@@ -1,0 +1,184 @@
+//! The document made usable: keys unwrapped, an intermediate signed, the bundle rendered, the TLS
+//! certificate made. Immutable; a change makes a new one.
+
+use std::{sync::Arc, time::Duration, time::SystemTime};
+
+use aws_lc_rs::{
+    digest::{SHA256, digest},
+    hmac,
+};
+use bytes::Bytes;
+use http::HeaderValue;
+use rcgen::{PublicKeyData, SubjectPublicKeyInfo};
+use rustls_pki_types::CertificateDer;
+use warifu::{
+    SpiffeId,
+    identity::{TrustBundle, X509Svid},
+    jwt::{KeySet, SigningKey},
+    tls,
+};
+
+use super::{
+    ca::{self, Intermediate},
+    ca_state::{CaState, CaStateError, Line, hex},
+    keys::Kek,
+    rotation::Phase,
+    settings::Settings,
+};
+
+/// Life of the authority's own certificate, within its intermediate's.
+const OWN_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// Everything a replica issues with at one moment.
+#[derive(Debug)]
+pub(super) struct Live {
+    /// The version of the document.
+    pub(super) version: i64,
+    /// Kept, so that a new intermediate can be made while the store is away.
+    pub(super) state: CaState,
+    pub(super) intermediate: Arc<Intermediate>,
+    pub(super) jwt_key: SigningKey,
+    pub(super) record_key: SigningKey,
+    /// Every key a record may be signed with.
+    pub(super) record_keys: KeySet,
+    pub(super) challenge_key: hmac::Key,
+    pub(super) bundle: TrustBundle,
+    pub(super) bundle_json: Bytes,
+    pub(super) etag: HeaderValue,
+    pub(super) own: Own,
+}
+
+/// The authority's own certificate, for its front door.
+#[derive(Debug, Clone)]
+pub(super) struct Own {
+    pub(super) config: Arc<rustls::ServerConfig>,
+    pub(super) not_after: SystemTime,
+    renew_at: SystemTime,
+}
+
+impl Live {
+    /// From the document; keeps `previous`'s intermediate and certificate while they are fresh.
+    pub(super) fn build(
+        version: i64,
+        state: CaState,
+        previous: Option<&Self>,
+        settings: &Settings,
+        kek: &Kek,
+        now: SystemTime,
+    ) -> Result<Self, CaStateError> {
+        let root = state.current_root(settings, kek)?;
+        let fresh = previous.filter(|live| !live.intermediate.is_stale(root.certificate(), now));
+        let intermediate = match fresh {
+            Some(live) => Arc::clone(&live.intermediate),
+            None => Arc::new(Intermediate::make(
+                &settings.trust_domain,
+                &root,
+                now,
+                settings.intermediate_ttl,
+            )?),
+        };
+        let own = match fresh.filter(|live| now < live.own.renew_at) {
+            Some(live) => live.own.clone(),
+            None => Own::make(&intermediate, root.certificate(), settings, now)?,
+        };
+
+        let mut jwt_keys = state.keys(Line::JwtKeys, settings, kek)?;
+        let mut record_keys = state.keys(Line::RecordKeys, settings, kek)?;
+        let bundle = TrustBundle {
+            trust_domain: settings.trust_domain.clone(),
+            x509_authorities: state
+                .root_certificates()
+                .into_iter()
+                .map(|(_, certificate)| certificate)
+                .collect(),
+            jwt_authorities: KeySet::new(public(&jwt_keys)),
+            sequence: state.sequence,
+            refresh_hint: settings.refresh_hint,
+        };
+        let bundle_json = Bytes::from(bundle.to_json());
+        let challenge_key = state.challenge_key(settings, kek)?;
+        Ok(Self {
+            version,
+            jwt_key: current(&mut jwt_keys, Line::JwtKeys)?,
+            record_keys: KeySet::new(public(&record_keys)),
+            record_key: current(&mut record_keys, Line::RecordKeys)?,
+            challenge_key: hmac::Key::new(hmac::HMAC_SHA256, challenge_key.expose()),
+            etag: etag(&bundle_json),
+            bundle,
+            bundle_json,
+            intermediate,
+            own,
+            state,
+        })
+    }
+
+    /// Whether time alone asks for a new one: an intermediate or a certificate is half over.
+    pub(super) fn is_stale(&self, now: SystemTime) -> bool {
+        let root = self
+            .state
+            .root_certificates()
+            .into_iter()
+            .find(|(phase, _)| *phase == Phase::Current);
+        root.is_none_or(|(_, root)| self.intermediate.is_stale(&root, now))
+            || now >= self.own.renew_at
+    }
+
+    /// Pins of every root, and its place in the rotation.
+    pub(super) fn root_pins(&self) -> Vec<(Phase, [u8; 32])> {
+        let roots = self.state.root_certificates().into_iter();
+        roots
+            .filter_map(|(phase, certificate)| Some((phase, ca::spki_sha256(&certificate).ok()?)))
+            .collect()
+    }
+}
+
+impl Own {
+    /// Leaf, intermediate *and* root: an agent that only has a pin of the root needs to see it.
+    fn make(
+        intermediate: &Intermediate,
+        root: &CertificateDer<'static>,
+        settings: &Settings,
+        now: SystemTime,
+    ) -> Result<Self, CaStateError> {
+        let key = ca::new_key()?;
+        let public = SubjectPublicKeyInfo::from_der(&key.subject_public_key_info())
+            .map_err(|why| CaStateError::Damaged(format!("a fresh key: {why}")))?;
+        let td = &settings.trust_domain;
+        let id = SpiffeId::new(format!("spiffe://{td}/warifu/authority"))
+            .map_err(|why| CaStateError::Damaged(why.to_string()))?;
+        let leaf = intermediate.leaf(&public, &id, &settings.dns_names, now, OWN_TTL)?;
+        let not_after = leaf.not_after;
+        let life = not_after.duration_since(now).unwrap_or_default();
+        let chain = vec![leaf.certificate, intermediate.certificate().clone()];
+        let config = X509Svid::new(chain, key.into())
+            .map_err(|why| why.to_string())
+            .and_then(|svid| {
+                tls::server_config_without_client_auth(&svid, std::slice::from_ref(root))
+                    .map_err(|why| why.to_string())
+            })
+            .map_err(|why| CaStateError::Damaged(format!("the authority's certificate: {why}")))?;
+        Ok(Self {
+            config: Arc::new(config),
+            not_after,
+            renew_at: now + life / 3,
+        })
+    }
+}
+
+fn public(keys: &[(Phase, SigningKey)]) -> Vec<warifu::jwt::PublicJwk> {
+    keys.iter().map(|(_, key)| key.public().clone()).collect()
+}
+
+fn current(keys: &mut Vec<(Phase, SigningKey)>, line: Line) -> Result<SigningKey, CaStateError> {
+    let at = keys.iter().position(|(phase, _)| *phase == Phase::Current);
+    let at = at.ok_or(CaStateError::NoCurrent(line.name()))?;
+    Ok(keys.swap_remove(at).1)
+}
+
+/// Of the content: a rebuilt authority may come to the same sequence with other keys.
+fn etag(bundle: &Bytes) -> HeaderValue {
+    let hash = digest(&SHA256, bundle);
+    let short = hash.as_ref().get(..16).unwrap_or_default();
+    HeaderValue::from_str(&format!("\"{}\"", hex(short)))
+        .unwrap_or_else(|_| HeaderValue::from_static("\"\""))
+}

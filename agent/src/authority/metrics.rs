@@ -1,0 +1,89 @@
+//! What is measured of issuing.
+
+use std::time::SystemTime;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::live::Live;
+
+/// Cheap to clone; all clones count together.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Metrics {
+    decisions: Family<Decision, Counter>,
+    turned_away: Counter,
+    maintenance_failures: Counter,
+    intermediate_not_after: Gauge,
+    sequence: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Decision {
+    /// `attest`, `renew`, `jwt-svid`.
+    operation: &'static str,
+    /// `issued`, or the error code.
+    outcome: String,
+}
+
+impl Metrics {
+    pub(super) fn new(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "authority_decisions",
+            "Requests for an X.509-SVID or a JWT-SVID, by operation and outcome",
+            metrics.decisions.clone(),
+        );
+        registry.register(
+            "authority_turned_away",
+            "Requests answered 503 because too many were under way",
+            metrics.turned_away.clone(),
+        );
+        registry.register(
+            "authority_maintenance_failures",
+            "Rounds of maintenance that failed: nothing rotates while they do",
+            metrics.maintenance_failures.clone(),
+        );
+        registry.register(
+            "authority_intermediate_not_after_seconds",
+            "When this replica's intermediate expires, Unix time",
+            metrics.intermediate_not_after.clone(),
+        );
+        registry.register(
+            "authority_bundle_sequence",
+            "spiffe_sequence of the published trust bundle",
+            metrics.sequence.clone(),
+        );
+        metrics
+    }
+
+    pub(super) fn decided(&self, operation: &'static str, outcome: &str) {
+        let decision = Decision {
+            operation,
+            outcome: outcome.to_owned(),
+        };
+        self.decisions.get_or_create(&decision).inc();
+    }
+
+    pub(super) fn turned_away(&self) {
+        self.turned_away.inc();
+    }
+
+    pub(super) fn maintenance_failed(&self) {
+        self.maintenance_failures.inc();
+    }
+
+    pub(super) fn live(&self, live: &Live) {
+        let not_after = live
+            .intermediate
+            .not_after()
+            .duration_since(SystemTime::UNIX_EPOCH);
+        let seconds = not_after.unwrap_or_default().as_secs();
+        self.intermediate_not_after
+            .set(i64::try_from(seconds).unwrap_or(i64::MAX));
+        self.sequence
+            .set(i64::try_from(live.bundle.sequence).unwrap_or(i64::MAX));
+    }
+}

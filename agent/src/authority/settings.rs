@@ -1,0 +1,138 @@
+//! The numbers issuing and rotation go by, checked against each other once.
+
+use std::time::Duration;
+
+use thiserror::Error;
+use warifu::TrustDomain;
+
+use super::{rotation::Schedule, rules::Rules};
+use crate::config::AuthorityConfig;
+
+/// Longest life of a key that signs tokens or records; a new one takes over at half of it.
+const KEY_LIFE: Duration = Duration::from_secs(28 * 24 * 3600);
+/// How far the clocks of replicas and agents may differ without harm.
+const CLOCKS: Duration = Duration::from_secs(5);
+/// The store is looked at at least this often …
+const MAX_RELOAD: Duration = Duration::from_secs(10);
+/// … and at most this often.
+const MIN_RELOAD: Duration = Duration::from_millis(100);
+
+/// Checked settings.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) trust_domain: TrustDomain,
+    pub(super) root_ttl: Duration,
+    pub(super) intermediate_ttl: Duration,
+    pub(super) publish_ahead: Duration,
+    pub(super) max_attestation_age: Duration,
+    pub(super) refresh_hint: Duration,
+    pub(super) longest_jwt_ttl: Duration,
+    /// DNS names of the authority's own certificate.
+    pub(super) dns_names: Vec<String>,
+}
+
+/// Spans that don't go together.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{field} is {is:?}; expected at least {least:?}: {why}")]
+pub struct SettingsError {
+    /// The field.
+    pub field: &'static str,
+    /// Its value.
+    pub is: Duration,
+    /// The smallest that works.
+    pub least: Duration,
+    /// What would go wrong.
+    pub why: &'static str,
+}
+
+impl Settings {
+    pub(super) fn new(config: &AuthorityConfig, rules: &Rules) -> Result<Self, SettingsError> {
+        let settings = Self {
+            trust_domain: config.trust_domain.clone(),
+            root_ttl: config.ca.root_ttl.0,
+            intermediate_ttl: config.ca.intermediate_ttl.0,
+            publish_ahead: config.ca.publish_ahead.0,
+            max_attestation_age: config.max_attestation_age.0,
+            refresh_hint: config.bundle_refresh_hint.0,
+            longest_jwt_ttl: rules.longest_jwt_ttl(),
+            dns_names: config.dns_names.clone(),
+        };
+        at_least(
+            "ca.publish_ahead",
+            settings.publish_ahead,
+            settings.refresh_hint * 2,
+            "agents would meet certificates of a new root before they ask for the bundle again",
+        )?;
+        let roots = settings.roots();
+        at_least(
+            "ca.root_ttl",
+            roots.life,
+            (roots.publish_ahead + roots.outlives) * 2,
+            "a root's life must hold ca.publish_ahead and ca.intermediate_ttl twice, so that the next \
+             one is ready in time",
+        )?;
+        if rules.longest_ttl() > settings.intermediate_ttl / 2 {
+            tracing::warn!(
+                longest_ttl = ?rules.longest_ttl(),
+                intermediate_ttl = ?settings.intermediate_ttl,
+                "certificates are cut to the rest of the intermediate's life: make ca.intermediate_ttl twice the longest ttl of a rule"
+            );
+        }
+        Ok(settings)
+    }
+
+    /// How often the store is looked at.
+    pub(super) fn reload(&self) -> Duration {
+        (self.publish_ahead / 4).clamp(MIN_RELOAD, MAX_RELOAD)
+    }
+
+    /// The rotation of roots: a replica that has not looked yet still signs with its intermediate.
+    pub(super) fn roots(&self) -> Schedule {
+        Schedule {
+            life: self.root_ttl,
+            publish_ahead: self.publish_ahead,
+            outlives: self.intermediate_ttl + self.margin(),
+        }
+    }
+
+    /// The rotation of the keys that sign JWT-SVIDs.
+    pub(super) fn jwt_keys(&self) -> Schedule {
+        self.keys(self.longest_jwt_ttl)
+    }
+
+    /// The rotation of the keys that sign attestation records.
+    pub(super) fn record_keys(&self) -> Schedule {
+        self.keys(self.max_attestation_age)
+    }
+
+    fn keys(&self, outlives: Duration) -> Schedule {
+        let outlives = outlives + self.margin();
+        let least = (self.publish_ahead + outlives) * 2;
+        Schedule {
+            life: KEY_LIFE.min(self.root_ttl).max(least),
+            publish_ahead: self.publish_ahead,
+            outlives,
+        }
+    }
+
+    fn margin(&self) -> Duration {
+        self.reload() * 2 + CLOCKS
+    }
+}
+
+fn at_least(
+    field: &'static str,
+    is: Duration,
+    least: Duration,
+    why: &'static str,
+) -> Result<(), SettingsError> {
+    if is >= least {
+        return Ok(());
+    }
+    Err(SettingsError {
+        field,
+        is,
+        least,
+        why,
+    })
+}
