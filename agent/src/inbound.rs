@@ -1,1 +1,433 @@
-//! accept, authenticate, authorise, forward.
+//! Calls to the app: accept, authenticate, authorise, forward.
+//!
+//! ```text
+//! caller ══TLS══▶ handshake ─▶ peer ┐                                  ┌─▶ app
+//!        ──HTTP─▶ path ─▶ token ────┴▶ caller ─▶ rules ─▶ strip, insert ┘
+//! ```
+//!
+//! [`answer`] is a request's way from top to bottom. What is known of a connection (its peer, and the
+//! headers that say so) is made once, in [`Service::open`]; a verified token is remembered until it
+//! expires. The rest of a request costs no more than a proxy's.
+//!
+//! Where a listener accepts no tokens, `authorization` is the app's own business and passes through.
+//! Where it accepts them, the header is ours: it must hold one good bearer token, and goes no further.
+
+use std::{
+    borrow::Cow,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use http::{
+    HeaderName, HeaderValue, Method, Request, Response, Uri, Version,
+    header::{AUTHORIZATION, HOST, TRANSFER_ENCODING, UPGRADE},
+    request,
+    uri::PathAndQuery,
+};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use thiserror::Error;
+use tokio::task::JoinHandle;
+use warifu::{caller::context, jwt::SigningKey};
+
+use crate::{
+    config::{
+        agent,
+        defaults::FIRST_BYTE_TIMEOUT,
+        value::{Forward, Listen},
+    },
+    http::{
+        body::Body,
+        headers::{self, Filter, XFCC},
+        path,
+        pool::{Address, Destination, Keep, Pool, Upstream},
+        server::{
+            self, Connection, Draining, Failed, Limits, Listener, Opened, Refused, Remote,
+            Security, Service,
+        },
+    },
+    identity,
+    policy::{self, Decision, Policy},
+    telemetry::audit::Audit,
+};
+use authenticate::{Authenticated, Authenticator};
+use certificate::Certificate;
+use record::Record;
+use refusal::Refusal;
+
+mod authenticate;
+mod cache;
+mod certificate;
+mod key_file;
+mod record;
+mod refusal;
+#[cfg(test)]
+mod tests;
+
+pub use record::Metrics;
+
+const CALLER: HeaderName = HeaderName::from_static(context::CALLER_HEADER);
+const CONTEXT: HeaderName = HeaderName::from_static(context::CONTEXT_HEADER);
+
+/// What a listener needs of the rest of the agent.
+#[derive(Debug, Clone)]
+pub struct Environment {
+    /// What it presents, and verifies callers with.
+    pub identity: identity::Current,
+    /// Connections to the app.
+    pub pool: Pool,
+    /// Where decisions are written.
+    pub audit: Audit,
+    /// What requests count in.
+    pub metrics: Metrics,
+    /// What connections count in.
+    pub server_metrics: server::Metrics,
+    /// When to end.
+    pub draining: Draining,
+}
+
+/// Why a listener can't start.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The app could not verify the signed context.
+    #[error(
+        "writing the context key to {path}: {source}; its directory must exist and be writable for \
+         the agent alone"
+    )]
+    KeyFile {
+        /// `context.key_file`.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// A listener that serves.
+#[derive(Debug)]
+pub struct Handle {
+    inbound: Arc<Inbound>,
+    address: Listen,
+    serving: JoinHandle<usize>,
+}
+
+impl Handle {
+    /// Where it listens.
+    pub fn address(&self) -> &Listen {
+        &self.address
+    }
+
+    /// From now on these rules decide, on live connections as well.
+    pub fn set_rules(&self, rules: &[agent::Allow]) {
+        self.inbound.policy.store(Arc::new(Policy::new(rules)));
+    }
+
+    /// Waits until a drain has ended; returns how many connections it cut.
+    pub async fn drained(self) -> usize {
+        self.serving.await.unwrap_or_default()
+    }
+}
+
+/// Serves `listener`, bound to `config.listen`, in a task of its own.
+///
+/// # Errors
+/// See [`StartError`].
+pub fn start(
+    config: &agent::Inbound,
+    listener: Listener,
+    environment: &Environment,
+) -> Result<Handle, StartError> {
+    let inbound = Arc::new(Inbound::new(config, environment)?);
+    let limits = Limits {
+        max_connections: config.max_connections,
+        max_age: Some(config.max_connection_age.0),
+        ..Limits::default()
+    };
+    let address = listener.address().clone();
+    let metrics = environment.server_metrics.listener("inbound");
+    let draining = environment.draining.clone();
+    let serving = tokio::spawn(server::serve(
+        listener,
+        Arc::clone(&inbound),
+        limits,
+        metrics,
+        draining,
+    ));
+    Ok(Handle {
+        inbound,
+        address,
+        serving,
+    })
+}
+
+/// What all connections of a listener share.
+#[derive(Debug)]
+struct Inbound {
+    certificate: Certificate,
+    authenticator: Authenticator,
+    policy: ArcSwap<Policy>,
+    app: Upstream,
+    first_byte: Duration,
+    /// Signs who called, for apps reached over TCP.
+    context_key: Option<SigningKey>,
+    to_app: Arc<Filter>,
+    from_app: Filter,
+    audit: Audit,
+    metrics: Metrics,
+}
+
+/// What all requests of a connection share.
+#[derive(Debug)]
+struct Session {
+    inbound: Arc<Inbound>,
+    /// The other end, as the audit log shows it.
+    remote: String,
+    /// The same for `x-forwarded-for`.
+    forwarded_for: Option<HeaderValue>,
+    /// `x-forwarded-client-cert`, where the peer has a certificate.
+    xfcc: Option<HeaderValue>,
+    /// Who the connection proved.
+    peer: Option<Arc<Authenticated>>,
+}
+
+impl Inbound {
+    fn new(config: &agent::Inbound, environment: &Environment) -> Result<Self, StartError> {
+        let Environment {
+            identity,
+            pool,
+            audit,
+            metrics,
+            ..
+        } = environment.clone();
+        let address = match &config.forward {
+            Forward::Tcp(address) => Address::Socket(*address),
+            Forward::Unix(path) => Address::Unix(path.clone()),
+        };
+        let context_key =
+            match &config.context {
+                Some(context) => Some(key_file::write(&context.key_file).map_err(|source| {
+                    StartError::KeyFile {
+                        path: context.key_file.clone(),
+                        source,
+                    }
+                })?),
+                None => None,
+            };
+        let authenticator = Authenticator::new(config, identity.clone(), metrics.tokens.clone());
+        Ok(Self {
+            certificate: Certificate::new(&config.accept, identity),
+            authenticator,
+            policy: ArcSwap::from_pointee(Policy::new(&config.allow)),
+            app: pool.upstream(Destination { address, tls: None }, Keep::APP),
+            first_byte: FIRST_BYTE_TIMEOUT,
+            context_key,
+            to_app: Arc::new(Filter::to_app(config.forward_claims.values())),
+            from_app: Filter::from_app(),
+            audit,
+            metrics,
+        })
+    }
+}
+
+impl Service for Inbound {
+    type Session = Session;
+
+    fn security(&self) -> Security {
+        self.certificate.current(SystemTime::now())
+    }
+
+    fn open(self: &Arc<Self>, connection: Connection) -> Result<Opened<Session>, Refused> {
+        let peer = self.certificate.peer(&connection.peer_chain)?;
+        let expires = peer.as_ref().map(|peer| peer.expires);
+        let (xfcc, authenticated) = match peer {
+            Some(peer) => (
+                Some(peer.xfcc.clone()),
+                Some(Authenticated::by_certificate(peer)?),
+            ),
+            None => (None, None),
+        };
+        let forwarded_for = match &connection.remote {
+            Remote::Tcp(address) => HeaderValue::try_from(address.ip().to_string()).ok(),
+            Remote::Unix { .. } => None,
+        };
+        let session = Arc::new(Session {
+            inbound: Arc::clone(self),
+            remote: connection.remote.to_string(),
+            forwarded_for,
+            xfcc,
+            peer: authenticated.map(Arc::new),
+        });
+        Ok(Opened { session, expires })
+    }
+
+    fn failed(&self, remote: &Remote, why: &Failed) {
+        record::failed_connection(&self.audit, remote, why);
+    }
+
+    async fn call(session: Arc<Session>, request: Request<Incoming>) -> Response<Body> {
+        let mut record = Record::start(&session, &request);
+        match answer(&session, request, &mut record).await {
+            Ok(response) => {
+                record.answered(response.status());
+                response
+            }
+            Err(refusal) => {
+                let response = refusal.response();
+                record.refused(&refusal, response.status());
+                response
+            }
+        }
+    }
+}
+
+/// A request's way to the app and back.
+async fn answer(
+    session: &Session,
+    request: Request<Incoming>,
+    record: &mut Record<'_>,
+) -> Result<Response<Body>, Refusal> {
+    let inbound = &*session.inbound;
+    let (mut parts, body) = request.into_parts();
+
+    // What can be read in one way only. From here on there is one host and one path.
+    refuse_what_is_not_served(&parts)?;
+    settle_host(&mut parts)?;
+    settle_path(&mut parts)?;
+    record.settled(&parts.uri);
+
+    // Who calls. Every credential that is presented must verify.
+    let caller = inbound
+        .authenticator
+        .authenticate(session.peer.as_ref(), &parts.headers)?;
+    record.caller(&caller);
+
+    // Whether it may. The rules see the path that will be forwarded.
+    let asked = policy::Request {
+        method: &parts.method,
+        path: parts.uri.path(),
+    };
+    match inbound.policy.load().decide(caller.who(), asked) {
+        Decision::Allow(rule) => record.allowed_by(rule),
+        Decision::Deny(reason) => return Err(Refusal::Denied(reason)),
+    }
+
+    // What the network said of identity goes, then ours comes, last.
+    inbound.to_app.strip(&mut parts.headers);
+    if inbound.authenticator.takes_tokens() {
+        parts.headers.remove(AUTHORIZATION);
+    }
+    insert_ours(session, &caller, &mut parts)?;
+
+    // To the app and back. Bodies stream both ways.
+    let request = Request::from_parts(parts, body);
+    let request = frame(request, &inbound.to_app);
+    let mut response = inbound.app.send(request, inbound.first_byte).await?;
+    inbound.from_app.strip(response.headers_mut());
+    Ok(response)
+}
+
+/// Tunnels, methods that are about the way and not the app, and codings we would have to undo.
+fn refuse_what_is_not_served(parts: &request::Parts) -> Result<(), Refusal> {
+    if parts.method == Method::CONNECT || parts.headers.contains_key(UPGRADE) {
+        return Err(Refusal::Tunnel);
+    }
+    if parts.method == Method::TRACE {
+        // Its answer would show the caller what we tell the app.
+        return Err(Refusal::Trace);
+    }
+    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Refusal::TransferCoding),
+    }
+}
+
+/// Exactly one host: `host`, or the authority of the target (HTTP/2, absolute form), or both alike.
+fn settle_host(parts: &mut request::Parts) -> Result<(), Refusal> {
+    let mut lines = parts.headers.get_all(HOST).iter();
+    match (lines.next(), lines.next(), parts.uri.authority()) {
+        (Some(_), None, None) => Ok(()),
+        (Some(host), None, Some(authority))
+            if host
+                .as_bytes()
+                .eq_ignore_ascii_case(authority.as_str().as_bytes()) =>
+        {
+            Ok(())
+        }
+        (None, None, Some(authority)) => {
+            let host = HeaderValue::from_str(authority.as_str())
+                .map_err(|_| Refusal::Host("the authority of the target is not a host"))?;
+            parts.headers.insert(HOST, host);
+            Ok(())
+        }
+        (None, _, _) => Err(Refusal::Host("the request names no host")),
+        (_, Some(_), _) => Err(Refusal::Host("the request has more than one host header")),
+        (Some(_), None, Some(_)) => Err(Refusal::Host(
+            "the host header differs from the target's authority",
+        )),
+    }
+}
+
+/// The target in origin form, its path in normal form, its query as it came.
+fn settle_path(parts: &mut request::Parts) -> Result<(), Refusal> {
+    let normal = path::normal_form(parts.uri.path())?;
+    let target = match normal {
+        Cow::Borrowed(_) if parts.uri.authority().is_none() => return Ok(()),
+        Cow::Borrowed(_) => parts.uri.path_and_query().cloned(),
+        Cow::Owned(mut target) => {
+            if let Some(query) = parts.uri.query() {
+                target.push('?');
+                target.push_str(query);
+            }
+            PathAndQuery::from_maybe_shared(target).ok()
+        }
+    };
+    parts.uri = Uri::from(target.ok_or(path::PathError::Unescaped)?);
+    Ok(())
+}
+
+/// Who called, as the agent vouches for it.
+fn insert_ours(
+    session: &Session,
+    caller: &Authenticated,
+    parts: &mut request::Parts,
+) -> Result<(), Refusal> {
+    let request::Parts {
+        method,
+        uri,
+        headers,
+        ..
+    } = parts;
+    let https = HeaderValue::from_static("https");
+    headers::set_forwarded(headers, session.forwarded_for.as_ref(), https);
+    if let Some(xfcc) = &session.xfcc {
+        headers.insert(XFCC, xfcc.clone());
+    }
+    caller.insert(headers);
+    if let Some(key) = &session.inbound.context_key {
+        let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let now = SystemTime::now();
+        let context = context::sign(key, caller.who(), method, target, now)?;
+        headers.insert(CONTEXT, context);
+    }
+    Ok(())
+}
+
+/// The body with its framing for the next hop, which is HTTP/1.1.
+fn frame(request: Request<Incoming>, filter: &Arc<Filter>) -> Request<Body> {
+    let (mut parts, body) = request.into_parts();
+    parts.version = Version::HTTP_11;
+    if body.is_end_stream() {
+        return Request::from_parts(parts, body.into());
+    }
+    if body.size_hint().exact().is_none() {
+        // Else hyper would leave the body out where the method usually has none.
+        parts
+            .headers
+            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    Request::from_parts(parts, Body::Filtered(body, Arc::clone(filter), None))
+}

@@ -1,0 +1,282 @@
+//! Who calls: what the connection proved, joined with what a bearer token proves (RFC 6750).
+
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+
+use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
+use serde_json::Value;
+use thiserror::Error;
+use warifu::{
+    Caller,
+    caller::{self, CallerError, Subject},
+    identity::Identity,
+    jwt::{self, Claims, JwtError, Profile},
+};
+
+use super::{
+    CALLER,
+    cache::Cache,
+    certificate::{Proved, hex, sha256},
+    record::TokenMetrics,
+    refusal::Refusal,
+};
+use crate::{
+    config::agent::{self, Accept, JwtProfile},
+    http::server::Refused,
+    identity,
+    policy::PROOF_JWT_SVID,
+};
+
+/// A caller and the headers that tell the app of it; made once, for many requests.
+#[derive(Debug)]
+pub(super) struct Authenticated {
+    who: Caller,
+    /// [`CALLER`].
+    header: HeaderValue,
+    claims: Vec<(HeaderName, HeaderValue)>,
+    /// The SPIFFE ID of the peer, as the audit log shows it.
+    pub(super) peer: Option<String>,
+    /// The SHA-256 of the token, as the audit log shows it.
+    pub(super) token: Option<String>,
+    /// The SHA-256 of the peer's certificate, or zeros.
+    certificate: [u8; 32],
+}
+
+/// How callers of a listener prove themselves inside a request.
+#[derive(Debug)]
+pub(super) struct Authenticator {
+    identity: identity::Current,
+    /// Whether the listener accepts tokens, and which.
+    tokens: Option<Tokens>,
+}
+
+#[derive(Debug)]
+struct Tokens {
+    profile: Profile,
+    /// Claim → header.
+    forward_claims: BTreeMap<String, HeaderName>,
+    verified: Cache,
+    metrics: TokenMetrics,
+}
+
+/// Why a token proves nothing. For the audit log: the caller learns `invalid_token`.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(super) enum TokenError {
+    #[error("the authorization header has another scheme than Bearer")]
+    Scheme,
+    #[error("the authorization header is not text")]
+    NotText,
+    #[error(transparent)]
+    Jwt(#[from] JwtError),
+    #[error("the token's subject is of another trust domain than the keys it verified with")]
+    ForeignSubject,
+}
+
+impl Authenticated {
+    /// Whom a certificate proved.
+    pub(super) fn by_certificate(proved: Proved) -> Result<Self, Refused> {
+        let unusable = Refused("the client's SPIFFE ID is too long to be passed on");
+        let peer_id = proved.peer.spiffe_id.to_string();
+        let who = Caller {
+            peer: Some(proved.peer),
+            subject: None,
+        };
+        Ok(Self {
+            header: caller::encode(&who).map_err(|_| unusable)?,
+            who,
+            claims: Vec::new(),
+            peer: Some(peer_id),
+            token: None,
+            certificate: proved.certificate,
+        })
+    }
+
+    /// The same, and what a token proved.
+    fn with_subject(
+        peer: Option<&Self>,
+        subject: Subject,
+        claims: Vec<(HeaderName, HeaderValue)>,
+        token: &[u8; 32],
+    ) -> Result<Self, CallerError> {
+        let who = Caller {
+            peer: peer.and_then(|peer| peer.who.peer.clone()),
+            subject: Some(subject),
+        };
+        Ok(Self {
+            header: caller::encode(&who)?,
+            who,
+            claims,
+            peer: peer.and_then(|peer| peer.peer.clone()),
+            token: Some(hex(token)),
+            certificate: peer.map(|peer| peer.certificate).unwrap_or_default(),
+        })
+    }
+
+    /// The caller.
+    pub(super) fn who(&self) -> &Caller {
+        &self.who
+    }
+
+    /// Tells the app.
+    pub(super) fn insert(&self, headers: &mut HeaderMap) {
+        headers.insert(CALLER, self.header.clone());
+        for (name, value) in &self.claims {
+            headers.insert(name, value.clone());
+        }
+    }
+}
+
+impl Authenticator {
+    pub(super) fn new(
+        config: &agent::Inbound,
+        identity: identity::Current,
+        metrics: TokenMetrics,
+    ) -> Self {
+        let mut audiences = None;
+        for accept in &config.accept {
+            match accept {
+                Accept::Mtls { .. } => {}
+                Accept::Jwt(jwt) => match jwt.profile {
+                    JwtProfile::JwtSvid => {
+                        audiences
+                            .get_or_insert_with(Vec::new)
+                            .extend_from_slice(&jwt.audiences);
+                    }
+                },
+            }
+        }
+        let tokens = audiences.map(|audiences| Tokens {
+            profile: Profile::jwt_svid(audiences),
+            forward_claims: config.forward_claims.clone(),
+            verified: Cache::default(),
+            metrics,
+        });
+        Self { identity, tokens }
+    }
+
+    /// Whether `authorization` is ours to read, and to remove.
+    pub(super) fn takes_tokens(&self) -> bool {
+        self.tokens.is_some()
+    }
+
+    /// Who sends a request with `headers` over a connection that proved `peer`.
+    pub(super) fn authenticate(
+        &self,
+        peer: Option<&Arc<Authenticated>>,
+        headers: &HeaderMap,
+    ) -> Result<Arc<Authenticated>, Refusal> {
+        let nobody = || peer.cloned().ok_or(Refusal::Unauthenticated);
+        let Some(tokens) = &self.tokens else {
+            return nobody();
+        };
+        let mut lines = headers.get_all(AUTHORIZATION).iter();
+        match (lines.next(), lines.next()) {
+            (None, _) => nobody(),
+            (Some(_), Some(_)) => Err(Refusal::TwoAuthorizations),
+            (Some(line), None) => {
+                let identity = self.identity.borrow().clone().ok_or(Refusal::NoIdentity)?;
+                tokens.verify(peer.map(|peer| &**peer), line, &identity, SystemTime::now())
+            }
+        }
+    }
+}
+
+impl Tokens {
+    /// Whom the token in `line` proves, together with `peer`.
+    fn verify(
+        &self,
+        peer: Option<&Authenticated>,
+        line: &HeaderValue,
+        identity: &Identity,
+        now: SystemTime,
+    ) -> Result<Arc<Authenticated>, Refusal> {
+        let refuse = |error| {
+            self.metrics.refused.inc();
+            Refusal::BadToken(error)
+        };
+        let token = bearer(line).map_err(refuse)?;
+        let hash = sha256(token.as_bytes());
+        let key = [hash, peer.map(|peer| peer.certificate).unwrap_or_default()];
+        if let Some(caller) = self.verified.find(&key, identity.generation, now) {
+            self.metrics.remembered.inc();
+            return Ok(caller);
+        }
+        let keys = &identity.bundle.jwt_authorities;
+        let claims =
+            jwt::verify(token, &self.profile, keys, now).map_err(|error| refuse(error.into()))?;
+        let trust_domain = identity.bundle.trust_domain.as_str();
+        if !is_of(&claims.subject, trust_domain) {
+            return Err(refuse(TokenError::ForeignSubject));
+        }
+        let until = claims.expires_at;
+        let (subject, headers) = self.subject(claims);
+        let caller = Arc::new(Authenticated::with_subject(peer, subject, headers, &hash)?);
+        self.verified
+            .insert(key, identity.generation, Arc::clone(&caller), until);
+        self.metrics.verified.inc();
+        Ok(caller)
+    }
+
+    /// The subject, and the headers its claims go into.
+    fn subject(&self, claims: Claims) -> (Subject, Vec<(HeaderName, HeaderValue)>) {
+        let mut forwarded = BTreeMap::new();
+        let mut headers = Vec::new();
+        for (claim, name) in &self.forward_claims {
+            let Some(text) = claims.all.get(claim).and_then(as_text) else {
+                continue;
+            };
+            // A value no header can hold (a line end) is left out; the app sees no header then.
+            if let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) {
+                headers.push((name.clone(), value));
+            }
+            forwarded.insert(claim.clone(), text);
+        }
+        let subject = Subject {
+            proof: PROOF_JWT_SVID.to_owned(),
+            subject: claims.subject,
+            issuer: claims.issuer,
+            scopes: claims.scopes,
+            claims: forwarded,
+        };
+        (subject, headers)
+    }
+}
+
+/// The token of `authorization: Bearer TOKEN` (RFC 6750 §2.1); the scheme in any case (RFC 9110 §11.1).
+fn bearer(line: &HeaderValue) -> Result<&str, TokenError> {
+    let line = line.to_str().map_err(|_| TokenError::NotText)?;
+    let (scheme, token) = line.split_once(' ').ok_or(TokenError::Scheme)?;
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(TokenError::Scheme);
+    }
+    Ok(token.trim_start_matches(' '))
+}
+
+fn is_of(spiffe_id: &str, trust_domain: &str) -> bool {
+    spiffe_id
+        .strip_prefix("spiffe://")
+        .and_then(|rest| rest.strip_prefix(trust_domain))
+        .is_some_and(|path| path.starts_with('/'))
+}
+
+/// A claim as header text: strings as they are, lists joined by spaces as `scope` is, others as JSON.
+fn as_text(claim: &Value) -> Option<String> {
+    match claim {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        Value::Array(items) if items.iter().all(Value::is_string) => Some(
+            items
+                .iter()
+                .filter_map(Value::as_str)
+                .collect::<Vec<_>>()
+                .join(" "),
+        ),
+        other => Some(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+impl Authenticated {
+    pub(super) fn example() -> Self {
+        Self::by_certificate(Proved::example()).unwrap()
+    }
+}

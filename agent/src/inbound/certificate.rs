@@ -1,0 +1,183 @@
+//! What the listener presents in a handshake, and whom the handshake proved.
+
+use std::{fmt::Write, sync::Arc, time::SystemTime};
+
+use arc_swap::ArcSwapOption;
+use aws_lc_rs::digest::{SHA256, digest};
+use http::HeaderValue;
+use rustls_pki_types::CertificateDer;
+use warifu::{TrustDomain, caller::Peer, identity::Identity, tls};
+
+use crate::{
+    config::agent::Accept,
+    http::server::{Refused, Security, Tls},
+    identity,
+};
+
+/// The TLS side of a listener.
+#[derive(Debug)]
+pub(super) struct Certificate {
+    identity: identity::Current,
+    /// Trust domains whose workloads may connect; none are asked for a certificate where this is empty.
+    accepted: Vec<TrustDomain>,
+    current: ArcSwapOption<Configured>,
+}
+
+/// A configuration, made once per identity snapshot.
+#[derive(Debug)]
+struct Configured {
+    generation: u64,
+    tls: Tls,
+}
+
+/// A peer that proved itself.
+#[derive(Debug)]
+pub(super) struct Proved {
+    pub(super) peer: Peer,
+    /// The SHA-256 of its certificate.
+    pub(super) certificate: [u8; 32],
+    /// When its certificate expires.
+    pub(super) expires: SystemTime,
+    pub(super) xfcc: HeaderValue,
+}
+
+impl Certificate {
+    pub(super) fn new(accept: &[Accept], identity: identity::Current) -> Self {
+        let accepted = accept
+            .iter()
+            .filter_map(|accept| match accept {
+                Accept::Mtls { trust_domains } => Some(trust_domains),
+                Accept::Jwt(_) => None,
+            })
+            .flatten()
+            .cloned()
+            .collect();
+        Self {
+            identity,
+            accepted,
+            current: ArcSwapOption::empty(),
+        }
+    }
+
+    /// How a handshake at `now` is made: with the current snapshot, never with an expired one (S13).
+    pub(super) fn current(&self, now: SystemTime) -> Security {
+        let Some(identity) = self.identity.borrow().clone() else {
+            return Security::Unavailable("this agent has no identity yet");
+        };
+        if identity.svid.not_after() <= now {
+            return Security::Unavailable("this agent's identity has expired");
+        }
+        if let Some(current) = &*self.current.load()
+            && current.generation == identity.generation
+        {
+            return Security::Tls(current.tls.clone());
+        }
+        match self.configure(&identity) {
+            Ok(tls) => {
+                let generation = identity.generation;
+                self.current.store(Some(Arc::new(Configured {
+                    generation,
+                    tls: tls.clone(),
+                })));
+                Security::Tls(tls)
+            }
+            Err(error) => {
+                tracing::error!(%error, "the agent's identity cannot be served");
+                Security::Unavailable("this agent's identity cannot be served")
+            }
+        }
+    }
+
+    fn configure(&self, identity: &Identity) -> Result<Tls, tls::TlsError> {
+        let config = if self.accepted.is_empty() {
+            tls::server_config_without_client_auth(&identity.svid, &[])?
+        } else {
+            tls::server_config(identity, &[], &self.accepted)?
+        };
+        Ok(Tls {
+            config: Arc::new(config),
+            expires: Some(identity.svid.not_after()),
+        })
+    }
+
+    /// The peer whose verified `chain` this is; `None` where the listener asks for no certificate.
+    pub(super) fn peer(
+        &self,
+        chain: &[CertificateDer<'static>],
+    ) -> Result<Option<Proved>, Refused> {
+        if self.accepted.is_empty() {
+            return Ok(None);
+        }
+        let leaf = chain
+            .first()
+            .ok_or(Refused("the client presented no certificate"))?;
+        let unusable = Refused("the client's certificate is not an X.509-SVID");
+        let spiffe_id = tls::peer_id(leaf).ok_or(unusable.clone())?;
+        let expires = not_after(leaf).ok_or(unusable.clone())?;
+        let by = self
+            .identity
+            .borrow()
+            .as_ref()
+            .map(|identity| identity.svid.id().to_string());
+        let certificate = sha256(leaf);
+        let cert_sha256 = hex(&certificate);
+        // None of the values can hold a character that Envoy's format would quote.
+        let by = by.unwrap_or_default();
+        let xfcc = format!("By={by};Hash={cert_sha256};URI={spiffe_id}");
+        let xfcc = HeaderValue::try_from(xfcc).map_err(|_| unusable)?;
+        let peer = Peer {
+            spiffe_id,
+            cert_sha256,
+        };
+        Ok(Some(Proved {
+            peer,
+            certificate,
+            expires,
+            xfcc,
+        }))
+    }
+}
+
+fn not_after(leaf: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(leaf).ok()?;
+    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds))
+}
+
+pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    // A SHA-256 has 32 bytes.
+    digest(&SHA256, bytes)
+        .as_ref()
+        .try_into()
+        .unwrap_or_default()
+}
+
+/// Lower-case hex.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+#[cfg(test)]
+impl Proved {
+    pub(super) fn example() -> Self {
+        let certificate = [7; 32];
+        let spiffe_id = "spiffe://example.org/orders".parse().unwrap();
+        let peer = Peer {
+            spiffe_id,
+            cert_sha256: hex(&certificate),
+        };
+        let xfcc = HeaderValue::from_static("URI=spiffe://example.org/orders");
+        Self {
+            peer,
+            certificate,
+            expires: SystemTime::UNIX_EPOCH,
+            xfcc,
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! What is kept of a request: its line in the audit log, and its place in the metrics.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{Method, Request, StatusCode, Uri, uri::PathAndQuery};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use serde::Serialize;
+
+use super::{Session, authenticate::Authenticated, refusal::Refusal};
+use crate::{
+    http::server::{Failed, Remote},
+    telemetry::{audit::Audit, timestamp::Timestamp},
+};
+
+/// Seconds to the head of the response.
+const BUCKETS: [f64; 11] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0,
+];
+
+/// The metrics of all inbound listeners.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Answers of the app, by the first digit of their status: every request, so no look-up.
+    answered: [Counter; 6],
+    refused: Family<Reason, Counter>,
+    cancelled: Counter,
+    duration: Histogram,
+    pub(super) tokens: TokenMetrics,
+}
+
+/// What became of bearer tokens.
+#[derive(Debug, Clone)]
+pub(super) struct TokenMetrics {
+    pub(super) verified: Counter,
+    pub(super) remembered: Counter,
+    pub(super) refused: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Class {
+    class: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+impl Metrics {
+    /// Registers the metrics.
+    pub fn new(registry: &mut Registry) -> Self {
+        let registry = registry.sub_registry_with_prefix("inbound");
+        let answered = Family::<Class, Counter>::default();
+        let refused = Family::default();
+        let cancelled = Counter::default();
+        let duration = Histogram::new(BUCKETS);
+        let tokens = Family::<Outcome, Counter>::default();
+        registry.register(
+            "answered",
+            "Requests the app answered, by status",
+            answered.clone(),
+        );
+        registry.register(
+            "refused",
+            "Requests the agent answered, by reason",
+            Family::clone(&refused),
+        );
+        registry.register(
+            "cancelled",
+            "Requests whose caller went away before the response began",
+            cancelled.clone(),
+        );
+        registry.register_with_unit(
+            "request",
+            "Time from the head of a request to the head of its response",
+            Unit::Seconds,
+            duration.clone(),
+        );
+        registry.register(
+            "tokens",
+            "Bearer tokens, by what became of them",
+            tokens.clone(),
+        );
+        let classes = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
+        let token = |outcome| tokens.get_or_create_owned(&Outcome { outcome });
+        Self {
+            answered: classes.map(|class| answered.get_or_create_owned(&Class { class })),
+            refused,
+            cancelled,
+            duration,
+            tokens: TokenMetrics {
+                verified: token("verified"),
+                remembered: token("remembered"),
+                refused: token("refused"),
+            },
+        }
+    }
+}
+
+/// A request on its way. Written when dropped, so that it is also when the caller went away.
+#[derive(Debug)]
+pub(super) struct Record<'a> {
+    session: &'a Session,
+    started: Instant,
+    method: Method,
+    /// The target as it came, then in normal form.
+    target: Option<PathAndQuery>,
+    caller: Option<Arc<Authenticated>>,
+    rule: Option<usize>,
+    outcome: Ended,
+}
+
+#[derive(Debug)]
+enum Ended {
+    Cancelled,
+    Answered(StatusCode),
+    Refused {
+        status: StatusCode,
+        result: &'static str,
+        reason: &'static str,
+        detail: Option<String>,
+    },
+}
+
+/// A line of the audit log. `peer` was proved by the connection, `subject` by `proof`.
+#[derive(Serialize)]
+struct Line<'a> {
+    time: Timestamp,
+    event: &'static str,
+    remote: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_sha256: Option<&'a str>,
+    method: &'a str,
+    /// Without its query, which may hold what is nobody's business.
+    path: &'a str,
+    result: &'a str,
+    /// The rule that allowed it, by its place in the file, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    /// To the head of the response.
+    duration_us: u64,
+}
+
+#[derive(Serialize)]
+struct FailedLine<'a> {
+    time: Timestamp,
+    event: &'static str,
+    remote: &'a str,
+    result: &'static str,
+    detail: &'a str,
+}
+
+/// A caller that did not get as far as a request: without an identity, most likely.
+pub(super) fn failed_connection(audit: &Audit, remote: &Remote, why: &Failed) {
+    audit.write(&FailedLine {
+        time: Timestamp::now(),
+        event: "inbound-connection",
+        remote: &remote.to_string(),
+        result: "refused",
+        detail: &why.to_string(),
+    });
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn start<B>(session: &'a Session, request: &Request<B>) -> Self {
+        Self {
+            session,
+            started: Instant::now(),
+            method: request.method().clone(),
+            target: request.uri().path_and_query().cloned(),
+            caller: None,
+            rule: None,
+            outcome: Ended::Cancelled,
+        }
+    }
+
+    /// The target is settled.
+    pub(super) fn settled(&mut self, uri: &Uri) {
+        self.target = uri.path_and_query().cloned();
+    }
+
+    /// The caller is known.
+    pub(super) fn caller(&mut self, caller: &Arc<Authenticated>) {
+        self.caller = Some(Arc::clone(caller));
+    }
+
+    pub(super) fn allowed_by(&mut self, rule: usize) {
+        self.rule = Some(rule);
+    }
+
+    pub(super) fn answered(&mut self, status: StatusCode) {
+        self.outcome = Ended::Answered(status);
+    }
+
+    pub(super) fn refused(&mut self, refusal: &Refusal, status: StatusCode) {
+        let (result, reason, detail) = (refusal.result(), refusal.reason(), refusal.detail());
+        self.outcome = Ended::Refused {
+            status,
+            result,
+            reason,
+            detail,
+        };
+    }
+
+    fn count(&self, took: Duration) {
+        let metrics = &self.session.inbound.metrics;
+        metrics.duration.observe(took.as_secs_f64());
+        match &self.outcome {
+            Ended::Cancelled => {
+                metrics.cancelled.inc();
+            }
+            Ended::Refused { reason, .. } => {
+                metrics.refused.get_or_create(&Reason { reason }).inc();
+            }
+            Ended::Answered(status) => {
+                let [other, classes @ ..] = &metrics.answered;
+                let class = usize::from(status.as_u16() / 100).wrapping_sub(1);
+                classes.get(class).unwrap_or(other).inc();
+            }
+        }
+    }
+
+    fn write(&self, took: Duration) {
+        let caller = self.caller.as_deref();
+        let peer = caller
+            .or(self.session.peer.as_deref())
+            .and_then(|peer| peer.peer.as_deref());
+        let subject = caller.and_then(|caller| caller.who().subject.as_ref());
+        let (result, status, reason, detail) = match &self.outcome {
+            Ended::Cancelled => ("cancelled", None, None, None),
+            Ended::Answered(status) => ("allowed", Some(*status), None, None),
+            Ended::Refused {
+                status,
+                result,
+                reason,
+                detail,
+            } => (*result, Some(*status), Some(*reason), detail.as_deref()),
+        };
+        self.session.inbound.audit.write(&Line {
+            time: Timestamp::now(),
+            event: "inbound",
+            remote: &self.session.remote,
+            peer,
+            subject: subject.map(|subject| subject.subject.as_str()),
+            proof: subject.map(|subject| subject.proof.as_str()),
+            token_sha256: caller.and_then(|caller| caller.token.as_deref()),
+            method: self.method.as_str(),
+            path: self.target.as_ref().map_or("", PathAndQuery::path),
+            result,
+            rule: self.rule,
+            reason,
+            detail,
+            status: status.map(|status| status.as_u16()),
+            duration_us: u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
+        });
+    }
+}
+
+impl Drop for Record<'_> {
+    fn drop(&mut self) {
+        let took = self.started.elapsed();
+        self.count(took);
+        self.write(took);
+    }
+}

@@ -1,0 +1,190 @@
+//! The one place that turns a cause into an answer.
+
+use http::{
+    HeaderValue, Response, StatusCode,
+    header::{RETRY_AFTER, WWW_AUTHENTICATE},
+};
+use warifu::caller::CallerError;
+
+use super::authenticate::TokenError;
+use crate::{
+    http::{answer::answer, body::Body, path::PathError, pool::SendError},
+    policy,
+};
+
+/// Why a request is not answered by the app.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    Tunnel,
+    Trace,
+    TransferCoding,
+    Host(&'static str),
+    Path(PathError),
+    TwoAuthorizations,
+    Unauthenticated,
+    BadToken(TokenError),
+    NoIdentity,
+    Denied(policy::Reason),
+    CallerTooLarge(CallerError),
+    App(SendError),
+}
+
+impl Refusal {
+    /// The answer. It says what the caller can do about it, and nothing of what is behind the agent.
+    pub(super) fn response(&self) -> Response<Body> {
+        let (status, reason, message) = self.say();
+        let mut response = answer(status, reason, &message);
+        let headers = response.headers_mut();
+        if let Some(challenge) = self.challenge() {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+
+    /// One word for logs and metrics: the same as in the answer.
+    pub(super) fn reason(&self) -> &'static str {
+        self.say().1
+    }
+
+    /// What the caller is not told.
+    pub(super) fn detail(&self) -> Option<String> {
+        match self {
+            Self::BadToken(error) => Some(error.to_string()),
+            Self::Denied(reason) => Some(reason.as_str().to_owned()),
+            Self::App(error) => Some(error.to_string()),
+            Self::Host(why) => Some((*why).to_owned()),
+            Self::Path(error) => Some(error.to_string()),
+            _ => None,
+        }
+    }
+
+    /// How the audit log sorts it.
+    pub(super) fn result(&self) -> &'static str {
+        match self {
+            Self::Denied(_) => "denied",
+            Self::Unauthenticated | Self::BadToken(_) => "unauthenticated",
+            Self::NoIdentity => "unavailable",
+            Self::App(_) => "failed",
+            _ => "refused",
+        }
+    }
+
+    fn say(&self) -> (StatusCode, &'static str, std::borrow::Cow<'static, str>) {
+        match self {
+            Self::Tunnel => (
+                StatusCode::NOT_IMPLEMENTED,
+                "tunnel-not-supported",
+                "CONNECT and Upgrade are not supported".into(),
+            ),
+            Self::Trace => (
+                StatusCode::NOT_IMPLEMENTED,
+                "trace-not-supported",
+                "TRACE is not supported".into(),
+            ),
+            Self::TransferCoding => (
+                StatusCode::NOT_IMPLEMENTED,
+                "transfer-coding-not-supported",
+                "no transfer coding but `chunked` is supported".into(),
+            ),
+            Self::Host(why) => (StatusCode::BAD_REQUEST, "bad-host", (*why).into()),
+            Self::Path(error) => (
+                StatusCode::BAD_REQUEST,
+                "bad-path",
+                error.to_string().into(),
+            ),
+            Self::TwoAuthorizations => (
+                StatusCode::BAD_REQUEST,
+                "two-authorizations",
+                "the request has more than one authorization header".into(),
+            ),
+            Self::Unauthenticated => (
+                StatusCode::UNAUTHORIZED,
+                "unauthenticated",
+                "present a bearer token".into(),
+            ),
+            Self::BadToken(_) => (
+                StatusCode::UNAUTHORIZED,
+                "invalid-token",
+                "the authorization header holds no valid bearer token for this service".into(),
+            ),
+            Self::NoIdentity => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no-identity",
+                "this agent has no keys to verify tokens with yet; try again".into(),
+            ),
+            Self::Denied(_) => (
+                StatusCode::FORBIDDEN,
+                "denied",
+                "no rule allows this caller this request".into(),
+            ),
+            Self::CallerTooLarge(_) => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "caller-too-large",
+                "the claims of the token are too large to be passed on".into(),
+            ),
+            Self::App(error) => of_the_app(error),
+        }
+    }
+
+    /// RFC 6750 §3: no error code where there was no token.
+    fn challenge(&self) -> Option<&'static str> {
+        match self {
+            Self::Unauthenticated => Some("Bearer"),
+            Self::BadToken(_) => Some("Bearer error=\"invalid_token\""),
+            Self::TwoAuthorizations => Some("Bearer error=\"invalid_request\""),
+            _ => None,
+        }
+    }
+}
+
+fn of_the_app(error: &SendError) -> (StatusCode, &'static str, std::borrow::Cow<'static, str>) {
+    match error {
+        SendError::Connect { .. } => (
+            StatusCode::BAD_GATEWAY,
+            "app-unreachable",
+            "the service behind this agent does not accept connections".into(),
+        ),
+        SendError::TimedOut { .. } => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "app-timed-out",
+            "the service behind this agent did not answer in time".into(),
+        ),
+        SendError::Exhausted { .. } => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "app-overloaded",
+            "the service behind this agent has too many requests; try again".into(),
+        ),
+        SendError::RequestBody(_) => (
+            StatusCode::BAD_REQUEST,
+            "body-broke-off",
+            "the request's body broke off".into(),
+        ),
+        // Broken, and whatever else may come.
+        _ => (
+            StatusCode::BAD_GATEWAY,
+            "app-broke-off",
+            "the service behind this agent closed the connection before it answered".into(),
+        ),
+    }
+}
+
+impl From<PathError> for Refusal {
+    fn from(error: PathError) -> Self {
+        Self::Path(error)
+    }
+}
+
+impl From<CallerError> for Refusal {
+    fn from(error: CallerError) -> Self {
+        Self::CallerTooLarge(error)
+    }
+}
+
+impl From<SendError> for Refusal {
+    fn from(error: SendError) -> Self {
+        Self::App(error)
+    }
+}
