@@ -140,6 +140,7 @@ pub fn start(
     environment: &Environment,
 ) -> Result<Handle, StartError> {
     let inbound = Arc::new(Inbound::new(config, environment)?);
+    let front = Arc::new(Front(Arc::clone(&inbound)));
     let limits = Limits {
         max_connections: config.max_connections,
         max_age: Some(config.max_connection_age.0),
@@ -148,13 +149,7 @@ pub fn start(
     let address = listener.address().clone();
     let metrics = environment.server_metrics.listener("inbound");
     let draining = environment.draining.clone();
-    let serving = tokio::spawn(server::serve(
-        listener,
-        Arc::clone(&inbound),
-        limits,
-        metrics,
-        draining,
-    ));
+    let serving = tokio::spawn(server::serve(listener, front, limits, metrics, draining));
     Ok(Handle {
         inbound,
         address,
@@ -231,15 +226,18 @@ impl Inbound {
     }
 }
 
-impl Service for Inbound {
+/// What [`server::serve`] is given.
+struct Front(Arc<Inbound>);
+
+impl Service for Front {
     type Session = Session;
 
     fn security(&self) -> Security {
-        self.certificate.current(SystemTime::now())
+        self.0.certificate.current(SystemTime::now())
     }
 
-    fn open(self: &Arc<Self>, connection: Connection) -> Result<Opened<Session>, Refused> {
-        let peer = self.certificate.peer(&connection.peer_chain)?;
+    fn open(&self, connection: Connection) -> Result<Opened<Session>, Refused> {
+        let peer = self.0.certificate.peer(&connection.peer_chain)?;
         let expires = peer.as_ref().map(|peer| peer.expires);
         let (xfcc, authenticated) = match peer {
             Some(peer) => (
@@ -253,7 +251,7 @@ impl Service for Inbound {
             Remote::Unix { .. } => None,
         };
         let session = Arc::new(Session {
-            inbound: Arc::clone(self),
+            inbound: Arc::clone(&self.0),
             remote: connection.remote.to_string(),
             forwarded_for,
             xfcc,
@@ -263,7 +261,7 @@ impl Service for Inbound {
     }
 
     fn failed(&self, remote: &Remote, why: &Failed) {
-        record::failed_connection(&self.audit, remote, why);
+        record::failed_connection(&self.0.audit, remote, why);
     }
 
     async fn call(session: Arc<Session>, request: Request<Incoming>) -> Response<Body> {

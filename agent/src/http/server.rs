@@ -81,7 +81,7 @@ pub trait Service: Send + Sync + 'static {
     ///
     /// # Errors
     /// What the log should say.
-    fn open(self: &Arc<Self>, connection: Connection) -> Result<Opened<Self::Session>, Refused>;
+    fn open(&self, connection: Connection) -> Result<Opened<Self::Session>, Refused>;
 
     /// A connection ended before it was up.
     fn failed(&self, remote: &Remote, why: &Failed) {
@@ -320,7 +320,7 @@ where
 {
     type Session = F;
 
-    fn open(self: &Arc<Self>, _: Connection) -> Result<Opened<F>, Refused> {
+    fn open(&self, _: Connection) -> Result<Opened<F>, Refused> {
         Ok(Opened {
             session: Arc::clone(&self.0),
             expires: None,

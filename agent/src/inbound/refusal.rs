@@ -57,6 +57,7 @@ impl Refusal {
             Self::App(error) => Some(error.to_string()),
             Self::Host(why) => Some((*why).to_owned()),
             Self::Path(error) => Some(error.to_string()),
+            Self::CallerTooLarge(error) => Some(error.to_string()),
             _ => None,
         }
     }
