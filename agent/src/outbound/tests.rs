@@ -293,6 +293,26 @@ async fn s19_a_peer_with_another_spiffe_id_is_sent_nothing() {
 }
 
 #[tokio::test]
+async fn an_upstream_that_does_not_accept_our_certificate_is_quoted() {
+    let (ours, theirs) = (Ca::new(), Ca::new());
+    let upstream = Peer::mtls_for(&ours, &theirs, PAYMENTS, |_| ok("")).await;
+    let agent = Agent::new()
+        .identity(ours.identity(ORDERS, 1))
+        .route("payments", &upstream.url(""), mtls(PAYMENTS))
+        .start()
+        .await;
+    // TLS 1.3 tells the client only after its own handshake is done.
+    for method in [Method::GET, Method::POST] {
+        let mut request = get("http://payments/x");
+        *request.method_mut() = method;
+        let answer = agent.call(request).await;
+        assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
+        assert!(answer.text().contains("alert"), "{}", answer.text());
+    }
+    assert_eq!(upstream.count(), 0);
+}
+
+#[tokio::test]
 async fn s19_a_public_upstream_must_be_verified_by_the_web_pki() {
     let ca = Ca::new();
     let upstream = Peer::mtls(&ca, PAYMENTS, |_| ok("")).await;

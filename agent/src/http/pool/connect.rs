@@ -4,7 +4,7 @@ use std::{
     error::Error,
     future::{Future, poll_fn},
     pin::Pin,
-    sync::{Arc, atomic::AtomicUsize, atomic::Ordering},
+    sync::{Arc, OnceLock, atomic::AtomicUsize, atomic::Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -13,13 +13,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream, lookup_host},
-    task::AbortHandle,
 };
 use tokio_rustls::TlsConnector;
 
 use super::{
     Address, Driven, Keep, Tls,
-    shelf::{Life, Made, Sender, Streams},
+    shelf::{Driver, Life, Made, Sender, Streams},
 };
 
 /// Addresses of one name that are tried before giving up; each gets its share of the time.
@@ -168,15 +167,19 @@ where
 fn drive(
     connection: impl Future<Output = hyper::Result<()>> + Send + 'static,
     driven: Driven,
-) -> AbortHandle {
-    tokio::spawn(async move {
-        // Whoever waits for a response is told by hyper; an idle connection's end is nobody's news.
+) -> Driver {
+    let ended = Arc::new(OnceLock::new());
+    let why = Arc::clone(&ended);
+    let task = tokio::spawn(async move {
         if let Err(error) = connection.await {
-            tracing::debug!(why = describe(error), "upstream connection ended");
+            let _ = why.set(describe(error));
         }
         drop(driven);
-    })
-    .abort_handle()
+    });
+    Driver {
+        task: task.abort_handle(),
+        ended,
+    }
 }
 
 /// Small writes go out at once: HTTP writes whole messages.

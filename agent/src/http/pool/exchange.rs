@@ -2,12 +2,13 @@
 
 use std::{
     sync::{Arc, atomic::AtomicU64, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use http::{HeaderValue, Request, Response, Uri, Version, header::HOST, uri::Scheme};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::{
     Inner, SendError,
@@ -60,7 +61,12 @@ pub(super) async fn exchange(
     match outcome {
         Ok(Ok(response)) => Ok(attach(response, lease)),
         Ok(Err(mut error)) => Err(match error.take_message() {
-            Some(request) => Failure::Unsent(Box::new(request), describe(error.into_error())),
+            Some(request) => {
+                let why = lease
+                    .ended()
+                    .unwrap_or_else(|| describe(error.into_error()));
+                Failure::Unsent(Box::new(request), why)
+            }
             None => failed(error.into_error()),
         }),
         Err(()) => Err(Failure::Final(SendError::TimedOut {
@@ -95,7 +101,9 @@ async fn wait<F: Future>(
 
 /// Ties the connection to the body, so that it is reused when the body was read to its end.
 fn attach(response: Response<Incoming>, mut lease: Lease) -> Response<Body> {
-    let (parts, body) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
+    // The upstream's version is its own affair; 1.0 would end our downstream's connection.
+    parts.version = Version::HTTP_11;
     if body.is_end_stream() {
         lease.finished();
         return Response::from_parts(parts, Body::Incoming(body));
@@ -186,5 +194,44 @@ impl Progress {
     fn idle(&self) -> Duration {
         let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
         self.start.elapsed().saturating_sub(last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_upload_is_not_a_slow_answer() {
+        let progress = Progress::new();
+        let upload = async {
+            for _ in 0..10 {
+                tokio::time::sleep(LIMIT * 2 / 3).await;
+                progress.note();
+            }
+            tokio::time::sleep(LIMIT * 2 / 3).await;
+            "answered"
+        };
+        assert_eq!(wait(upload, LIMIT, Some(&progress)).await, Ok("answered"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_that_stalls_is_given_up_after_the_time_for_an_answer() {
+        let start = Instant::now();
+        let progress = Progress::new();
+        let stalls = async {
+            tokio::time::sleep(LIMIT / 2).await;
+            progress.note();
+            std::future::pending::<()>().await;
+        };
+        assert_eq!(wait(stalls, LIMIT, Some(&progress)).await, Err(()));
+        let waited = start.elapsed();
+        let expected = LIMIT * 3 / 2;
+        assert!(
+            waited >= expected && waited < expected + LIMIT / 10,
+            "{waited:?}"
+        );
     }
 }

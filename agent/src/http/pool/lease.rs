@@ -33,6 +33,15 @@ impl Lease {
         self.connection.as_mut()
     }
 
+    /// Why the connection broke, where its task knows.
+    pub(super) fn ended(&self) -> Option<String> {
+        let driver = match self.connection.as_ref()? {
+            Connection::H1(h1) => &h1.driver,
+            Connection::H2(h2) => &h2.driver,
+        };
+        driver.ended.get().cloned()
+    }
+
     /// The response was read to its end: the next request may have the connection.
     pub(super) fn finished(&mut self) {
         self.give_back();
@@ -65,7 +74,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         match self.connection.take() {
             // The task might wait for a peer that neither reads nor writes: don't leave it to that.
-            Some(Connection::H1(h1)) => h1.driver.abort(),
+            Some(Connection::H1(h1)) => h1.driver.task.abort(),
             Some(Connection::H2(h2)) => {
                 lock(&self.upstream.shelf).stream_ended(h2.id, Instant::now());
             }

@@ -1,6 +1,9 @@
 //! The connections of one upstream that could take a request. No I/O, and time is passed in.
 
-use std::time::Instant;
+use std::{
+    sync::{Arc, OnceLock, atomic::AtomicUsize, atomic::Ordering},
+    time::Instant,
+};
 
 use hyper::client::conn::{http1, http2};
 use tokio::task::AbortHandle;
@@ -48,7 +51,7 @@ pub(super) enum Connection {
 #[derive(Debug)]
 pub(super) struct H1 {
     pub(super) sender: http1::SendRequest<Body>,
-    pub(super) driver: AbortHandle,
+    pub(super) driver: Driver,
     pub(super) life: Life,
 }
 
@@ -56,13 +59,22 @@ pub(super) struct H1 {
 #[derive(Debug)]
 pub(super) struct H2 {
     pub(super) sender: http2::SendRequest<Body>,
+    pub(super) driver: Driver,
     pub(super) id: u64,
+}
+
+/// The task that moves a connection's bytes.
+#[derive(Debug, Clone)]
+pub(super) struct Driver {
+    pub(super) task: AbortHandle,
+    /// Why the connection broke, once it has: a peer's alert comes when nobody waits for anything.
+    pub(super) ended: Arc<OnceLock<String>>,
 }
 
 /// A new connection.
 pub(super) struct Made {
     pub(super) sender: Sender,
-    pub(super) driver: AbortHandle,
+    pub(super) driver: Driver,
     pub(super) life: Life,
 }
 
@@ -72,7 +84,7 @@ pub(super) enum Sender {
 }
 
 /// How many streams the peer allows at the moment.
-pub(super) type Streams = std::sync::Arc<std::sync::atomic::AtomicUsize>;
+pub(super) type Streams = Arc<AtomicUsize>;
 
 /// What ends a connection's usefulness beside being closed.
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +104,7 @@ struct Idle {
 #[derive(Debug)]
 struct Shared {
     sender: http2::SendRequest<Body>,
+    driver: Driver,
     id: u64,
     allowed: Streams,
     in_flight: usize,
@@ -162,6 +175,7 @@ impl Shelf {
             shared.used = now;
             return Checkout::Connection(Connection::H2(H2 {
                 sender: shared.sender.clone(),
+                driver: shared.driver.clone(),
                 id: shared.id,
             }));
         }
@@ -193,13 +207,14 @@ impl Shelf {
                 let id = self.next_id;
                 self.shared.push(Shared {
                     sender: sender.clone(),
+                    driver: driver.clone(),
                     id,
                     allowed,
                     in_flight: 1,
                     life,
                     used: Instant::now(),
                 });
-                Connection::H2(H2 { sender, id })
+                Connection::H2(H2 { sender, driver, id })
             }
         }
     }
@@ -287,8 +302,6 @@ impl Shelf {
 
 impl Shared {
     fn streams(&self) -> usize {
-        self.allowed
-            .load(std::sync::atomic::Ordering::Relaxed)
-            .min(MAX_STREAMS)
+        self.allowed.load(Ordering::Relaxed).min(MAX_STREAMS)
     }
 }

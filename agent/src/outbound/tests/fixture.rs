@@ -344,7 +344,18 @@ impl Peer {
         id: &str,
         respond: impl Fn(&Seen) -> Response<Full<Bytes>> + Send + Sync + 'static,
     ) -> Self {
-        let identity = ca.identity(id, 1);
+        Self::mtls_for(ca, ca, id, respond).await
+    }
+
+    /// Proves itself by `ca`, and believes callers that prove themselves by `callers`.
+    pub(super) async fn mtls_for(
+        ca: &Ca,
+        callers: &Ca,
+        id: &str,
+        respond: impl Fn(&Seen) -> Response<Full<Bytes>> + Send + Sync + 'static,
+    ) -> Self {
+        let mut identity = ca.identity(id, 1);
+        identity.bundle = callers.identity(id, 1).bundle;
         let config = warifu::tls::server_config(&identity, &[], &[ca.trust_domain()]).unwrap();
         Self::start(Some(Arc::new(config)), Arc::new(respond)).await
     }
