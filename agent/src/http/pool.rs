@@ -13,8 +13,6 @@
 //! and its body is at hand. Nothing else is ever sent twice.
 
 use std::{
-    net::SocketAddr,
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicBool, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -24,17 +22,20 @@ use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge},
     registry::Registry,
 };
-use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body::Body;
 use connect::Connector;
+pub use destination::{Address, Destination, Keep, Tls};
+pub use error::SendError;
 pub use exchange::Progress;
 use exchange::{Failure, exchange};
 pub use lease::PooledBody;
 use shelf::{Checkout, Connection, Shelf};
 
 mod connect;
+mod destination;
+mod error;
 mod exchange;
 mod lease;
 mod shelf;
@@ -49,119 +50,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// Reused connections that may turn out dead before a request insists on a new one.
 const MAX_DEAD: usize = 2;
-
-/// Where a connection goes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Address {
-    /// A known socket address.
-    Socket(SocketAddr),
-    /// A unix socket.
-    Unix(PathBuf),
-    /// A name, resolved at each connect.
-    Name(String, u16),
-}
-
-/// A destination: what connections of one [`Upstream`] have in common.
-#[derive(Debug, Clone)]
-pub struct Destination {
-    /// Where to connect.
-    pub address: Address,
-    /// TLS, if spoken. Without it HTTP/1.1 is spoken; with it ALPN decides.
-    pub tls: Option<Tls>,
-}
-
-/// The TLS of a destination.
-#[derive(Debug, Clone)]
-pub struct Tls {
-    /// Verifies the peer and presents our identity; its ALPN list says which HTTP versions we offer.
-    pub config: Arc<rustls::ClientConfig>,
-    /// The name to ask for (SNI).
-    pub server_name: rustls_pki_types::ServerName<'static>,
-    /// Counts up when `config` changes: connections of an older generation take no new request.
-    pub generation: u64,
-}
-
-/// How long connections to an upstream are kept.
-#[derive(Debug, Clone, Copy)]
-pub struct Keep {
-    /// An idle connection is closed after this time. Must be below the upstream's own limit, or a
-    /// request meets a connection that is just being closed.
-    pub idle: Duration,
-    /// Idle HTTP/1.1 connections kept; the rest is closed as it becomes idle.
-    pub max_idle: usize,
-    /// A connection this old (less up to a fifth, so that they don't end together) takes no new
-    /// request. A TLS peer's certificate ends it earlier when that expires.
-    pub max_age: Duration,
-    /// Time for name resolution, connect and TLS handshake together.
-    pub connect: Duration,
-}
-
-impl Keep {
-    /// The app beside us. Below the shortest keep-alive of common app servers (gunicorn 2 s; Node
-    /// and uvicorn 5 s): a new local connection costs tens of microseconds, a lost race a request.
-    pub const APP: Self = Self {
-        idle: Duration::from_millis(1_500),
-        max_idle: 512,
-        max_age: Duration::from_secs(600),
-        connect: crate::config::defaults::CONNECT_TIMEOUT,
-    };
-
-    /// Across the network. Idle below the 60 s of an ALB; old connections are left within ten
-    /// minutes, so that new addresses of a name are found and new certificates are seen.
-    pub const UPSTREAM: Self = Self {
-        idle: Duration::from_secs(50),
-        max_idle: 128,
-        max_age: Duration::from_secs(600),
-        connect: crate::config::defaults::CONNECT_TIMEOUT,
-    };
-}
-
-/// Why a request got no response.
-#[derive(Debug, Clone, Error)]
-#[non_exhaustive]
-pub enum SendError {
-    /// Could not connect, or the handshake failed. Nothing was sent. (502)
-    #[error("connecting to {to}: {why}")]
-    Connect {
-        /// The destination.
-        to: String,
-        /// What failed.
-        why: String,
-    },
-    /// Too many connections are open. Nothing was sent. (503)
-    #[error("no connection to {to}: all {limit} connections are in use")]
-    Exhausted {
-        /// The destination.
-        to: String,
-        /// The limit.
-        limit: usize,
-    },
-    /// No answer in time; the request may have been served. (504)
-    #[error("no answer from {to} within {after:?}")]
-    TimedOut {
-        /// The destination.
-        to: String,
-        /// How long was waited.
-        after: Duration,
-    },
-    /// The connection failed after the request was (or may have been) sent. (502)
-    #[error("{to} closed the connection before it answered: {why}")]
-    Broken {
-        /// The destination.
-        to: String,
-        /// What failed.
-        why: String,
-    },
-    /// The request's own body failed: the downstream went away or broke off. (400, if anyone listens)
-    #[error("the request's body broke off: {0}")]
-    RequestBody(String),
-    /// The request can't be written to this upstream, for want of a valid host. (400)
-    #[error("no valid host in a request to {to}")]
-    NoHost {
-        /// The destination.
-        to: String,
-    },
-}
 
 /// The pool: makes [`Upstream`]s, bounds them together, closes what is idle for too long.
 /// Cheap to clone; connections end when it and its upstreams are gone.
@@ -488,16 +376,6 @@ fn replay(request: &Request<Body>) -> Option<Request<Body>> {
 /// Locks. Nothing panics while it holds one of these, and if something did, the data would be whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl std::fmt::Display for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Socket(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-            Self::Name(name, port) => write!(f, "{name}:{port}"),
-        }
-    }
 }
 
 #[cfg(test)]

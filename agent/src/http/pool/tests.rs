@@ -1,4 +1,4 @@
-use std::sync::atomic::AtomicUsize;
+use std::{net::SocketAddr, sync::atomic::AtomicUsize};
 
 use bytes::Bytes;
 use http::Method;
@@ -208,6 +208,43 @@ async fn s04_a_get_that_breaks_twice_or_on_a_new_connection_fails() {
     let fresh = call(&upstream, Method::GET).await.unwrap_err();
     assert!(matches!(fresh, SendError::Broken { .. }), "{fresh}");
     assert_eq!(app.requests(), 4);
+}
+
+#[tokio::test]
+async fn the_second_try_of_a_get_takes_a_new_connection() {
+    // The app restarted: what it had open is all dead, and it says so to none of it.
+    let app = Scripted::start(|c, n| match (c, n) {
+        (0..=2, 1) => Then::Close,
+        _ => Then::Answer(OK),
+    })
+    .await;
+    let upstream = plain(&Pool::new(8), app.address);
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(upstream.send(request(Method::GET), SOON).await.unwrap());
+    }
+    for response in held {
+        text(response).await;
+    }
+    assert_eq!(call(&upstream, Method::GET).await.unwrap(), "ok");
+    assert_eq!((app.connections(), app.requests()), (4, 5));
+}
+
+#[tokio::test]
+async fn a_connection_stuck_in_writing_ends_with_its_response() {
+    const LONG: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n";
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(LONG).await.unwrap();
+        std::future::pending::<()>().await; // neither reads nor closes
+    });
+    let pool = Pool::new(8);
+    let mut large = request(Method::POST);
+    *large.body_mut() = Bytes::from(vec![0; 64 * 1024 * 1024]).into();
+    drop(plain(&pool, address).send(large, SOON).await.unwrap());
+    until(|| pool.0.permits.available_permits() == 8).await;
 }
 
 #[tokio::test]

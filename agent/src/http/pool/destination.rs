@@ -1,0 +1,81 @@
+//! Where connections go, and how long they are kept.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use crate::config::defaults;
+
+/// Where a connection goes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// A known socket address.
+    Socket(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+    /// A name, resolved at each connect.
+    Name(String, u16),
+}
+
+/// A destination: what connections of one [`Upstream`](super::Upstream) have in common.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    /// Where to connect.
+    pub address: Address,
+    /// TLS, if spoken. Without it HTTP/1.1 is spoken; with it ALPN decides.
+    pub tls: Option<Tls>,
+}
+
+/// The TLS of a destination.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Verifies the peer and presents our identity; its ALPN list says which HTTP versions we offer.
+    pub config: Arc<rustls::ClientConfig>,
+    /// The name to ask for (SNI).
+    pub server_name: rustls_pki_types::ServerName<'static>,
+    /// Counts up when `config` changes: connections of an older generation take no new request.
+    pub generation: u64,
+}
+
+/// How long connections to an upstream are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    /// An idle connection is closed after this time. Must be below the upstream's own limit, or a
+    /// request meets a connection that is just being closed.
+    pub idle: Duration,
+    /// Idle HTTP/1.1 connections kept; the rest is closed as it becomes idle.
+    pub max_idle: usize,
+    /// A connection this old (less up to a fifth, so that they don't end together) takes no new
+    /// request. A TLS peer's certificate ends it earlier when that expires.
+    pub max_age: Duration,
+    /// Time for name resolution, connect and TLS handshake together.
+    pub connect: Duration,
+}
+
+impl Keep {
+    /// The app beside us. Below the shortest keep-alive of common app servers (gunicorn 2 s; Node
+    /// and uvicorn 5 s): a new local connection costs tens of microseconds, a lost race a request.
+    pub const APP: Self = Self {
+        idle: Duration::from_millis(1_500),
+        max_idle: 512,
+        max_age: Duration::from_secs(600),
+        connect: defaults::CONNECT_TIMEOUT,
+    };
+
+    /// Across the network. Idle below the 60 s of an ALB; old connections are left within ten
+    /// minutes, so that new addresses of a name are found and new certificates are seen.
+    pub const UPSTREAM: Self = Self {
+        idle: Duration::from_secs(50),
+        max_idle: 128,
+        max_age: Duration::from_secs(600),
+        connect: defaults::CONNECT_TIMEOUT,
+    };
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Name(name, port) => write!(f, "{name}:{port}"),
+        }
+    }
+}
