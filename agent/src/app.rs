@@ -1,1 +1,374 @@
-//! builds everything from a configuration, and returns the bound addresses.
+//! Builds an agent or an authority from its configuration, and returns what is bound. `main`, the demo
+//! and the tests all start through here.
+//!
+//! ```text
+//! bind every socket ─▶ identity (task) ─▶ inbound, outbound ─▶ admin
+//!                          │ snapshots        ▲
+//!                          └──────────────────┘
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use serde_json::{Value, json};
+use thiserror::Error;
+use tokio::{runtime, task::JoinHandle};
+
+use crate::{
+    admin::{self, Admin, Surface},
+    aws::{self, Roles},
+    config::{AgentConfig, agent, value::Listen},
+    http::{
+        pool::{self, Pool},
+        server::{self, BindError, Drain, Draining, Limits, Listener},
+    },
+    identity,
+    inbound::{self, Environment},
+    outbound::{self, Outbound, Sign},
+    telemetry::{
+        audit::{Audit, AuditError},
+        metrics,
+        ready::{Condition, Readiness},
+        timestamp::Timestamp,
+    },
+    token::Tokens,
+};
+use adapt::{FromAuthority, NamedSigner};
+
+mod adapt;
+mod authority;
+mod run;
+
+pub use authority::{Authority, AuthorityStartError, start_authority};
+pub use run::{RunError, run_agent, run_authority};
+
+/// How long the audit log may take to reach its file at the end.
+const AUDIT_FLUSH: Duration = Duration::from_secs(2);
+
+/// Time the admin listeners stay after the others have drained, so that whoever watches sees the end.
+const ADMIN_GRACE: Duration = Duration::from_secs(1);
+
+/// A running agent. Dropped, it cuts what it was doing; [`Agent::drain`] ends it in order.
+#[derive(Debug)]
+pub struct Agent {
+    /// Addresses of the inbound listeners, in the configuration's order.
+    pub inbound: Vec<Listen>,
+    /// Address of the outbound listener.
+    pub outbound: Option<Listen>,
+    /// Address of the probes.
+    pub probes: Option<Listen>,
+    /// Address of the admin socket.
+    pub admin: Option<Listen>,
+    /// The current identity.
+    pub identity: identity::Current,
+    /// What is still missing.
+    pub readiness: Readiness,
+    drain_wanted: Draining,
+    drain: Drain,
+    admin_drain: Drain,
+    serving: Serving,
+    admin_serving: Serving,
+    grace: Duration,
+    not_draining: Condition,
+    audit: Audit,
+    /// Renews for as long as it is held.
+    _renewal: identity::Handle,
+}
+
+/// Why an agent could not start. Each is a mistake on this machine: an authority that is away, or an
+/// app that is not up yet, is waited for.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A listener could not be bound.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The audit log can't be written.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// There can be no identity.
+    #[error(transparent)]
+    Identity(#[from] identity::StartError),
+    /// An inbound listener can't be what its configuration says.
+    #[error(transparent)]
+    Inbound(#[from] inbound::StartError),
+    /// A route can't be what its configuration says.
+    #[error(transparent)]
+    Route(#[from] outbound::RouteError),
+    /// A role or signature can't be what its route says.
+    #[error(transparent)]
+    Aws(#[from] aws::SetupError),
+    /// The TLS of upstreams with public certificates can't be set up.
+    #[error("TLS for upstreams: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Starts an agent. Requests are carried by the runtime `data`, everything else by the current one, so
+/// that a renewal never waits behind traffic. With one runtime for both, hand in its handle.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn start_agent(
+    config: &AgentConfig,
+    data: &runtime::Handle,
+) -> Result<Agent, StartError> {
+    // Sockets first: an app or a probe that connects early is answered 503, not refused.
+    let sockets = {
+        let _on_data = data.enter();
+        Sockets::bind(config)?
+    };
+    let audit = match &config.audit.file {
+        Some(file) => Audit::file(file)?,
+        None => Audit::stdout()?,
+    };
+    let mut registry = metrics::registry();
+    audit.register(&mut registry);
+    let readiness = Readiness::default();
+    let not_draining = readiness.condition("not-draining", "starting");
+    let server_metrics = server::Metrics::new(&mut registry);
+    let (drain, draining) = server::drain();
+    let (admin_drain, admin_draining) = server::drain();
+
+    let issued = readiness.condition("identity", "no X.509-SVID has been issued yet");
+    let (identity, renewal) = identity::start(&config.into(), issued, &mut registry)?;
+    let tokens = Tokens::new(Arc::new(FromAuthority(renewal.clone())));
+    tokens.register(&mut registry);
+    let roles = roles(config).await?;
+    let signers = signers(config.outbound.as_ref(), roles.as_ref(), &identity);
+
+    // What carries requests belongs to the data runtime: its sockets, its timers, its tasks.
+    let on_data = data.enter();
+    let pool = Pool::new(pool::MAX_CONNECTIONS);
+    pool.register(&mut registry);
+    let mut serving = Serving::default();
+    let environment = Environment {
+        identity: identity.clone(),
+        pool: pool.clone(),
+        audit: audit.clone(),
+        metrics: inbound::Metrics::new(&mut registry),
+        server_metrics: server_metrics.clone(),
+        draining: draining.clone(),
+    };
+    let mut inbound = Vec::new();
+    for (config, listener) in config.inbound.iter().zip(sockets.inbound) {
+        let handle = inbound::start(config, listener, &environment)?;
+        inbound.push(handle.address().clone());
+        serving.0.push(tokio::spawn(handle.drained()));
+    }
+    let mut outbound = None;
+    if let (Some(config), Some(listener)) = (&config.outbound, sockets.outbound) {
+        outbound = Some(listener.address().clone());
+        let setup = outbound::Setup {
+            config,
+            identity: identity.clone(),
+            tokens: &tokens,
+            signers,
+            public_tls: outbound::public_tls()?,
+            pool: &pool,
+        };
+        let service = Outbound::new(setup, &mut registry)?;
+        let metrics = server_metrics.listener("outbound");
+        serving.0.push(tokio::spawn(server::serve(
+            listener,
+            service,
+            Limits::default(),
+            metrics,
+            draining.clone(),
+        )));
+    }
+    drop(on_data);
+
+    let status = status(config, &identity, &renewal, &tokens, roles);
+    let admin_is = Arc::new(Admin {
+        readiness: readiness.clone(),
+        registry,
+        started: SystemTime::now(),
+        status,
+        drain: {
+            let (drain, grace) = (drain.clone(), config.drain.0);
+            Arc::new(move || drain.start(grace))
+        },
+    });
+    let mut admin_serving = Serving::default();
+    let mut serve_admin = |listener: Option<Listener>, surface| {
+        let listener = listener?;
+        let address = listener.address().clone();
+        let metrics = server_metrics.listener("admin");
+        let serving = admin::start(
+            listener,
+            surface,
+            Arc::clone(&admin_is),
+            metrics,
+            admin_draining.clone(),
+        );
+        admin_serving.0.push(serving);
+        Some(address)
+    };
+    let probes = serve_admin(sockets.probes, Surface::Probes);
+    let admin = serve_admin(sockets.admin, Surface::Full);
+    not_draining.met();
+
+    Ok(Agent {
+        inbound,
+        outbound,
+        probes,
+        admin,
+        identity,
+        readiness,
+        drain_wanted: draining,
+        drain,
+        admin_drain,
+        serving,
+        admin_serving,
+        grace: config.drain.0,
+        not_draining,
+        audit,
+        _renewal: renewal,
+    })
+}
+
+impl Agent {
+    /// Waits until a drain was asked for over the admin socket.
+    pub async fn drain_wanted(&self) {
+        self.drain_wanted.clone().started().await;
+    }
+
+    /// Stops accepting, lets requests under way end (for as long as `drain` of the configuration
+    /// says), then ends. Returns how many connections were cut.
+    pub async fn drain(mut self) -> usize {
+        self.not_draining.unmet("draining");
+        self.drain.start(self.grace);
+        let cut = self.serving.ended().await;
+        self.admin_drain.start(ADMIN_GRACE);
+        self.admin_serving.ended().await;
+        if !self.audit.flush(AUDIT_FLUSH) {
+            tracing::error!("the last audit lines could not be written");
+        }
+        cut
+    }
+}
+
+/// Every socket of an agent, bound.
+struct Sockets {
+    inbound: Vec<Listener>,
+    outbound: Option<Listener>,
+    probes: Option<Listener>,
+    admin: Option<Listener>,
+}
+
+impl Sockets {
+    fn bind(config: &AgentConfig) -> Result<Self, BindError> {
+        Ok(Self {
+            inbound: config
+                .inbound
+                .iter()
+                .map(|inbound| Listener::bind(&inbound.listen))
+                .collect::<Result<_, _>>()?,
+            outbound: config
+                .outbound
+                .as_ref()
+                .map(|it| Listener::bind(&it.listen))
+                .transpose()?,
+            probes: config
+                .admin
+                .probes
+                .as_ref()
+                .map(Listener::bind)
+                .transpose()?,
+            admin: config
+                .admin
+                .listen
+                .as_ref()
+                .map(Listener::bind_private)
+                .transpose()?,
+        })
+    }
+}
+
+/// The tasks that serve listeners.
+#[derive(Debug, Default)]
+struct Serving(Vec<JoinHandle<usize>>);
+
+impl Serving {
+    async fn ended(&mut self) -> usize {
+        let mut cut = 0;
+        for serving in self.0.drain(..) {
+            cut += serving.await.unwrap_or_default();
+        }
+        cut
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// AWS is looked at only where a route needs it.
+async fn roles(config: &AgentConfig) -> Result<Option<Roles>, StartError> {
+    let wanted = |outbound: &agent::Outbound| outbound.routes.iter().any(|it| it.sigv4.is_some());
+    if !config.outbound.as_ref().is_some_and(wanted) {
+        return Ok(None);
+    }
+    Ok(Some(Roles::from_environment(&config.aws).await?))
+}
+
+fn signers(
+    outbound: Option<&agent::Outbound>,
+    roles: Option<&Roles>,
+    identity: &identity::Current,
+) -> BTreeMap<String, Arc<dyn Sign>> {
+    let mut signers = BTreeMap::<String, Arc<dyn Sign>>::new();
+    let (Some(outbound), Some(roles)) = (outbound, roles) else {
+        return signers;
+    };
+    for route in &outbound.routes {
+        if let Some(sigv4) = &route.sigv4 {
+            let signer = NamedSigner::new(roles.clone(), sigv4.clone(), identity.clone());
+            signers.insert(route.host.clone(), Arc::new(signer));
+        }
+    }
+    signers
+}
+
+/// What `warifu status` shows.
+fn status(
+    config: &AgentConfig,
+    identity: &identity::Current,
+    renewal: &identity::Handle,
+    tokens: &Tokens,
+    roles: Option<Roles>,
+) -> admin::Status {
+    let routes: Vec<Value> = config
+        .outbound
+        .iter()
+        .flat_map(|outbound| &outbound.routes)
+        .map(|route| json!({"host": route.host, "upstream": route.upstream.to_string()}))
+        .collect();
+    let (identity, renewal, tokens) = (identity.clone(), renewal.clone(), tokens.clone());
+    Arc::new(move || {
+        let _ = (&tokens, &roles);
+        let held = identity.borrow().clone();
+        let renewal = renewal.status();
+        json!({
+            "identity": held.map(|it| json!({
+                "spiffe_id": it.svid.id().to_string(),
+                "not_before": Timestamp(it.svid.not_before()),
+                "not_after": Timestamp(it.svid.not_after()),
+                "generation": it.generation,
+                "bundle_sequence": it.bundle.sequence,
+            })),
+            "renewal": {
+                "next_attempt": renewal.next_attempt.map(Timestamp),
+                "last_error": renewal.last_error,
+                "failures": renewal.failures,
+                "attested_until": renewal.attested_until.map(Timestamp),
+            },
+            "routes": routes,
+        })
+    })
+}

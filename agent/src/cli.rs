@@ -1,5 +1,7 @@
 //! Arguments, and errors as text. Exit codes: 0, 1 (it failed), 2 (usage or configuration).
 
+mod agent;
+mod authority;
 mod check;
 mod client;
 mod health;
@@ -43,6 +45,8 @@ struct LogArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Agent(agent::AgentArgs),
+    Authority(authority::AuthorityArgs),
     Check(check::CheckArgs),
     Status(status::StatusArgs),
     Healthcheck(health::HealthArgs),
@@ -62,6 +66,8 @@ pub(crate) fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
+        Command::Agent(args) => agent::run(&args),
+        Command::Authority(args) => authority::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Healthcheck(args) => health::run(&args),

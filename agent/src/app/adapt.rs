@@ -1,0 +1,98 @@
+//! Where parts meet that don't know each other: the authority's tokens for outbound routes, and
+//! role sessions named after the SPIFFE ID.
+
+use std::{future::Future, pin::Pin, sync::OnceLock};
+
+use http::request::Parts;
+
+use crate::{
+    aws::{self, Roles, SignError, Signer},
+    config::agent::RouteSigV4,
+    identity,
+    outbound::Sign,
+    token::{Mint, MintError, Minted},
+};
+
+/// JWT-SVIDs from the authority.
+#[derive(Debug)]
+pub(super) struct FromAuthority(pub(super) identity::Handle);
+
+impl Mint for FromAuthority {
+    fn mint(
+        &self,
+        audience: String,
+    ) -> Pin<Box<dyn Future<Output = Result<Minted, MintError>> + Send>> {
+        let identity = self.0.clone();
+        Box::pin(async move {
+            match identity.mint_jwt(&audience).await {
+                Ok(jwt) => Ok(Minted {
+                    token: jwt.token,
+                    expires_at: jwt.expires_at,
+                }),
+                Err(error) if error.is_refusal() => Err(MintError::Refused {
+                    audience,
+                    why: error.to_string(),
+                }),
+                Err(error) => Err(MintError::Unavailable {
+                    audience,
+                    why: error.to_string(),
+                }),
+            }
+        })
+    }
+}
+
+/// A signer whose role session is named after the workload, which is known when it has an identity.
+#[derive(Debug)]
+pub(super) struct NamedSigner {
+    roles: Roles,
+    route: RouteSigV4,
+    identity: identity::Current,
+    signer: OnceLock<Signer>,
+}
+
+impl NamedSigner {
+    pub(super) fn new(roles: Roles, route: RouteSigV4, identity: identity::Current) -> Self {
+        Self {
+            roles,
+            route,
+            identity,
+            signer: OnceLock::new(),
+        }
+    }
+
+    fn signer(&self) -> Result<&Signer, SignError> {
+        if let Some(signer) = self.signer.get() {
+            return Ok(signer);
+        }
+        let session_name = match (&self.route.session_name, &*self.identity.borrow()) {
+            (Some(name), _) => name.clone(),
+            (None, Some(identity)) => aws::session_name(identity.svid.id()),
+            (None, None) => {
+                return Err(self.unnamed(
+                    "this agent has no identity yet, and the role session is named after it",
+                ));
+            }
+        };
+        let signer = Signer::new(&self.roles, &self.route, &session_name)
+            .map_err(|error| self.unnamed(&error.to_string()))?;
+        Ok(self.signer.get_or_init(|| signer))
+    }
+
+    fn unnamed(&self, why: &str) -> SignError {
+        SignError::NoCredentials {
+            role: self.route.role.clone().unwrap_or_default(),
+            why: why.to_owned(),
+        }
+    }
+}
+
+impl Sign for NamedSigner {
+    fn sign<'a>(
+        &'a self,
+        parts: &'a mut Parts,
+        body: &'a [u8],
+    ) -> Pin<Box<dyn Future<Output = Result<(), SignError>> + Send + 'a>> {
+        Box::pin(async move { self.signer()?.sign(parts, body).await })
+    }
+}

@@ -1,0 +1,24 @@
+//! `warifu agent`.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Args;
+use warifu_agent::{app, config};
+
+use super::Failure;
+
+/// Run the sidecar
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  warifu agent --config /etc/warifu/agent.yaml")]
+pub(super) struct AgentArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+pub(super) fn run(args: &AgentArgs) -> Result<ExitCode, Failure> {
+    let config = config::load_agent(&args.config)?;
+    app::run_agent(&config)
+        .map(|()| ExitCode::SUCCESS)
+        .map_err(|error| Failure::new("running the agent", error))
+}
