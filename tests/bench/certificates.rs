@@ -4,8 +4,8 @@
 use std::{fs, path::Path};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
+    BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -25,8 +25,6 @@ pub(crate) struct Credential {
     pub(crate) chain: Vec<CertificateDer<'static>>,
     /// The leaf's key.
     pub(crate) key: PrivateKeyDer<'static>,
-    chain_pem: String,
-    key_pem: String,
 }
 
 impl Ca {
@@ -48,9 +46,34 @@ impl Ca {
         })
     }
 
-    /// A leaf for `spiffe://TRUST_DOMAIN/NAME`. Its common name is NAME as well: HAProxy can read
-    /// that, and no URI SAN.
+    /// A leaf for `spiffe://TRUST_DOMAIN/NAME`.
     pub(crate) fn issue(&self, trust_domain: &str, name: &str) -> Result<Credential> {
+        let (leaf, key) = self.leaf(trust_domain, name)?;
+        Ok(Credential {
+            chain: vec![leaf.der().clone(), self.intermediate_der.clone()],
+            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+        })
+    }
+
+    /// Writes `root.pem`, and `server.pem` and `server.key` of a leaf for NAME, into `directory`.
+    pub(crate) fn write_server(
+        &self,
+        trust_domain: &str,
+        name: &str,
+        directory: &Path,
+    ) -> Result<()> {
+        let (leaf, key) = self.leaf(trust_domain, name)?;
+        let chain = format!("{}{}", leaf.pem(), self.intermediate_pem);
+        fs::write(directory.join("root.pem"), &self.root_pem)?;
+        fs::write(directory.join("server.pem"), chain)?;
+        fs::write(directory.join("server.key"), key.serialize_pem())?;
+        // HAProxy looks for NAME.pem.key beside NAME.pem.
+        fs::write(directory.join("server.pem.key"), key.serialize_pem())?;
+        Ok(())
+    }
+
+    /// Its common name is NAME as well: HAProxy can read that, and no URI SAN.
+    fn leaf(&self, trust_domain: &str, name: &str) -> Result<(Certificate, KeyPair)> {
         let key = KeyPair::generate()?;
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -63,22 +86,7 @@ impl Ca {
         ];
         params.use_authority_key_identifier_extension = true;
         let leaf = params.signed_by(&key, &self.intermediate)?;
-        Ok(Credential {
-            chain: vec![leaf.der().clone(), self.intermediate_der.clone()],
-            key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
-            chain_pem: format!("{}{}", leaf.pem(), self.intermediate_pem),
-            key_pem: key.serialize_pem(),
-        })
-    }
-
-    /// Writes `root.pem`, and the server's `server.pem` and `server.key`, into `directory`.
-    pub(crate) fn write(&self, server: &Credential, directory: &Path) -> Result<()> {
-        fs::write(directory.join("root.pem"), &self.root_pem)?;
-        fs::write(directory.join("server.pem"), &server.chain_pem)?;
-        fs::write(directory.join("server.key"), &server.key_pem)?;
-        // HAProxy looks for NAME.pem.key beside NAME.pem.
-        fs::write(directory.join("server.pem.key"), &server.key_pem)?;
-        Ok(())
+        Ok((leaf, key))
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod bare;
 mod envoy;
 mod haproxy;
+mod warifu;
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -16,7 +17,7 @@ use warifu_tests::peers;
 
 use crate::{
     Result, backend,
-    certificates::Ca,
+    certificates::{Ca, Credential},
     checks,
     client::{Client, request},
     process::{Cores, Process},
@@ -70,6 +71,8 @@ pub(crate) struct Proxy {
     pub(crate) log: Option<PathBuf>,
     /// Requests it has answered.
     pub(crate) requests: u64,
+    /// Whom it gets its identity from, where that must stay up.
+    _issuer: Option<warifu::Issuer>,
 }
 
 /// A proxy that can't take part.
@@ -104,6 +107,14 @@ pub(crate) async fn start_all(kinds: &[Kind], at: Setting<'_>) -> Result<Vec<Pro
     Ok(proxies)
 }
 
+/// A proxy ready to be started, and those who will call it.
+struct Prepared {
+    start: Start,
+    orders: Credential,
+    stranger: Credential,
+    issuer: Option<warifu::Issuer>,
+}
+
 impl Kind {
     /// All of them, in the order they are started and shown.
     pub(crate) const ALL: [Self; 4] = [Self::Warifu, Self::Envoy, Self::HaProxy, Self::Bare];
@@ -126,7 +137,7 @@ impl Kind {
             Self::HaProxy => {
                 on_path("haproxy").ok_or("it is not on PATH: apt-get install haproxy".to_owned())
             }
-            Self::Warifu => Err("the agent does not serve yet".to_owned()),
+            Self::Warifu => warifu::locate(),
         };
         program.map_err(|why| Absent {
             name: self.name(),
@@ -147,25 +158,29 @@ impl Kind {
             backend: at.backend,
         };
 
-        let ca = Ca::new()?;
-        ca.write(&ca.issue(TRUST_DOMAIN, "payments")?, &directory)?;
-        let Start { command, log } = match self {
-            Self::Bare => bare::start(place),
-            Self::Envoy => envoy::start(place)?,
-            Self::HaProxy => haproxy::start(place)?,
-            Self::Warifu => return Err("the agent does not serve yet".into()),
+        let Prepared {
+            start: Start { command, log },
+            orders,
+            stranger,
+            issuer,
+        } = match self {
+            Self::Bare => peer(place, bare::start)?,
+            Self::Envoy => peer(place, envoy::start)?,
+            Self::HaProxy => peer(place, haproxy::start)?,
+            Self::Warifu => ours(place).await?,
         };
         let output = directory.join("stdout");
         let errors = directory.join("stderr");
         let mut proxy = Proxy {
             name: self.name(),
             process: Process::start(command, at.cores, &output, &errors)?,
-            caller: Client::new(listen, Some(&ca.issue(TRUST_DOMAIN, "orders")?))?,
-            stranger: Client::new(listen, Some(&ca.issue(TRUST_DOMAIN, "stranger")?))?,
+            caller: Client::new(listen, Some(&orders))?,
+            stranger: Client::new(listen, Some(&stranger))?,
             anonymous: Client::new(listen, None)?,
             outsider: Client::new(listen, Some(&Ca::new()?.issue(TRUST_DOMAIN, "orders")?))?,
             log,
             requests: 0,
+            _issuer: issuer,
         };
         proxy.await_first_answer().await?;
         if self != Self::Bare {
@@ -173,6 +188,29 @@ impl Kind {
         }
         Ok(proxy)
     }
+}
+
+/// With certificates of this program's making, the server's in files.
+fn peer(place: Place<'_>, start: fn(Place<'_>) -> Result<Start>) -> Result<Prepared> {
+    let ca = Ca::new()?;
+    ca.write_server(TRUST_DOMAIN, "payments", place.directory)?;
+    Ok(Prepared {
+        start: start(place)?,
+        orders: ca.issue(TRUST_DOMAIN, "orders")?,
+        stranger: ca.issue(TRUST_DOMAIN, "stranger")?,
+        issuer: None,
+    })
+}
+
+/// With X.509-SVIDs of an authority, the agent's obtained by itself.
+async fn ours(place: Place<'_>) -> Result<Prepared> {
+    let issuer = warifu::Issuer::start(place.directory).await?;
+    Ok(Prepared {
+        start: issuer.start_agent(place).await?,
+        orders: issuer.issue("orders").await?,
+        stranger: issuer.issue("stranger").await?,
+        issuer: Some(issuer),
+    })
 }
 
 impl Proxy {

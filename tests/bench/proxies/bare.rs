@@ -25,14 +25,14 @@ use crate::Result;
 pub(crate) const ARGUMENT: &str = "--internal-bare-proxy";
 
 /// This program again.
-pub(super) fn start(place: Place<'_>) -> Start {
+pub(super) fn start(place: Place<'_>) -> Result<Start> {
     let mut command = Command::new(place.program);
     command
         .arg(ARGUMENT)
         .arg(place.listen.to_string())
         .arg(place.backend.to_string())
         .arg(place.directory);
-    Start { command, log: None }
+    Ok(Start { command, log: None })
 }
 
 /// Serves until it is killed.
