@@ -28,6 +28,8 @@ pub(crate) enum Bar {
     None,
     /// Of `ours / peer`.
     Ratio(f64),
+    /// Of `ours / peer`, as a goal: shown, but missing it fails nothing yet.
+    Goal(f64),
     /// Of `ours` alone, in the row's unit.
     Ours(f64),
 }
@@ -50,7 +52,9 @@ pub(crate) struct Row {
     /// `ratio` or `ours`: what the bar is held against.
     bar_on: Option<&'static str>,
     /// `null` where there is no bar.
-    pub(crate) pass: Option<bool>,
+    pass: Option<bool>,
+    /// Whether missing the bar is only shown.
+    goal: bool,
     runs: Vec<Run>,
 }
 
@@ -75,7 +79,7 @@ impl Row {
         row.peer_deviation = deviation(peer);
         row.peer_name = Some(peer_name);
         row.ratio = paired_ratio(ours, peer);
-        if let Bar::Ratio(most) = bar {
+        if let Bar::Ratio(most) | Bar::Goal(most) = bar {
             // A ratio that could not be had passes nothing.
             row.pass = Some(row.ratio.is_some_and(|ratio| ratio <= most));
         }
@@ -90,7 +94,7 @@ impl Row {
         let value = median(ours).unwrap_or(f64::NAN);
         let (most, bar_on, pass) = match bar {
             Bar::None => (None, None, None),
-            Bar::Ratio(most) => (Some(most), Some("ratio"), Some(false)),
+            Bar::Ratio(most) | Bar::Goal(most) => (Some(most), Some("ratio"), Some(false)),
             Bar::Ours(most) => (Some(most), Some("ours"), Some(value <= most)),
         };
         Self {
@@ -105,6 +109,7 @@ impl Row {
             bar: most,
             bar_on,
             pass,
+            goal: matches!(bar, Bar::Goal(_)),
             runs: ours
                 .iter()
                 .map(|ours| Run {
@@ -113,6 +118,11 @@ impl Row {
                 })
                 .collect(),
         }
+    }
+
+    /// Whether it misses what is demanded.
+    pub(crate) fn fails(&self) -> bool {
+        self.pass == Some(false) && !self.goal
     }
 }
 
@@ -165,7 +175,11 @@ fn bar_text(row: &Row) -> String {
     let (Some(bar), Some(on), Some(pass)) = (row.bar, row.bar_on, row.pass) else {
         return "-".to_owned();
     };
-    let verdict = if pass { "met" } else { "MISSED" };
+    let verdict = match (pass, row.goal) {
+        (true, _) => "met",
+        (false, true) => "missed (a goal)",
+        (false, false) => "MISSED",
+    };
     format!("{on} ≤ {bar} {verdict}")
 }
 
@@ -186,6 +200,15 @@ mod tests {
         };
         assert_eq!(row(0.475).pass, Some(true));
         assert_eq!(row(0.474).pass, Some(false));
+    }
+
+    #[test]
+    fn a_goal_that_is_missed_is_shown_and_fails_nothing() {
+        let row = |bar| Row::beside("m", "u", &[9.0], ("p", &[10.0]), bar);
+        assert_eq!(row(Bar::Goal(0.8)).pass, Some(false));
+        assert!(!row(Bar::Goal(0.8)).fails());
+        assert!(row(Bar::Ratio(0.8)).fails());
+        assert!(!row(Bar::Ratio(0.9)).fails());
     }
 
     #[test]

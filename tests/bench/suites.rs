@@ -115,7 +115,7 @@ impl Suite {
         let path = results_directory()?.join(format!("{}.json", self.name()));
         report::write(rows, &path)?;
         println!("\nwritten to {}", path.display());
-        if rows.iter().any(|row| row.pass == Some(false)) {
+        if rows.iter().any(Row::fails) {
             return Ok(Outcome::Missed);
         }
         Ok(if complete {
@@ -141,7 +141,7 @@ fn inbound_rows(subject: Kind, samples: &Samples) -> Vec<Row> {
 
 fn handshake_rows(subject: Kind, samples: &Samples) -> Vec<Row> {
     let bar = |peer| match peer {
-        Kind::Envoy => Bar::Ratio(0.80),
+        Kind::Envoy => Bar::Goal(0.80),
         Kind::Bare | Kind::HaProxy | Kind::Warifu => Bar::None,
     };
     [
