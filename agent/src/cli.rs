@@ -4,6 +4,7 @@ mod agent;
 mod authority;
 mod check;
 mod client;
+mod demo;
 mod health;
 mod status;
 
@@ -35,7 +36,7 @@ struct Cli {
 #[command(next_help_heading = "Logging")]
 struct LogArgs {
     /// What to log: a level (error, warn, info, debug, trace) or filter directives such as
-    /// info,warifu_agent::inbound=debug [default: $WARIFU_LOG, else info]
+    /// info,warifu_agent::inbound=debug [default: $WARIFU_LOG, else info; for the demo off]
     #[arg(long = "log", global = true, value_name = "FILTER")]
     filter: Option<String>,
     /// How: text or json [default: text on a terminal, json otherwise]
@@ -45,6 +46,7 @@ struct LogArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::DemoArgs),
     Agent(agent::AgentArgs),
     Authority(authority::AuthorityArgs),
     Check(check::CheckArgs),
@@ -55,7 +57,7 @@ enum Command {
 /// Runs the command; returns the process's exit code.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    match start_log(&cli.log).and_then(|()| run(cli.command)) {
+    match start_log(&cli.log, &cli.command).and_then(|()| run(cli.command)) {
         Ok(code) => code,
         Err(failure) => {
             eprintln!("{failure}");
@@ -66,6 +68,7 @@ pub(crate) fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
+        Command::Demo(args) => demo::run(args),
         Command::Agent(args) => agent::run(&args),
         Command::Authority(args) => authority::run(&args),
         Command::Check(args) => check::run(&args),
@@ -74,10 +77,13 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
     }
 }
 
-fn start_log(args: &LogArgs) -> Result<(), Failure> {
+fn start_log(args: &LogArgs, command: &Command) -> Result<(), Failure> {
     let filter = args.filter.clone();
+    let filter = filter.or_else(|| std::env::var("WARIFU_LOG").ok());
+    // The demo tells its own story; its agents meet refusals on purpose.
+    let quiet = matches!(command, Command::Demo(_)).then(|| "off".to_owned());
     let options = LogOptions {
-        filter: filter.or_else(|| std::env::var("WARIFU_LOG").ok()),
+        filter: filter.or(quiet),
         format: args.format,
     };
     log::init(&options).map_err(|error| Failure::usage("setting up the log", error))

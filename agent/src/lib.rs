@@ -10,6 +10,7 @@ pub mod attest;
 pub mod authority;
 pub mod aws;
 pub mod config;
+pub mod demo;
 pub mod http;
 pub mod identity;
 pub mod inbound;

@@ -29,7 +29,7 @@ pub const PROOF_JWT_SVID: &str = "jwt-svid";
 pub struct Request<'a> {
     /// The method.
     pub method: &'a Method,
-    /// The path in normal form ([`crate::http::path`]).
+    /// The path in normal form (`http::path`).
     pub path: &'a str,
 }
 

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::HeaderValue;
 use warifu::Client;
 
 /// What a load saw.
@@ -34,11 +35,12 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Starts `clients` clients; `make` builds one, so that each has connections of its own.
-    pub(super) fn start(clients: usize, url: &'static str, make: impl Fn() -> Client) -> Self {
+    /// Each of `clients` calls `url` until [`Load::stop`].
+    pub(super) fn start(clients: Vec<Client>, url: &'static str) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let clients = (0..clients)
-            .map(|_| tokio::spawn(run(make(), url, Arc::clone(&stop))))
+        let clients = clients
+            .into_iter()
+            .map(|client| tokio::spawn(run(client, url, Arc::clone(&stop))))
             .collect();
         Self { stop, clients }
     }
@@ -57,11 +59,16 @@ impl Load {
     }
 }
 
-/// Sends `count` requests one after the other.
-pub(super) async fn sequential(client: &Client, url: &str, count: usize) -> Report {
+/// Sends `count` requests one after the other, each with `header` where there is one.
+pub(super) async fn sequential(
+    client: &Client,
+    url: &str,
+    header: Option<(&str, &HeaderValue)>,
+    count: usize,
+) -> Report {
     let mut report = Report::default();
     for _ in 0..count {
-        report.one(client, url).await;
+        report.one(client, url, header).await;
     }
     report
 }
@@ -69,7 +76,7 @@ pub(super) async fn sequential(client: &Client, url: &str, count: usize) -> Repo
 async fn run(client: Client, url: &'static str, stop: Arc<AtomicBool>) -> Report {
     let mut report = Report::default();
     while !stop.load(Ordering::Relaxed) {
-        report.one(&client, url).await;
+        report.one(&client, url, None).await;
     }
     report
 }
@@ -81,14 +88,22 @@ impl Report {
         times.sort_unstable();
         let last = times.len().saturating_sub(1);
         // Both casts are exact: a demo's load stays far below 2^52 requests.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss
+        )]
         let index = (last as f64 * fraction).round() as usize;
         times.get(index).copied().unwrap_or_default()
     }
 
-    async fn one(&mut self, client: &Client, url: &str) {
+    async fn one(&mut self, client: &Client, url: &str, header: Option<(&str, &HeaderValue)>) {
+        let request = match header {
+            Some((name, value)) => client.get(url).header(name, value),
+            None => client.get(url),
+        };
         let start = Instant::now();
-        let answer = match client.get(url).send().await {
+        let answer = match request.send().await {
             Ok(response) => response.error_for_status(),
             Err(error) => Err(error),
         };
@@ -112,7 +127,7 @@ impl Report {
         }
     }
 
-    fn add(&mut self, other: Self) {
+    pub(super) fn add(&mut self, other: Self) {
         self.answered += other.answered;
         self.failed += other.failed;
         self.times.extend(other.times);

@@ -16,12 +16,17 @@ impl Narrator {
     /// Colours only where a person looks, and not where they asked for none (<https://no-color.org>).
     pub(super) fn new() -> Self {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { colour: wanted && std::io::stdout().is_terminal() }
+        Self {
+            colour: wanted && std::io::stdout().is_terminal(),
+        }
     }
 
     /// A numbered step: what is about to be shown.
     pub(super) fn step(self, number: usize, title: &str) {
-        self.line(&format!("\n{}", self.paint("1;36", &format!("{number}. {title}"))));
+        self.line(&format!(
+            "\n{}",
+            self.paint("1;36", &format!("{number}. {title}"))
+        ));
     }
 
     /// A sentence of explanation.
@@ -52,7 +57,11 @@ impl Narrator {
     }
 
     fn paint(self, code: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.colour {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     /// A reader who closed the pipe has seen enough: that is not a failure of the demo.

@@ -45,9 +45,16 @@ pub(super) fn payments(socket: AppSocket) -> JoinHandle<()> {
 /// Says who called, and, for the demo's reader, every header it was given.
 fn charges(request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let Some(caller) = Caller::from_extensions(request.extensions()) else {
-        return answer(StatusCode::INTERNAL_SERVER_ERROR, &json!({"error": "no caller"}));
+        return answer(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            &json!({"error": "no caller"}),
+        );
     };
-    let headers: Vec<&str> = request.headers().keys().map(header::HeaderName::as_str).collect();
+    let headers: Vec<&str> = request
+        .headers()
+        .keys()
+        .map(header::HeaderName::as_str)
+        .collect();
     let told = json!({
         "charged": request.method() == Method::POST,
         "caller": caller.peer_id().map(ToString::to_string),
@@ -61,7 +68,9 @@ fn charges(request: &Request<Incoming>) -> Response<Full<Bytes>> {
 pub(super) fn orders(listener: UnixListener, client: Client) -> JoinHandle<()> {
     tokio::spawn(async move {
         loop {
-            let Ok((stream, _)) = listener.accept().await else { continue };
+            let Ok((stream, _)) = listener.accept().await else {
+                continue;
+            };
             let client = client.clone();
             serve(stream, move |_request| place_order(client.clone()));
         }
@@ -79,16 +88,23 @@ async fn place_order(client: Client) -> Response<Full<Bytes>> {
         answer.json::<Value>().await
     };
     match charge.await {
-        Ok(charged) => answer(StatusCode::CREATED, &json!({"order": 42, "payments said": charged})),
-        Err(error) => answer(StatusCode::BAD_GATEWAY, &json!({"error": error.to_string()})),
+        Ok(charged) => answer(
+            StatusCode::CREATED,
+            &json!({"order": 42, "payments said": charged}),
+        ),
+        Err(error) => answer(
+            StatusCode::BAD_GATEWAY,
+            &json!({"error": error.to_string()}),
+        ),
     }
 }
 
 /// Posts an order to `orders`, as its customer would.
 pub(super) async fn post_order(socket: &std::path::Path) -> io::Result<Value> {
     let stream = tokio::net::UnixStream::connect(socket).await?;
-    let (mut send, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(io::Error::other)?;
     tokio::spawn(connection);
     let request = Request::post("/orders")
         .header(header::HOST, "orders")
@@ -112,15 +128,18 @@ where
     });
     // A connection that breaks is the client's loss and no news.
     tokio::spawn(async move {
-        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        let _ = http1::Builder::new()
+            .serve_connection(TokioIo::new(stream), service)
+            .await;
     });
 }
 
 fn answer(status: StatusCode, body: &Value) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body.to_string()));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("application/json"),
+    );
     response
 }
