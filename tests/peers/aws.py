@@ -49,7 +49,7 @@ def sign(request):
     )
     for name, value in request["headers"]:
         aws_request.headers[name] = value
-    now = datetime.datetime.fromtimestamp(request["time"], datetime.timezone.utc)
+    now = datetime.datetime.strptime(request["date"], "%Y%m%dT%H%M%SZ")
     with mock.patch.object(botocore.auth, "get_current_datetime", lambda: now):
         signer(credentials, request["service"], request["region"]).add_auth(aws_request)
     return {"authorization": aws_request.headers["Authorization"]}

@@ -3,3 +3,5 @@
 mod file_sizes;
 mod imports_point_down;
 mod peers_are_provided;
+mod sigv4_botocore;
+mod sigv4_ministack;

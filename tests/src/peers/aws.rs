@@ -1,9 +1,6 @@
 //! botocore in a process of its own: AWS calls by another's client, signatures by another's signer.
 
-use std::{
-    process::Stdio,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{process::Stdio, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -78,8 +75,8 @@ pub struct SignRequest<'a> {
     pub secret_access_key: &'a str,
     /// The session token of temporary credentials.
     pub session_token: Option<&'a str>,
-    /// When it is signed.
-    pub time: SystemTime,
+    /// When it is signed, as `x-amz-date` says it: `20150830T123600Z`.
+    pub date: &'a str,
 }
 
 impl Boto {
@@ -142,10 +139,6 @@ impl Boto {
     /// # Errors
     /// When botocore can't sign it.
     pub async fn sign(&self, request: &SignRequest<'_>) -> Result<String, CallError> {
-        let time = request
-            .time
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
         let signed = self
             .ask(&json!({
                 "do": "sign",
@@ -158,7 +151,7 @@ impl Boto {
                 "access_key_id": request.access_key_id,
                 "secret_access_key": request.secret_access_key,
                 "session_token": request.session_token,
-                "time": time,
+                "date": request.date,
             }))
             .await?;
         text(&signed, "authorization")
