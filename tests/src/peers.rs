@@ -11,7 +11,10 @@ mod ministack;
 mod process;
 mod venv;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use thiserror::Error;
 
@@ -22,7 +25,7 @@ pub use self::{
 };
 
 /// A peer that cannot be had: why, and what to do.
-#[derive(Debug, Clone, Error)]
+#[derive(Clone, Error)]
 #[error("{peer} cannot be had: {why}")]
 pub struct Unavailable {
     peer: &'static str,
@@ -33,6 +36,13 @@ impl Unavailable {
     pub(crate) fn new(peer: &'static str, why: impl std::fmt::Display) -> Self {
         let why = why.to_string();
         Self { peer, why }
+    }
+}
+
+/// What `unwrap` prints in a test: the message, readable.
+impl fmt::Debug for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
     }
 }
 

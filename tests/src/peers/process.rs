@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -17,6 +18,9 @@ use super::{Unavailable, python, script, venv};
 
 /// How much of a log is shown when a test fails.
 const SHOWN_LINES: usize = 60;
+
+/// Killing takes milliseconds; this is for a machine that is very busy.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
 
 /// A process that ends, children and all, when this is dropped or when the test process dies.
 pub struct Tied {
@@ -92,10 +96,17 @@ impl fmt::Debug for Tied {
 
 impl Drop for Tied {
     fn drop(&mut self) {
-        // Not yet waited for, so the number is still that process's.
-        if let Ok(None) = self.child.try_wait() {
-            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
-            let _ = self.child.wait();
+        // `tied.py` kills the command, waits for it, then kills its group and so itself.
+        drop(self.child.stdin.take());
+        let deadline = Instant::now() + GONE_WITHIN;
+        while let Ok(None) = self.child.try_wait() {
+            if Instant::now() > deadline {
+                // Not yet waited for, so the number is still that process's.
+                let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
+                let _ = self.child.wait();
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(2));
         }
         if std::thread::panicking() {
             eprintln!("--- {} said ({}):", self.name, self.log.display());

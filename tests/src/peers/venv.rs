@@ -131,7 +131,8 @@ fn interpreter() -> Result<(&'static str, String, String), String> {
                  sys.exit(sys.version_info < (3, 11))";
     let mut tried = Vec::new();
     for name in INTERPRETERS {
-        match run(Command::new(name).args(["-c", probe])) {
+        let found = run(Command::new(name).args(["-c", probe]));
+        match found.map_err(|why| why.replace(probe, "…")) {
             Ok(output) => {
                 let said = String::from_utf8_lossy(&output.stdout).into_owned();
                 let mut lines = said.lines();
