@@ -12,6 +12,7 @@ mod error;
 mod http;
 mod refresh;
 mod roles;
+mod session;
 mod signer;
 mod sigv4;
 
@@ -19,7 +20,8 @@ use thiserror::Error;
 
 pub use self::{
     cache::CredentialsStatus,
-    roles::{RoleSession, Roles, SetupError, session_name},
+    roles::Roles,
+    session::{RoleSession, SetupError, session_name},
     signer::Signer,
 };
 

@@ -1,5 +1,13 @@
 //! Scenario tests, one scenario a file. One binary, so that the agent is linked once.
 
+// A test fails by panicking, in its helpers too.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
 mod base_credentials;
 mod file_sizes;
 mod imports_point_down;

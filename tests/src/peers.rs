@@ -33,7 +33,7 @@ pub struct Unavailable {
 }
 
 impl Unavailable {
-    pub(crate) fn new(peer: &'static str, why: impl std::fmt::Display) -> Self {
+    pub(crate) fn new(peer: &'static str, why: impl fmt::Display) -> Self {
         let why = why.to_string();
         Self { peer, why }
     }

@@ -21,14 +21,13 @@ use aws_credential_types::{
 };
 use aws_smithy_async::time::{SharedTimeSource, SystemTimeSource};
 use aws_types::{SdkConfig, region::Region};
-use thiserror::Error;
-use warifu::SpiffeId;
 
 use super::{
     cache::{Cache, CredentialsStatus, Limits},
     clock::{Clock, LearnSkew},
     error::CredentialsError,
     http::SdkHttpClient,
+    session::{RoleSession, SetupError},
 };
 use crate::config::{agent::Aws, value::Upstream};
 
@@ -72,32 +71,6 @@ struct Inner {
     clock: Clock,
     timing: Timing,
     sessions: Mutex<HashMap<RoleSession, Cache>>,
-}
-
-/// Everything that distinguishes a role session; its credentials are cached by it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RoleSession {
-    role: String,
-    session_name: String,
-    external_id: Option<String>,
-    duration: Duration,
-}
-
-/// What is wrong with the AWS part of a configuration, found before any request.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{what}: {expected}")]
-pub struct SetupError {
-    what: String,
-    expected: String,
-}
-
-impl SetupError {
-    pub(super) fn new(what: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            expected: expected.into(),
-        }
-    }
 }
 
 /// Limits of the SDK's calls and of ours. One place, so that tests can be quick.
@@ -268,71 +241,6 @@ impl Roles {
     }
 }
 
-impl RoleSession {
-    /// A session of `role` (an ARN) named `session_name`.
-    ///
-    /// # Errors
-    /// When a value is outside what
-    /// [AssumeRole](https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html) takes.
-    pub fn new(
-        role: &str,
-        session_name: &str,
-        external_id: Option<&str>,
-        duration: Duration,
-    ) -> Result<Self, SetupError> {
-        if !is_role_arn(role) {
-            return Err(SetupError::new(
-                format!("role {role:?}"),
-                "expected arn:aws:iam::ACCOUNT:role/NAME",
-            ));
-        }
-        let name_char = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
-        if !(2..=64).contains(&session_name.len()) || !session_name.chars().all(name_char) {
-            return Err(SetupError::new(
-                format!("session_name {session_name:?}"),
-                "expected 2 to 64 characters of letters, digits and _+=,.@-",
-            ));
-        }
-        let id_char = |c: char| c.is_ascii_alphanumeric() || "_+=,.@:/-".contains(c);
-        if external_id.is_some_and(|id| !(2..=1224).contains(&id.len()) || !id.chars().all(id_char))
-        {
-            return Err(SetupError::new(
-                "external_id",
-                "expected 2 to 1224 characters of letters, digits and _+=,.@:/-",
-            ));
-        }
-        if !(900..=43_200).contains(&duration.as_secs()) {
-            return Err(SetupError::new(
-                format!("duration {duration:?}"),
-                "expected 15m to 12h",
-            ));
-        }
-        Ok(Self {
-            role: role.to_owned(),
-            session_name: session_name.to_owned(),
-            external_id: external_id.map(str::to_owned),
-            duration: Duration::from_secs(duration.as_secs()),
-        })
-    }
-}
-
-/// A role session's name for a workload whose route gives none: its SPIFFE ID's path, as far as
-/// STS's 64 characters allow (`spiffe://example.org/shop/orders` → `shop.orders`). It shows in
-/// CloudTrail; it is a label, never an identity.
-pub fn session_name(id: &SpiffeId) -> String {
-    let allowed = |c: char| match c {
-        c if c.is_ascii_alphanumeric() || "_-.".contains(c) => c,
-        _ => '.',
-    };
-    let path = id.path().trim_start_matches('/');
-    let name: String = path.chars().map(allowed).take(64).collect();
-    if name.len() < 2 {
-        format!("warifu-{name}")
-    } else {
-        name
-    }
-}
-
 /// Where credentials come from.
 pub(super) enum Source {
     /// The default chain, or whatever stands for it.
@@ -468,23 +376,6 @@ fn url(endpoint: &Upstream) -> String {
         host.clone()
     };
     format!("{scheme}://{host}:{port}{base_path}")
-}
-
-/// `arn:PARTITION:iam::12 DIGITS:role/…`
-fn is_role_arn(text: &str) -> bool {
-    let mut parts = text.splitn(6, ':');
-    let mut next = || parts.next().unwrap_or_default();
-    next() == "arn"
-        && next().starts_with("aws")
-        && next() == "iam"
-        && next().is_empty()
-        && {
-            let account = next();
-            account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit())
-        }
-        && next()
-            .strip_prefix("role/")
-            .is_some_and(|name| !name.is_empty() && !name.contains(|c: char| c.is_whitespace()))
 }
 
 impl fmt::Debug for Source {

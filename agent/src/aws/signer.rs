@@ -6,10 +6,9 @@ use aws_lc_rs::digest;
 use http::{HeaderName, header::CONTENT_TYPE, header::HOST, request::Parts};
 
 use super::{
-    SetupError, SignError,
+    RoleSession, Roles, SetupError, SignError,
     cache::Cache,
     clock::Clock,
-    roles::{RoleSession, Roles},
     sigv4::{self, Profile, Scope},
 };
 use crate::config::agent::RouteSigV4;

@@ -12,11 +12,7 @@ use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use aws_smithy_async::time::SharedTimeSource;
 
 use self::sts::{Answer, Hand, Sts};
-use super::{
-    cache::Limits,
-    roles::{Roles, Timing},
-    *,
-};
+use super::{cache::Limits, roles::Timing, *};
 use crate::config::{
     agent::{Aws, RouteSigV4},
     value::{Span, Upstream},
