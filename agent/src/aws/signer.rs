@@ -26,7 +26,7 @@ pub struct Signer {
 
 impl Signer {
     /// A signer for `route`. `session_name` names the role session where the route doesn't
-    /// ([`super::session_name`]).
+    /// ([`session_name`](super::session_name)).
     ///
     /// # Errors
     /// When the route's role, names, duration or headers can't be what AWS takes. No call is made.
