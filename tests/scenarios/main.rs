@@ -10,6 +10,7 @@
 
 mod base_credentials;
 mod file_sizes;
+mod first_call;
 mod imports_point_down;
 mod peers_are_provided;
 mod sigv4_botocore;

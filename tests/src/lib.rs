@@ -1,3 +1,11 @@
 //! The harness: brings up authorities, agents, apps and peers on free loopback ports, and ends them.
 
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what the harness cannot do fails the test that asked for it"
+)]
+pub mod mesh;
 pub mod peers;

@@ -1,0 +1,90 @@
+//! Closed-loop load: each of a number of clients sends its next request when the last was answered.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use warifu::{Client, client::ClientError};
+
+use super::wait::until;
+
+/// What a load saw.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Requests answered with 2xx, their bodies read.
+    pub answered: usize,
+    /// Those that were not: why, and how long after the load began.
+    pub failures: Vec<String>,
+}
+
+/// A running load.
+#[derive(Debug)]
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+    clients: Vec<tokio::task::JoinHandle<Report>>,
+}
+
+impl Load {
+    /// Starts `clients` clients that ask for `url`; `make` builds one, so that each has connections
+    /// of its own.
+    pub fn start(clients: usize, url: &str, make: impl Fn() -> Client) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicUsize::new(0));
+        let began = Instant::now();
+        let clients = (0..clients).map(|_| {
+            let (client, url) = (make(), url.to_owned());
+            let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
+            tokio::spawn(async move {
+                let mut report = Report::default();
+                while !stop.load(Ordering::Relaxed) {
+                    match one(&client, &url).await {
+                        Ok(()) => {
+                            report.answered += 1;
+                            answered.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(why) => report
+                            .failures
+                            .push(format!("{:?}: {why}", began.elapsed())),
+                    }
+                }
+                report
+            })
+        });
+        let clients = clients.collect();
+        Self {
+            stop,
+            answered,
+            clients,
+        }
+    }
+
+    /// Waits for `count` further answers.
+    pub async fn answers(&self, count: usize) {
+        let goal = self.answered.load(Ordering::Relaxed) + count;
+        let reached = async || (self.answered.load(Ordering::Relaxed) >= goal).then_some(());
+        until("the load is answered", reached).await;
+    }
+
+    /// Lets every client finish its request, and adds up.
+    pub async fn stop(self) -> Report {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut total = Report::default();
+        for client in self.clients {
+            let report = client.await.expect("a client of the load");
+            total.answered += report.answered;
+            total.failures.extend(report.failures);
+        }
+        total
+    }
+}
+
+async fn one(client: &Client, url: &str) -> Result<(), ClientError> {
+    let answer = client.get(url).send().await?;
+    answer.error_for_status()?.bytes().await?;
+    Ok(())
+}
