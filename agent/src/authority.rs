@@ -150,27 +150,7 @@ pub async fn start(config: &AuthorityConfig, parts: Parts<'_>) -> Result<Authori
         .readiness
         .condition("authority", "loading keys and state");
 
-    let rules = Rules::compile(
-        &config.trust_domain,
-        &config.rules,
-        config.attestors.keys(),
-        &config.dns_names,
-    )?;
-    let settings = Settings::new(config, &rules)?;
-    let (kek, store) = open(config).await?;
-    let live = maintain::first(&*store, &settings, &kek, now).await?;
-    let metrics = metrics::Metrics::new(parts.registry);
-    metrics.live(&live);
-    let issuing = Arc::new(Issuing {
-        settings,
-        attestors: config.attestors.clone(),
-        rules,
-        kek,
-        store,
-        live: ArcSwap::from_pointee(live),
-        audit: parts.audit,
-        metrics,
-    });
+    let issuing = Arc::new(prepare(config, parts.audit, parts.registry, now).await?);
 
     let address = match front.address() {
         Listen::Tcp(address) => *address,
@@ -284,6 +264,36 @@ impl Drop for Authority {
         self.maintenance.abort();
         self.servers.iter().for_each(JoinHandle::abort);
     }
+}
+
+/// Everything but the sockets.
+async fn prepare(
+    config: &AuthorityConfig,
+    audit: Audit,
+    registry: &mut Registry,
+    now: SystemTime,
+) -> Result<Issuing, StartError> {
+    let rules = Rules::compile(
+        &config.trust_domain,
+        &config.rules,
+        config.attestors.keys(),
+        &config.dns_names,
+    )?;
+    let settings = Settings::new(config, &rules)?;
+    let (kek, store) = open(config).await?;
+    let live = maintain::first(&*store, &settings, &kek, now).await?;
+    let metrics = metrics::Metrics::new(registry);
+    metrics.live(&live);
+    Ok(Issuing {
+        settings,
+        attestors: config.attestors.clone(),
+        rules,
+        kek,
+        store,
+        live: ArcSwap::from_pointee(live),
+        audit,
+        metrics,
+    })
 }
 
 /// The key-encryption key and the store, as configured.

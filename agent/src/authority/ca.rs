@@ -19,7 +19,6 @@ mod csr;
 mod template;
 
 pub(super) use csr::{CsrError, public_key};
-pub(super) use template::BACKDATE;
 
 use template::Validity;
 
@@ -62,7 +61,6 @@ pub(super) struct Leaf {
     pub(super) certificate: CertificateDer<'static>,
     /// Lower-case hex.
     pub(super) serial: String,
-    pub(super) not_before: SystemTime,
     pub(super) not_after: SystemTime,
 }
 
@@ -169,7 +167,6 @@ impl Intermediate {
         Ok(Leaf {
             certificate: certificate.into(),
             serial: serial.unwrap_or_default().replace(':', ""),
-            not_before: validity.not_before,
             not_after: validity.not_after,
         })
     }

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Longest life: a token is meant for a deployment that happens now.
-pub const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(super) const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Facts go into the attestation record, which must stay far below 8 KiB.
 const MAX_FACTS_BYTES: usize = 2048;
 

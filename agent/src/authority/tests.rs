@@ -1,1 +1,263 @@
+//! The authority as a whole: first by itself with time handed in, then over its sockets with real agents.
 
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use rcgen::{CertificateParams, KeyPair};
+use warifu::{Secret, SpiffeId, TrustDomain, jwt::SigningKey};
+
+use super::{
+    denied::Denied,
+    issue::{Asked, Issuing},
+    *,
+};
+use crate::{
+    attest::{
+        proof,
+        wire::{self, Base64, ErrorCode, Evidence},
+    },
+    config::{
+        agent::AuthorityRef,
+        authority::{Attestor, Ca, Rule},
+        value::{HttpsOrigin, Span},
+    },
+    telemetry::{audit::Lines, metrics},
+};
+
+mod agents;
+mod front_door;
+mod issuing;
+mod rotations;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn td() -> TrustDomain {
+    TrustDomain::new("example.org").unwrap()
+}
+
+/// A memory CA for `orders` and `payments`, administered in `dir`.
+fn config(dir: &Path) -> AuthorityConfig {
+    let span = |span| Span(span);
+    AuthorityConfig {
+        trust_domain: td(),
+        listen: ([127, 0, 0, 1], 0).into(),
+        admin: Listen::Unix(dir.join("authority.sock")),
+        ca: Ca {
+            key: CaKey::Memory,
+            root_ttl: span(DAY * 30),
+            intermediate_ttl: span(HOUR * 2),
+            publish_ahead: span(HOUR),
+        },
+        attestors: BTreeMap::from([("join".to_owned(), Attestor::JoinToken)]),
+        rules: vec![Rule {
+            attestor: "join".into(),
+            r#match: BTreeMap::from([("service".to_owned(), "*".to_owned())]),
+            id: "/{service}".into(),
+            ttl: span(HOUR),
+            jwt_ttl: span(MINUTE * 5),
+            dns: vec!["{service}.internal".into()],
+            audiences: vec!["payments".into()],
+            scopes: vec!["charges.read".into(), "charges.write".into()],
+        }],
+        state: State::Memory,
+        max_attestation_age: span(DAY),
+        bundle_refresh_hint: span(MINUTE * 5),
+        dns_names: vec!["authority.internal".into()],
+        probes: None,
+        audit_file: None,
+    }
+}
+
+fn facts(service: &str) -> Facts {
+    Facts::from([("service".to_owned(), service.to_owned())])
+}
+
+/// Issuing without sockets.
+struct World {
+    issuing: Issuing,
+    lines: Lines,
+    now: SystemTime,
+}
+
+impl World {
+    async fn new(config: &AuthorityConfig) -> Self {
+        Self::at(config, SystemTime::now()).await.unwrap()
+    }
+
+    async fn at(config: &AuthorityConfig, now: SystemTime) -> Result<Self, StartError> {
+        let (audit, lines) = Audit::memory();
+        let issuing = prepare(config, audit, &mut metrics::registry(), now).await?;
+        Ok(Self {
+            issuing,
+            lines,
+            now,
+        })
+    }
+
+    /// Lets time pass, as maintenance sees it.
+    async fn later(&mut self, span: Duration) {
+        self.now += span;
+        self.issuing.maintain(self.now).await.unwrap();
+    }
+
+    fn asked(&self) -> Asked<'static> {
+        Asked {
+            now: self.now,
+            remote: "192.0.2.1:4711",
+        }
+    }
+
+    fn challenge(&self) -> String {
+        self.issuing.challenge(self.now).unwrap().challenge
+    }
+
+    async fn token(&self, service: &str) -> Secret<String> {
+        self.issuing
+            .create_join_token("join", facts(service), HOUR, self.now)
+            .await
+            .unwrap()
+            .token
+    }
+
+    async fn attest(&self, agent: &Agent, token: &Secret<String>) -> Result<wire::Issued, Denied> {
+        let request = agent.attest(&self.challenge(), token);
+        self.issuing.attest(self.asked(), request).await
+    }
+
+    fn renew(&self, agent: &Agent, record: &str) -> Result<wire::Issued, Denied> {
+        let request = agent.renew(&self.challenge(), record);
+        self.issuing.renew(self.asked(), &request)
+    }
+
+    fn jwt(&self, agent: &Agent, record: &str, audience: &str) -> Result<wire::JwtSvid, Denied> {
+        let request = agent.jwt(&self.challenge(), record, &[audience]);
+        self.issuing.jwt_svid(self.asked(), &request)
+    }
+}
+
+/// A running authority with its surroundings.
+struct Running {
+    authority: Authority,
+    readiness: Readiness,
+    config: AuthorityConfig,
+    dir: tempfile::TempDir,
+}
+
+impl Running {
+    async fn start(change: impl FnOnce(&mut AuthorityConfig)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(dir.path());
+        change(&mut config);
+        let (authority, readiness) = started(&config).await.unwrap();
+        Self {
+            authority,
+            readiness,
+            config,
+            dir,
+        }
+    }
+
+    /// What an agent is told of it.
+    fn as_seen(&self) -> AuthorityRef {
+        AuthorityRef {
+            url: HttpsOrigin {
+                host: self.authority.address().ip().to_string(),
+                port: self.authority.address().port(),
+            },
+            root_spki_sha256: self.authority.root_pins(),
+            bundle: None,
+        }
+    }
+
+    async fn token(&self, service: &str) -> Secret<String> {
+        let made = self
+            .authority
+            .create_join_token("join", facts(service), HOUR);
+        made.await.unwrap().token
+    }
+}
+
+async fn started(config: &AuthorityConfig) -> Result<(Authority, Readiness), StartError> {
+    let readiness = Readiness::default();
+    let mut registry = metrics::registry();
+    let servers = server::Metrics::new(&mut registry);
+    let parts = Parts {
+        audit: Audit::discard(),
+        readiness: &readiness,
+        registry: &mut registry,
+        servers: &servers,
+    };
+    Ok((start(config, parts).await?, readiness))
+}
+
+/// An agent's keys, and requests made with them.
+struct Agent {
+    renewal: SigningKey,
+    leaf: KeyPair,
+}
+
+impl Agent {
+    fn new() -> Self {
+        Self {
+            renewal: SigningKey::generate(),
+            leaf: KeyPair::generate().unwrap(),
+        }
+    }
+
+    fn csr(&self) -> Vec<u8> {
+        let params = CertificateParams::new(vec!["wanted.example".to_owned()]).unwrap();
+        params.serialize_request(&self.leaf).unwrap().der().to_vec()
+    }
+
+    fn attest(&self, challenge: &str, token: &Secret<String>) -> wire::AttestRequest {
+        let evidence = Evidence::JoinToken {
+            token: token.clone(),
+        };
+        let csr = self.csr();
+        let public = self.renewal.public();
+        let said = proof::attest(&td(), challenge, &csr, &public.thumbprint(), &evidence);
+        wire::AttestRequest {
+            challenge: challenge.to_owned(),
+            evidence,
+            csr: Base64(csr),
+            renewal_key: public.to_json("sig"),
+            proof: Base64(self.renewal.sign_raw(&said)),
+        }
+    }
+
+    fn renew(&self, challenge: &str, record: &str) -> wire::RenewRequest {
+        let csr = self.csr();
+        let said = proof::renew(&td(), challenge, &csr, record);
+        wire::RenewRequest {
+            challenge: challenge.to_owned(),
+            record: record.to_owned(),
+            csr: Base64(csr),
+            proof: Base64(self.renewal.sign_raw(&said)),
+        }
+    }
+
+    fn jwt(&self, challenge: &str, record: &str, audiences: &[&str]) -> wire::JwtSvidRequest {
+        let audiences: Vec<String> = audiences.iter().map(|&a| a.to_owned()).collect();
+        let said = proof::jwt_svid(&td(), challenge, &audiences, record);
+        wire::JwtSvidRequest {
+            challenge: challenge.to_owned(),
+            record: record.to_owned(),
+            audiences,
+            proof: Base64(self.renewal.sign_raw(&said)),
+        }
+    }
+}
+
+fn code<T: std::fmt::Debug>(result: Result<T, Denied>) -> ErrorCode {
+    result.unwrap_err().code
+}
+
+fn id(path: &str) -> SpiffeId {
+    SpiffeId::new(format!("spiffe://example.org{path}")).unwrap()
+}

@@ -1,4 +1,4 @@
-//! Private files: keys and secrets on disk, readable by their owner alone.
+//! Private files: keys and state on disk, readable by their owner alone.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -9,8 +9,6 @@ use std::{
 
 use thiserror::Error;
 use warifu::Secret;
-
-use super::value::SecretRef;
 
 /// Largest private file: keys, tokens, records and bundles are all far smaller.
 const MAX_FILE: u64 = 4 * 1024 * 1024;
@@ -114,27 +112,6 @@ pub fn create(path: &Path, content: &[u8]) -> Result<bool, PrivateError> {
     removed.map_err(io_error("removing", &temporary))?;
     sync_dir(path)?;
     Ok(true)
-}
-
-/// The secret `named` refers to: a file's content without one trailing newline. Its mode is the
-/// platform's business: Kubernetes mounts secrets group-readable.
-///
-/// # Errors
-/// When it can't be read, is empty, too large, or not UTF-8.
-pub fn read_secret(named: &SecretRef) -> Result<Secret<String>, PrivateError> {
-    let SecretRef::File(path) = named;
-    let file = File::open(path).map_err(io_error("reading the secret", path))?;
-    let bytes = read_bounded(path, file)?;
-    let content = |why| PrivateError::Content {
-        path: path.clone(),
-        why,
-    };
-    let text = std::str::from_utf8(bytes.expose()).map_err(|_| content("not UTF-8 text"))?;
-    let text = text.strip_suffix('\n').unwrap_or(text);
-    if text.is_empty() {
-        return Err(content("the file is empty, and a secret was expected"));
-    }
-    Ok(Secret::new(text.to_owned()))
 }
 
 fn read_bounded(path: &Path, file: File) -> Result<Secret<Vec<u8>>, PrivateError> {
@@ -253,21 +230,5 @@ mod tests {
         replace(&path, b"third").unwrap();
         assert_eq!(read(&path).unwrap().unwrap().expose(), b"third");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_secret_loses_one_newline_and_may_not_be_empty() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("token");
-        fs::write(&path, "abc\n").unwrap();
-        let named = SecretRef::File(path.clone());
-        assert_eq!(read_secret(&named).unwrap().expose(), "abc");
-        fs::write(&path, "\n").unwrap();
-        assert!(
-            read_secret(&named)
-                .unwrap_err()
-                .to_string()
-                .contains("empty")
-        );
     }
 }

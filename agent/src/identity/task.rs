@@ -30,7 +30,7 @@ use crate::{
         Client, ClientError, Credentials, MintedJwt,
         wire::{ErrorCode, Evidence},
     },
-    config::{agent::Attestation, private},
+    config::agent::Attestation,
     telemetry::timestamp::Timestamp,
 };
 
@@ -252,7 +252,7 @@ impl Task {
     async fn evidence(&self) -> Result<Evidence, ClientError> {
         match self.attestation.clone() {
             Attestation::JoinToken { token } => {
-                let read = tokio::task::spawn_blocking(move || private::read_secret(&token)).await;
+                let read = tokio::task::spawn_blocking(move || token.read()).await;
                 let token = read
                     .map_err(|why| ClientError::Local(format!("reading the join token: {why}")))?
                     .map_err(|why| {

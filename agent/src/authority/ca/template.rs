@@ -13,7 +13,7 @@ use crate::authority::keys;
 
 /// How long before its making a certificate is valid already: for verifiers whose clocks are
 /// behind. Three times what a machine with time synchronisation is off at worst.
-pub(in crate::authority) const BACKDATE: Duration = Duration::from_secs(30);
+pub(super) const BACKDATE: Duration = Duration::from_secs(30);
 
 /// 128 bits: far more than the 64 random ones of the CA/Browser Forum's requirements, below the 20
 /// bytes of RFC 5280 §4.1.2.2.

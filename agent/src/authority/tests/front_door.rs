@@ -1,0 +1,334 @@
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use warifu::tls::{self, Anchors};
+
+use super::*;
+use crate::{
+    attest::{Client, ClientError},
+    authority::admin::{ExplainRequest, JoinTokenRequest, client},
+};
+
+/// One HTTP/1.1 request, as `curl` would send it.
+async fn curl(running: &Running, request: Request<Full<Bytes>>) -> Response<Bytes> {
+    let anchors = Anchors {
+        spki_sha256: running.authority.root_pins().iter().map(|p| p.0).collect(),
+        roots: vec![],
+    };
+    let mut config = tls::bootstrap_client_config(&anchors, &id("/warifu/authority")).unwrap();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let tcp = TcpStream::connect(running.authority.address())
+        .await
+        .unwrap();
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let tls = TlsConnector::from(Arc::new(config))
+        .connect(name, tcp)
+        .await
+        .unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
+    Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
+}
+
+fn request(method: Method, path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "authority")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body.into()))
+        .unwrap()
+}
+
+fn error(response: &Response<Bytes>) -> wire::ErrorBody {
+    serde_json::from_slice(response.body()).unwrap()
+}
+
+fn csr() -> Vec<u8> {
+    Agent::new().csr()
+}
+
+async fn attest(
+    client: &Client,
+    token: &Secret<String>,
+) -> Result<crate::attest::Credentials, ClientError> {
+    let evidence = Evidence::JoinToken {
+        token: token.clone(),
+    };
+    client
+        .attest(evidence, &csr(), &SigningKey::generate())
+        .await
+}
+
+#[tokio::test]
+async fn an_agent_attests_renews_and_mints_over_one_connection() {
+    let running = Running::start(|_| {}).await;
+    assert!(running.readiness.missing().is_empty());
+    let client = Client::new(&td(), &running.as_seen()).unwrap();
+    let key = SigningKey::generate();
+    let evidence = Evidence::JoinToken {
+        token: running.token("orders").await,
+    };
+    let granted = client.attest(evidence, &csr(), &key).await.unwrap();
+    assert_eq!(granted.bundle.x509_authorities.len(), 1);
+    client.trust(&granted.bundle);
+    let renewed = client.renew(&granted.record, &csr(), &key).await.unwrap();
+    let jwt = client
+        .jwt_svid(&renewed.record, "payments", &key)
+        .await
+        .unwrap();
+    assert!(jwt.expires_at > SystemTime::now());
+    let (bundle, etag) = client.bundle(None).await.unwrap().unwrap();
+    assert_eq!(bundle.to_json(), granted.bundle.to_json());
+    assert!(client.bundle(etag.as_ref()).await.unwrap().is_none(), "304");
+    assert!(client.skew().is_none());
+    running.authority.shutdown(HOUR).await;
+}
+
+#[tokio::test]
+async fn s19_an_agent_talks_only_to_the_authority_its_pins_name() {
+    let running = Running::start(|_| {}).await;
+    let mut seen = running.as_seen();
+    seen.root_spki_sha256 = vec![SpkiPin([7; 32])];
+    let client = Client::new(&td(), &seen).unwrap();
+    let refused = attest(&client, &running.token("orders").await)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(refused, ClientError::NotTheAuthority { .. }),
+        "{refused}"
+    );
+    assert!(
+        refused.to_string().contains("root_spki_sha256"),
+        "{refused}"
+    );
+
+    let other = TrustDomain::new("example.com").unwrap();
+    let client = Client::new(&other, &running.as_seen()).unwrap();
+    let refused = client.bundle(None).await.unwrap_err();
+    assert!(
+        matches!(refused, ClientError::NotTheAuthority { .. }),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn s19_a_workload_cannot_pass_for_the_authority() {
+    use warifu::identity::X509Svid;
+    let running = Running::start(|_| {}).await;
+    let client = Client::new(&td(), &running.as_seen()).unwrap();
+    let agent = Agent::new();
+    let evidence = Evidence::JoinToken {
+        token: running.token("orders").await,
+    };
+    let granted = client
+        .attest(evidence, &agent.csr(), &agent.renewal)
+        .await
+        .unwrap();
+    let svid = X509Svid::new(granted.chain, agent.leaf.serialize_der().into()).unwrap();
+    let roots = &granted.bundle.x509_authorities;
+    let config = tls::server_config_without_client_auth(&svid, roots).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.unwrap();
+        let _ = tokio_rustls::TlsAcceptor::from(Arc::new(config))
+            .accept(tcp)
+            .await;
+    });
+    let mut seen = running.as_seen();
+    seen.url.port = port;
+    let refused = Client::new(&td(), &seen)
+        .unwrap()
+        .bundle(None)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(refused, ClientError::NotTheAuthority { .. }),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn an_authority_that_is_away_is_unreachable_and_a_refusal_is_decided() {
+    let running = Running::start(|_| {}).await;
+    let client = Client::new(&td(), &running.as_seen()).unwrap();
+    let refused = attest(&client, &Secret::new("wjt_no".into()))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        refused.refusal(),
+        Some(ErrorCode::InvalidEvidence),
+        "{refused}"
+    );
+    running.authority.shutdown(Duration::ZERO).await;
+    let away = attest(&client, &Secret::new("wjt_no".into()))
+        .await
+        .unwrap_err();
+    assert!(matches!(away, ClientError::Unreachable { .. }), "{away}");
+}
+
+#[tokio::test]
+async fn what_is_no_request_of_the_api_is_answered_with_what_it_expects() {
+    let running = Running::start(|_| {}).await;
+    let big = vec![b' '; wire::MAX_REQUEST + 1];
+    for (request, status, says) in [
+        (request(Method::GET, "/", ""), 404, "\"/\""),
+        (request(Method::GET, wire::ATTEST, ""), 405, "POST only"),
+        (request(Method::POST, wire::BUNDLE, ""), 405, "GET only"),
+        (request(Method::POST, wire::ATTEST, "{"), 400, "the body"),
+        (request(Method::POST, wire::RENEW, "{}"), 400, "challenge"),
+        (request(Method::POST, wire::JWT_SVID, "[]"), 400, "the body"),
+        (request(Method::POST, wire::ATTEST, big), 413, "65536"),
+    ] {
+        let path = request.uri().to_string();
+        let response = curl(&running, request).await;
+        assert_eq!(response.status().as_u16(), status, "{path}");
+        assert!(
+            error(&response).message.contains(says),
+            "{path}: {:?}",
+            error(&response)
+        );
+    }
+    let mut form = request(Method::POST, wire::ATTEST, "a=b");
+    form.headers_mut()
+        .insert(header::CONTENT_TYPE, "text/plain".parse().unwrap());
+    let response = curl(&running, form).await;
+    assert!(error(&response).message.contains("application/json"));
+}
+
+#[tokio::test]
+async fn the_bundle_is_json_with_an_etag_and_a_challenge_needs_no_body() {
+    let running = Running::start(|_| {}).await;
+    let response = curl(&running, request(Method::GET, wire::BUNDLE, "")).await;
+    assert_eq!(response.headers()[header::CONTENT_TYPE], "application/json");
+    let etag = response.headers()[header::ETAG].clone();
+    let bundle: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+    assert_eq!(bundle["spiffe_refresh_hint"], 300);
+    assert_eq!(bundle["keys"].as_array().unwrap().len(), 2);
+    let mut again = request(Method::GET, wire::BUNDLE, "");
+    again.headers_mut().insert(header::IF_NONE_MATCH, etag);
+    assert_eq!(
+        curl(&running, again).await.status(),
+        StatusCode::NOT_MODIFIED
+    );
+
+    let bare = Request::post(wire::CHALLENGE)
+        .header(header::HOST, "authority")
+        .body(Full::default())
+        .unwrap();
+    let response = curl(&running, bare).await;
+    let challenge: wire::Challenge = serde_json::from_slice(response.body()).unwrap();
+    assert_eq!(challenge.expires_in, 60);
+}
+
+#[tokio::test]
+async fn s14_over_the_limit_requests_are_answered_503_with_retry_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = World::new(&config(dir.path())).await;
+    let denied = api::denied(&Denied::busy("too many requests are under way"));
+    assert_eq!(denied.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(denied.headers()[header::RETRY_AFTER], "1");
+    drop(world);
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_a_clear_error() {
+    let running = Running::start(|_| {}).await;
+    let mut second = running.config.clone();
+    second.listen = running.authority.address();
+    second.admin = Listen::Unix(running.dir.path().join("other.sock"));
+    let refused = started(&second).await.err().unwrap();
+    assert!(refused.to_string().contains("in use"), "{refused}");
+}
+
+#[tokio::test]
+async fn administration_makes_join_tokens_explains_rotates_and_tells_status() {
+    let running = Running::start(|_| {}).await;
+    let Listen::Unix(socket) = running.authority.admin() else {
+        panic!("a unix socket");
+    };
+    let ask = |attestor: &str, service: &str| JoinTokenRequest {
+        attestor: attestor.into(),
+        facts: facts(service),
+        ttl: 60,
+    };
+    let made = client::create_join_token(socket, &ask("join", "orders"))
+        .await
+        .unwrap();
+    assert_eq!(
+        made.spiffe_id.as_deref(),
+        Some("spiffe://example.org/orders")
+    );
+    let agent = Client::new(&td(), &running.as_seen()).unwrap();
+    attest(&agent, &made.token).await.unwrap();
+    let made = client::create_join_token(socket, &ask("join", "a b"))
+        .await
+        .unwrap();
+    assert!(made.warning.unwrap().contains("cannot be filled in"));
+    let refused = client::create_join_token(socket, &ask("nobody", "x"))
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("nobody"), "{refused}");
+
+    let asked = ExplainRequest {
+        attestor: "join".into(),
+        facts: facts("orders"),
+    };
+    let explained = client::explain(socket, &asked).await.unwrap();
+    assert_eq!(explained.rules, ["grants spiffe://example.org/orders"]);
+
+    let status = client::status(socket).await.unwrap();
+    assert_eq!((status.roots.len(), status.rotations.len()), (1, 0));
+    let status = client::rotate(socket).await.unwrap();
+    let phases: Vec<_> = status
+        .roots
+        .iter()
+        .map(|root| root.phase.as_str())
+        .collect();
+    assert_eq!(phases, ["current", "next"]);
+    assert_eq!(
+        running.authority.root_pins().len(),
+        2,
+        "the next root can be pinned already"
+    );
+    let refused = client::rotate(socket).await.unwrap_err();
+    assert!(refused.to_string().contains("under way"), "{refused}");
+}
+
+#[tokio::test]
+async fn s20_the_admin_socket_is_its_users_own() {
+    use std::os::unix::fs::MetadataExt;
+    let running = Running::start(|_| {}).await;
+    let Listen::Unix(socket) = running.authority.admin() else {
+        panic!("a unix socket");
+    };
+    assert_eq!(std::fs::metadata(socket).unwrap().mode() & 0o777, 0o600);
+    let service = admin::Administration(Arc::clone(&running.authority.issuing));
+    let us = rustix::process::geteuid().as_raw();
+    for (uid, welcome) in [
+        (Some(us), true),
+        (Some(0), true),
+        (Some(us + 1), false),
+        (None, false),
+    ] {
+        let connection = server::Connection {
+            remote: server::Remote::Unix { uid },
+            peer_chain: vec![],
+            tls: false,
+        };
+        let opened = server::Service::open(&service, connection);
+        assert_eq!(opened.is_ok(), welcome, "{uid:?}");
+    }
+    let mut config = running.config.clone();
+    config.admin = Listen::Tcp(([127, 0, 0, 1], 0).into());
+    let refused = started(&config).await.err().unwrap();
+    assert!(refused.to_string().contains("unix:"), "{refused}");
+}
