@@ -161,7 +161,10 @@ pub async fn start(config: &AuthorityConfig, parts: Parts<'_>) -> Result<Authori
     let servers = vec![
         tokio::spawn(server::serve(
             front,
-            Arc::new(api::FrontDoor::new(Arc::clone(&issuing))),
+            Arc::new(api::FrontDoor::new(
+                Arc::clone(&issuing),
+                api::MAX_IN_FLIGHT,
+            )),
             Limits {
                 idle: IDLE,
                 ..Limits::default()

@@ -27,6 +27,7 @@ use crate::{
     telemetry::ready::Condition,
 };
 
+mod clock;
 mod csr;
 mod metrics;
 mod publisher;
@@ -155,6 +156,11 @@ impl Handle {
 
     /// How renewing goes.
     pub fn status(&self) -> Status {
+        self.shared.status().borrow().clone()
+    }
+
+    /// How renewing goes, from now on.
+    pub fn watch_status(&self) -> watch::Receiver<Status> {
         self.shared.status()
     }
 }

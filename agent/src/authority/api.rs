@@ -46,10 +46,10 @@ pub(super) struct Session {
 }
 
 impl FrontDoor {
-    pub(super) fn new(issuing: Arc<Issuing>) -> Self {
+    pub(super) fn new(issuing: Arc<Issuing>, max_in_flight: usize) -> Self {
         Self {
             issuing,
-            in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+            in_flight: Arc::new(Semaphore::new(max_in_flight)),
         }
     }
 }

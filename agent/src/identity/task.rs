@@ -10,7 +10,7 @@ use std::{
 
 use http::HeaderValue;
 use tokio::{
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Instant, sleep_until},
 };
 use warifu::{
@@ -19,7 +19,7 @@ use warifu::{
 };
 
 use super::{
-    Settings, Status, csr,
+    Settings, Status, clock, csr,
     metrics::Metrics,
     publisher::{MAX_SLEEP, Publisher},
     rotation::{self, Failure},
@@ -47,7 +47,7 @@ pub(super) struct Shared {
     renewal_key: SigningKey,
     /// The current attestation record.
     record: Mutex<Option<String>>,
-    status: Mutex<Status>,
+    status: watch::Sender<Status>,
     wake: Notify,
     warned_of_skew: AtomicBool,
 }
@@ -58,7 +58,7 @@ impl Shared {
             client,
             renewal_key,
             record: Mutex::new(None),
-            status: Mutex::new(Status::default()),
+            status: watch::Sender::new(Status::default()),
             wake: Notify::new(),
             warned_of_skew: AtomicBool::new(false),
         }
@@ -66,7 +66,7 @@ impl Shared {
 
     pub(super) async fn mint_jwt(&self, audience: &str) -> Result<MintedJwt, ClientError> {
         let record = lock(&self.record).clone().ok_or_else(|| {
-            let why = self.status().last_error;
+            let why = self.status.borrow().last_error.clone();
             let why = why
                 .as_deref()
                 .unwrap_or("the first attestation is under way");
@@ -81,8 +81,8 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    pub(super) fn status(&self) -> Status {
-        lock(&self.status).clone()
+    pub(super) fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
     }
 }
 
@@ -169,17 +169,20 @@ impl Task {
                 self.failures = 0;
                 self.publisher.succeeded();
                 self.metrics.attempted("issued");
-                let mut status = lock(&self.shared.status);
-                status.last_error = None;
-                status.failures = 0;
+                self.shared.status.send_modify(|status| {
+                    status.last_error = None;
+                    status.failures = 0;
+                });
             }
             Err(why) => self.failed(&why),
         }
         self.warn_of_skew();
-        lock(&self.shared.status).next_attempt = self.renew_at.or_else(|| {
+        let next_attempt = self.renew_at.or_else(|| {
             let wait = self.retry_at?.saturating_duration_since(Instant::now());
             Some(SystemTime::now() + wait)
         });
+        let status = &self.shared.status;
+        status.send_modify(|status| status.next_attempt = next_attempt);
     }
 
     /// Notes a failure and plans the next attempt. What is published stays (S13).
@@ -209,13 +212,14 @@ impl Task {
             _ => why.to_string(),
         };
         self.publisher.failed(&why);
-        let mut status = lock(&self.shared.status);
         // The same trouble every second is one line, not a flood.
-        if status.last_error.as_deref() != Some(&why) {
+        if self.shared.status.borrow().last_error.as_deref() != Some(&why) {
             tracing::warn!(%why, serving_the_last_identity = remaining.is_some(), "no new X.509-SVID; will keep trying");
         }
-        status.last_error = Some(why);
-        status.failures = self.failures;
+        self.shared.status.send_modify(|status| {
+            status.last_error = Some(why);
+            status.failures = self.failures;
+        });
     }
 
     /// Renews while the attestation record holds, attests where there is none (any more).
@@ -290,7 +294,7 @@ impl Task {
             });
         }
         let now = SystemTime::now();
-        self.check_clock(&svid, now)?;
+        clock::check(&svid, now, self.shared.client.skew())?;
         let renew_at =
             rotation::renew_at(now, svid.not_before(), svid.not_after(), rotation::random());
         tracing::info!(
@@ -304,31 +308,6 @@ impl Task {
         self.plan_poll(credentials.bundle.refresh_hint);
         self.publisher.publish(svid, credentials.bundle);
         Ok(())
-    }
-
-    /// A certificate the clock here does not accept is of no use: peers with this clock refuse it,
-    /// and we would refuse theirs.
-    fn check_clock(&self, svid: &X509Svid, now: SystemTime) -> Result<(), ClientError> {
-        let what = if now < svid.not_before() {
-            format!(
-                "by this machine's clock ({}) the new X.509-SVID is only valid from {}",
-                Timestamp(now),
-                Timestamp(svid.not_before())
-            )
-        } else if now >= svid.not_after() {
-            format!(
-                "by this machine's clock ({}) the new X.509-SVID expired at {}",
-                Timestamp(now),
-                Timestamp(svid.not_after())
-            )
-        } else {
-            return Ok(());
-        };
-        let skew = self.shared.client.skew();
-        Err(ClientError::Clock {
-            what,
-            skew: skew.unwrap_or_else(|| "the clocks agree now".into()),
-        })
     }
 
     /// Follows the bundle between renewals.
@@ -376,7 +355,9 @@ impl Task {
     async fn keep(&mut self, attested: Attested) {
         self.shared.client.trust(&attested.bundle);
         *lock(&self.shared.record) = Some(attested.record.clone());
-        lock(&self.shared.status).attested_until = Some(attested.expires_at);
+        let until = Some(attested.expires_at);
+        let status = &self.shared.status;
+        status.send_modify(|status| status.attested_until = until);
         self.attested = Some(attested.clone());
         let vault = Arc::clone(&self.vault);
         // Syncing a file may block for long.

@@ -51,21 +51,15 @@ impl Sidecar {
 
     /// Waits until the last attempt failed for a reason that `says` this.
     async fn fails(&self, says: &str) -> String {
-        let wait = async {
-            loop {
-                if let Some(why) = self.handle.status().last_error
-                    && why.contains(says)
-                {
-                    return why;
-                }
-                // Polls: the status is for people, and has no event.
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+        let mut status = self.handle.watch_status();
+        let said = |status: &identity::Status| {
+            let why = status.last_error.as_ref();
+            why.is_some_and(|why| why.contains(says))
         };
-        let last = || self.handle.status().last_error;
-        timeout(PATIENCE, wait)
-            .await
-            .unwrap_or_else(|_| panic!("{says:?}: {:?}", last()))
+        let failed = timeout(PATIENCE, status.wait_for(said)).await.is_ok();
+        let last = self.handle.status().last_error;
+        assert!(failed, "expected {says:?}, found {last:?}");
+        last.unwrap_or_default()
     }
 }
 
@@ -98,7 +92,9 @@ async fn an_agent_becomes_ready_renews_and_mints() {
     let first = agent.until(|_| true).await;
     agent.ready().await;
     assert_eq!(*first.svid.id(), id("/orders"));
-    let next = agent.handle.status().next_attempt.unwrap();
+    let mut status = agent.handle.watch_status();
+    let planned = status.wait_for(|status| status.next_attempt.is_some());
+    let next = planned.await.unwrap().next_attempt.unwrap();
     let third = next.duration_since(SystemTime::now()).unwrap();
     assert!(
         third > MINUTE * 17 && third < MINUTE * 23,

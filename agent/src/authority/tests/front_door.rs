@@ -15,15 +15,21 @@ use crate::{
 
 /// One HTTP/1.1 request, as `curl` would send it.
 async fn curl(running: &Running, request: Request<Full<Bytes>>) -> Response<Bytes> {
+    curl_at(running, running.authority.address(), request).await
+}
+
+async fn curl_at(
+    running: &Running,
+    address: SocketAddr,
+    request: Request<Full<Bytes>>,
+) -> Response<Bytes> {
     let anchors = Anchors {
         spki_sha256: running.authority.root_pins().iter().map(|p| p.0).collect(),
         roots: vec![],
     };
     let mut config = tls::bootstrap_client_config(&anchors, &id("/warifu/authority")).unwrap();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    let tcp = TcpStream::connect(running.authority.address())
-        .await
-        .unwrap();
+    let tcp = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("127.0.0.1").unwrap();
     let tls = TlsConnector::from(Arc::new(config))
         .connect(name, tcp)
@@ -35,6 +41,26 @@ async fn curl(running: &Running, request: Request<Full<Bytes>>) -> Response<Byte
     tokio::spawn(connection);
     let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
     Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
+}
+
+/// Another front door of the same authority, without its limits or its clock.
+fn serve(issuing: Arc<Issuing>, max_in_flight: usize) -> SocketAddr {
+    let listener = Listener::bind(&Listen::Tcp(([127, 0, 0, 1], 0).into())).unwrap();
+    let Listen::Tcp(address) = *listener.address() else {
+        panic!("a TCP address");
+    };
+    let metrics = server::Metrics::new(&mut metrics::registry()).listener("test");
+    let (_, draining) = server::drain();
+    let door = Arc::new(api::FrontDoor::new(issuing, max_in_flight));
+    // Ends with the test's runtime.
+    tokio::spawn(server::serve(
+        listener,
+        door,
+        Limits::default(),
+        metrics,
+        draining,
+    ));
+    address
 }
 
 fn request(method: Method, path: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
@@ -231,12 +257,47 @@ async fn the_bundle_is_json_with_an_etag_and_a_challenge_needs_no_body() {
 
 #[tokio::test]
 async fn s14_over_the_limit_requests_are_answered_503_with_retry_after() {
+    let running = Running::start(|_| {}).await;
+    let address = serve(Arc::clone(&running.authority.issuing), 0);
+    let response = curl_at(
+        &running,
+        address,
+        request(Method::POST, wire::CHALLENGE, ""),
+    )
+    .await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()[header::RETRY_AFTER], "1");
+    let mut seen = running.as_seen();
+    seen.url.port = address.port();
+    let client = Client::new(&td(), &seen).unwrap();
+    let away = client.bundle(None).await.unwrap_err();
+    assert_eq!(away.retry_after(), Some(Duration::from_secs(1)), "{away}");
+}
+
+#[tokio::test]
+async fn a_clock_ten_minutes_behind_is_named_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
-    let world = World::new(&config(dir.path())).await;
-    let denied = api::denied(&Denied::busy("too many requests are under way"));
-    assert_eq!(denied.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(denied.headers()[header::RETRY_AFTER], "1");
-    drop(world);
+    let ahead = SystemTime::now() + MINUTE * 10;
+    let world = World::at(&config(dir.path()), ahead).await.unwrap();
+    let pins = world.issuing.live.load().root_pins();
+    let seen = AuthorityRef {
+        url: HttpsOrigin {
+            host: "127.0.0.1".into(),
+            port: serve(Arc::new(world.issuing), api::MAX_IN_FLIGHT).port(),
+        },
+        root_spki_sha256: pins.into_iter().map(|(_, pin)| SpkiPin(pin)).collect(),
+        bundle: None,
+    };
+    let refused = Client::new(&td(), &seen)
+        .unwrap()
+        .bundle(None)
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, ClientError::Clock { .. }), "{refused}");
+    let told = refused.to_string();
+    for part in ["will only be valid in 5", "correct this machine's clock"] {
+        assert!(told.contains(part), "{told}");
+    }
 }
 
 #[tokio::test]
