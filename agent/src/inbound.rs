@@ -139,7 +139,17 @@ pub fn start(
     listener: Listener,
     environment: &Environment,
 ) -> Result<Handle, StartError> {
-    let inbound = Arc::new(Inbound::new(config, environment)?);
+    let inbound = Inbound::new(config, environment)?;
+    Ok(serve(inbound, listener, config, environment))
+}
+
+fn serve(
+    inbound: Inbound,
+    listener: Listener,
+    config: &agent::Inbound,
+    environment: &Environment,
+) -> Handle {
+    let inbound = Arc::new(inbound);
     let front = Arc::new(Front(Arc::clone(&inbound)));
     let limits = Limits {
         max_connections: config.max_connections,
@@ -150,11 +160,11 @@ pub fn start(
     let metrics = environment.server_metrics.listener("inbound");
     let draining = environment.draining.clone();
     let serving = tokio::spawn(server::serve(listener, front, limits, metrics, draining));
-    Ok(Handle {
+    Handle {
         inbound,
         address,
         serving,
-    })
+    }
 }
 
 /// What all connections of a listener share.
