@@ -230,18 +230,21 @@ impl Fixture {
         tls::client_config(&identity, &identity.bundle, expected).unwrap()
     }
 
-    pub(super) async fn connect(
+    pub(super) async fn connect(&self, client: ClientConfig, alpn: &[u8]) -> TlsStream<TcpStream> {
+        self.try_connect(client, alpn).await.unwrap()
+    }
+
+    pub(super) async fn try_connect(
         &self,
         mut client: ClientConfig,
         alpn: &[u8],
-    ) -> TlsStream<TcpStream> {
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         client.alpn_protocols = vec![alpn.to_vec()];
-        let stream = TcpStream::connect(self.address).await.unwrap();
+        let stream = TcpStream::connect(self.address).await?;
         let name = "localhost".try_into().unwrap();
         TlsConnector::from(Arc::new(client))
             .connect(name, stream)
             .await
-            .unwrap()
     }
 
     /// The next request that reached the app: its lines, in lower case, and its body.
