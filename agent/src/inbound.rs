@@ -13,7 +13,6 @@
 //! Where it accepts them, the header is ours: it must hold one good bearer token, and goes no further.
 
 use std::{
-    borrow::Cow,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -21,12 +20,9 @@ use std::{
 
 use arc_swap::ArcSwap;
 use http::{
-    HeaderName, HeaderValue, Method, Request, Response, Uri, Version,
-    header::{AUTHORIZATION, HOST, TRANSFER_ENCODING, UPGRADE},
-    request,
+    HeaderName, HeaderValue, Request, Response, header::AUTHORIZATION, request::Parts,
     uri::PathAndQuery,
 };
-use http_body::Body as _;
 use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::task::JoinHandle;
@@ -41,7 +37,6 @@ use crate::{
     http::{
         body::Body,
         headers::{self, Filter, XFCC},
-        path,
         pool::{Address, Destination, Keep, Pool, Upstream},
         server::{
             self, Connection, Draining, Failed, Limits, Listener, Opened, Refused, Remote,
@@ -63,6 +58,7 @@ mod certificate;
 mod key_file;
 mod record;
 mod refusal;
+mod settle;
 #[cfg(test)]
 mod tests;
 
@@ -300,9 +296,9 @@ async fn answer(
     let (mut parts, body) = request.into_parts();
 
     // What can be read in one way only. From here on there is one host and one path.
-    refuse_what_is_not_served(&parts)?;
-    settle_host(&mut parts)?;
-    settle_path(&mut parts)?;
+    settle::refuse_what_is_not_served(&parts)?;
+    settle::host(&mut parts)?;
+    settle::path(&mut parts)?;
     record.settled(&parts.uri);
 
     // Who calls. Every credential that is presented must verify.
@@ -330,80 +326,19 @@ async fn answer(
 
     // To the app and back. Bodies stream both ways.
     let request = Request::from_parts(parts, body);
-    let request = frame(request, &inbound.to_app);
+    let request = settle::framing(request, &inbound.to_app);
     let mut response = inbound.app.send(request, inbound.first_byte).await?;
     inbound.from_app.strip(response.headers_mut());
     Ok(response)
-}
-
-/// Tunnels, methods that are about the way and not the app, and codings we would have to undo.
-fn refuse_what_is_not_served(parts: &request::Parts) -> Result<(), Refusal> {
-    if parts.method == Method::CONNECT || parts.headers.contains_key(UPGRADE) {
-        return Err(Refusal::Tunnel);
-    }
-    if parts.method == Method::TRACE {
-        // Its answer would show the caller what we tell the app.
-        return Err(Refusal::Trace);
-    }
-    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => Ok(()),
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        _ => Err(Refusal::TransferCoding),
-    }
-}
-
-/// Exactly one host: `host`, or the authority of the target (HTTP/2, absolute form), or both alike.
-fn settle_host(parts: &mut request::Parts) -> Result<(), Refusal> {
-    let mut lines = parts.headers.get_all(HOST).iter();
-    match (lines.next(), lines.next(), parts.uri.authority()) {
-        (Some(_), None, None) => Ok(()),
-        (Some(host), None, Some(authority))
-            if host
-                .as_bytes()
-                .eq_ignore_ascii_case(authority.as_str().as_bytes()) =>
-        {
-            Ok(())
-        }
-        (None, None, Some(authority)) => {
-            let host = HeaderValue::from_str(authority.as_str())
-                .map_err(|_| Refusal::Host("the authority of the target is not a host"))?;
-            parts.headers.insert(HOST, host);
-            Ok(())
-        }
-        (None, _, _) => Err(Refusal::Host("the request names no host")),
-        (_, Some(_), _) => Err(Refusal::Host("the request has more than one host header")),
-        (Some(_), None, Some(_)) => Err(Refusal::Host(
-            "the host header differs from the target's authority",
-        )),
-    }
-}
-
-/// The target in origin form, its path in normal form, its query as it came.
-fn settle_path(parts: &mut request::Parts) -> Result<(), Refusal> {
-    let normal = path::normal_form(parts.uri.path())?;
-    let target = match normal {
-        Cow::Borrowed(_) if parts.uri.authority().is_none() => return Ok(()),
-        Cow::Borrowed(_) => parts.uri.path_and_query().cloned(),
-        Cow::Owned(mut target) => {
-            if let Some(query) = parts.uri.query() {
-                target.push('?');
-                target.push_str(query);
-            }
-            PathAndQuery::from_maybe_shared(target).ok()
-        }
-    };
-    parts.uri = Uri::from(target.ok_or(path::PathError::Unescaped)?);
-    Ok(())
 }
 
 /// Who called, as the agent vouches for it.
 fn insert_ours(
     session: &Session,
     caller: &Authenticated,
-    parts: &mut request::Parts,
+    parts: &mut Parts,
 ) -> Result<(), Refusal> {
-    let request::Parts {
+    let Parts {
         method,
         uri,
         headers,
@@ -422,20 +357,4 @@ fn insert_ours(
         headers.insert(CONTEXT, context);
     }
     Ok(())
-}
-
-/// The body with its framing for the next hop, which is HTTP/1.1.
-fn frame(request: Request<Incoming>, filter: &Arc<Filter>) -> Request<Body> {
-    let (mut parts, body) = request.into_parts();
-    parts.version = Version::HTTP_11;
-    if body.is_end_stream() {
-        return Request::from_parts(parts, body.into());
-    }
-    if body.size_hint().exact().is_none() {
-        // Else hyper would leave the body out where the method usually has none.
-        parts
-            .headers
-            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    Request::from_parts(parts, Body::Filtered(body, Arc::clone(filter), None))
 }

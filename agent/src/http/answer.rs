@@ -6,12 +6,13 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_TYPE},
 };
 use serde::Serialize;
+use warifu::client::REASON_HEADER;
 
 use super::body::Body;
 
 /// Tells an answer of an agent from one of an app: a word for programs. The agent removes it from
 /// what apps answer.
-pub const REASON: HeaderName = HeaderName::from_static("x-warifu-reason");
+pub const REASON: HeaderName = HeaderName::from_static(REASON_HEADER);
 
 #[derive(Serialize)]
 struct Content<'a> {

@@ -1,6 +1,7 @@
 //! Over real sockets: what a caller writes, what the app reads.
 
 use fixture::{App, Fixture, OK, ORDERS, PAYMENTS, accept_tokens, allow};
+use http::Method;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;

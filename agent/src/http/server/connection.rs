@@ -68,7 +68,7 @@ enum Transport {
     /// Which HTTP is spoken shows in its first bytes.
     Plain(Stream),
     /// Whether ALPN said `h2`.
-    Tls(TlsStream<Stream>, bool),
+    Tls(Box<TlsStream<Stream>>, bool),
 }
 
 impl<S: Service> Server<S> {
@@ -136,7 +136,11 @@ impl<S: Service> Server<S> {
                     .peer_certificates()
                     .map(|chain| chain.iter().map(|cert| cert.clone().into_owned()).collect())
                     .unwrap_or_default();
-                (Transport::Tls(stream, h2), peer_chain, tls.expires)
+                (
+                    Transport::Tls(Box::new(stream), h2),
+                    peer_chain,
+                    tls.expires,
+                )
             }
         };
         let tls = matches!(transport, Transport::Tls(..));

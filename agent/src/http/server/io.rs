@@ -28,7 +28,7 @@ pub(super) enum Stream {
 pub(super) enum Io {
     /// Without TLS, and what was read of it already.
     Plain(Stream, Bytes),
-    Tls(TlsStream<Stream>),
+    Tls(Box<TlsStream<Stream>>),
 }
 
 impl Io {

@@ -1,0 +1,96 @@
+//! A request as it goes on: one host, one path, one framing.
+
+use std::{borrow::Cow, sync::Arc};
+
+use http::{
+    HeaderValue, Method, Request, Uri, Version,
+    header::{HOST, TRANSFER_ENCODING, UPGRADE},
+    request::Parts,
+    uri::PathAndQuery,
+};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use super::refusal::Refusal;
+use crate::http::{
+    body::Body,
+    headers::Filter,
+    path::{PathError, normal_form},
+};
+
+/// Tunnels, methods that are about the way and not the app, and codings we would have to undo.
+pub(super) fn refuse_what_is_not_served(parts: &Parts) -> Result<(), Refusal> {
+    if parts.method == Method::CONNECT || parts.headers.contains_key(UPGRADE) {
+        return Err(Refusal::Tunnel);
+    }
+    if parts.method == Method::TRACE {
+        // Its answer would show the caller what we tell the app.
+        return Err(Refusal::Trace);
+    }
+    let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => Ok(()),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(Refusal::TransferCoding),
+    }
+}
+
+/// Exactly one host: `host`, or the authority of the target (HTTP/2, absolute form), or both alike.
+pub(super) fn host(parts: &mut Parts) -> Result<(), Refusal> {
+    let mut lines = parts.headers.get_all(HOST).iter();
+    match (lines.next(), lines.next(), parts.uri.authority()) {
+        (Some(_), None, None) => Ok(()),
+        (Some(host), None, Some(authority))
+            if host
+                .as_bytes()
+                .eq_ignore_ascii_case(authority.as_str().as_bytes()) =>
+        {
+            Ok(())
+        }
+        (None, None, Some(authority)) => {
+            let host = HeaderValue::from_str(authority.as_str())
+                .map_err(|_| Refusal::Host("the authority of the target is not a host"))?;
+            parts.headers.insert(HOST, host);
+            Ok(())
+        }
+        (None, _, _) => Err(Refusal::Host("the request names no host")),
+        (_, Some(_), _) => Err(Refusal::Host("the request has more than one host header")),
+        (Some(_), None, Some(_)) => Err(Refusal::Host(
+            "the host header differs from the target's authority",
+        )),
+    }
+}
+
+/// The target in origin form, its path in normal form, its query as it came.
+pub(super) fn path(parts: &mut Parts) -> Result<(), Refusal> {
+    let normal = normal_form(parts.uri.path())?;
+    let target = match normal {
+        Cow::Borrowed(_) if parts.uri.authority().is_none() => return Ok(()),
+        Cow::Borrowed(_) => parts.uri.path_and_query().cloned(),
+        Cow::Owned(mut target) => {
+            if let Some(query) = parts.uri.query() {
+                target.push('?');
+                target.push_str(query);
+            }
+            PathAndQuery::from_maybe_shared(target).ok()
+        }
+    };
+    parts.uri = Uri::from(target.ok_or(PathError::Unescaped)?);
+    Ok(())
+}
+
+/// The body with its framing for the next hop, which is HTTP/1.1.
+pub(super) fn framing(request: Request<Incoming>, filter: &Arc<Filter>) -> Request<Body> {
+    let (mut parts, body) = request.into_parts();
+    parts.version = Version::HTTP_11;
+    if body.is_end_stream() {
+        return Request::from_parts(parts, body.into());
+    }
+    if body.size_hint().exact().is_none() {
+        // Else hyper would leave the body out where the method usually has none.
+        parts
+            .headers
+            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    Request::from_parts(parts, Body::Filtered(body, Arc::clone(filter), None))
+}
