@@ -5,7 +5,7 @@
 //!        ──HTTP─▶ path ─▶ token ────┴▶ caller ─▶ rules ─▶ strip, insert ┘
 //! ```
 //!
-//! [`answer`] is a request's way from top to bottom. What is known of a connection (its peer, and the
+//! `answer` is a request's way from top to bottom. What is known of a connection (its peer, and the
 //! headers that say so) is made once, in [`Service::open`]; a verified token is remembered until it
 //! expires. The rest of a request costs no more than a proxy's.
 //!
