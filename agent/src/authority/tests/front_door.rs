@@ -146,6 +146,35 @@ async fn s19_an_agent_talks_only_to_the_authority_its_pins_name() {
 }
 
 #[tokio::test]
+async fn an_agent_follows_the_authority_to_a_new_root_by_the_bundle_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let earlier = SystemTime::now() - HOUR * 2;
+    let mut world = World::at(&config(dir.path()), earlier).await.unwrap();
+    let pins = world.issuing.live.load().root_pins();
+    world.issuing.rotate(world.now).await.unwrap();
+    world.later(HOUR * 2).await;
+    let live = world.issuing.live.load_full();
+    let seen = AuthorityRef {
+        url: HttpsOrigin {
+            host: "127.0.0.1".into(),
+            port: serve(Arc::new(world.issuing), api::MAX_IN_FLIGHT).port(),
+        },
+        root_spki_sha256: pins.into_iter().map(|(_, pin)| SpkiPin(pin)).collect(),
+        bundle: None,
+    };
+    // With the old root's pin alone it is a stranger …
+    let client = Client::new(&td(), &seen).unwrap();
+    let refused = client.bundle(None).await.unwrap_err();
+    assert!(
+        matches!(refused, ClientError::NotTheAuthority { .. }),
+        "{refused}"
+    );
+    // … and known to an agent that has the bundle from before.
+    client.trust(&live.bundle);
+    client.bundle(None).await.unwrap();
+}
+
+#[tokio::test]
 async fn s19_a_workload_cannot_pass_for_the_authority() {
     use warifu::identity::X509Svid;
     let running = Running::start(|_| {}).await;
