@@ -44,6 +44,13 @@ pub(super) struct Schedule {
     pub(super) outlives: Duration,
 }
 
+impl Schedule {
+    /// How long a rotation is under way.
+    pub(super) fn step(&self) -> Duration {
+        self.publish_ahead.saturating_add(self.outlives)
+    }
+}
+
 /// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {

@@ -60,14 +60,14 @@ impl Settings {
         at_least(
             "ca.publish_ahead",
             settings.publish_ahead,
-            settings.refresh_hint * 2,
+            settings.refresh_hint.saturating_mul(2),
             "agents would meet certificates of a new root before they ask for the bundle again",
         )?;
         let roots = settings.roots();
         at_least(
             "ca.root_ttl",
             roots.life,
-            (roots.publish_ahead + roots.outlives) * 2,
+            roots.step().saturating_mul(2),
             "a root's life must hold ca.publish_ahead and ca.intermediate_ttl twice, so that the next \
              one is ready in time",
         )?;
@@ -91,7 +91,7 @@ impl Settings {
         Schedule {
             life: self.root_ttl,
             publish_ahead: self.publish_ahead,
-            outlives: self.intermediate_ttl + self.margin(),
+            outlives: self.intermediate_ttl.saturating_add(self.margin()),
         }
     }
 
@@ -106,13 +106,13 @@ impl Settings {
     }
 
     fn keys(&self, outlives: Duration) -> Schedule {
-        let outlives = outlives + self.margin();
-        let least = (self.publish_ahead + outlives) * 2;
-        Schedule {
-            life: KEY_LIFE.min(self.root_ttl).max(least),
+        let mut schedule = Schedule {
+            life: KEY_LIFE.min(self.root_ttl),
             publish_ahead: self.publish_ahead,
-            outlives,
-        }
+            outlives: outlives.saturating_add(self.margin()),
+        };
+        schedule.life = schedule.life.max(schedule.step().saturating_mul(2));
+        schedule
     }
 
     fn margin(&self) -> Duration {

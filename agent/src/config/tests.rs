@@ -311,6 +311,24 @@ state: sqlite
 }
 
 #[test]
+fn a_rotation_that_could_not_work_is_refused() {
+    let text = "\
+trust_domain: example.org
+listen: 127.0.0.1:8443
+admin: unix:/run/a.sock
+ca: {key: memory, root_ttl: 6h, intermediate_ttl: 2h, publish_ahead: 1h}
+attestors: {a: {kind: join-token}}
+bundle_refresh_hint: 31m
+state: memory
+";
+    let found = authority_errors(text);
+    let fields: Vec<_> = found.iter().map(|(_, field, _)| field.as_str()).collect();
+    assert_eq!(fields, ["ca.root_ttl", "ca.publish_ahead"], "{found:#?}");
+    let text = text.replace("31m", "30m").replace("6h", "7h");
+    assert!(parse_authority(&text, "authority.yaml").is_ok());
+}
+
+#[test]
 fn s18_a_rule_cannot_name_a_reserved_identity() {
     let text = AUTHORITY.replace("id: /payments", "id: /warifu/authority");
     one(

@@ -13,6 +13,9 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// A JWT-SVID is a bearer token, and a third party's verifier knows no revocation.
 const LONGEST_JWT: Duration = Duration::from_secs(24 * 60 * 60);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// What a rotation needs beside the configured spans: replicas notice late, clocks differ. Above what
+/// the authority reckons with.
+const ROTATION_MARGIN: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(in crate::config) fn authority(config: &AuthorityConfig) -> Vec<Problem> {
@@ -81,6 +84,27 @@ fn ca(config: &AuthorityConfig, problems: &mut Problems) {
         ca.intermediate_ttl,
         SHORTEST,
         ca.root_ttl.0,
+    );
+    let hint = config.bundle_refresh_hint;
+    problems.add_if(
+        ca.publish_ahead.0 < hint.0.saturating_mul(2),
+        at.key("publish_ahead"),
+        format!(
+            "expected at least twice bundle_refresh_hint, {hint}: agents would meet certificates of a new root \
+             before they ask for the bundle again; found {}",
+            ca.publish_ahead
+        ),
+    );
+    let step = ca.publish_ahead.0.saturating_add(ca.intermediate_ttl.0);
+    let least = Span(step.saturating_add(ROTATION_MARGIN).saturating_mul(2));
+    problems.add_if(
+        ca.publish_ahead < ca.root_ttl && ca.root_ttl < least,
+        at.key("root_ttl"),
+        format!(
+            "expected at least {least}: a root's life must hold publish_ahead and intermediate_ttl twice, with a \
+             minute for replicas and clocks, so that the next root is ready in time; found {}",
+            ca.root_ttl
+        ),
     );
     problems.add_if(
         ca.publish_ahead >= ca.root_ttl,
