@@ -79,9 +79,9 @@ fn settings(running: &Running, token: &Secret<String>) -> (Settings, PathBuf) {
 
 /// Lives of seconds, for what only real time shows.
 fn hurried(config: &mut AuthorityConfig) {
-    config.rules[0].ttl = Span(Duration::from_secs(3));
+    config.rules[0].ttl = Span(Duration::from_secs(5));
     config.bundle_refresh_hint = Span(Duration::from_secs(1));
-    config.ca.publish_ahead = Span(Duration::from_secs(2));
+    config.ca.publish_ahead = Span(Duration::from_secs(4));
 }
 
 #[tokio::test]
