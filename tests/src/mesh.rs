@@ -27,6 +27,7 @@ mod direct;
 mod load;
 mod plain;
 mod ports;
+mod streamed;
 mod wait;
 mod workload;
 
@@ -42,6 +43,7 @@ pub use self::{
     load::{Load, Report},
     plain::{ask, text},
     ports::free_port,
+    streamed::{Sender, Streamed, streamed},
     wait::{DEADLINE, until},
     workload::Workload,
 };

@@ -287,6 +287,11 @@ impl Agent {
         self.running.take().expect("it runs").drain().await
     }
 
+    /// Ends it in order, while the test goes on.
+    pub fn draining(&mut self) -> tokio::task::JoinHandle<usize> {
+        tokio::spawn(self.running.take().expect("it runs").drain())
+    }
+
     /// What runs.
     pub fn running(&self) -> &app::Agent {
         self.running.as_ref().expect("the agent runs")

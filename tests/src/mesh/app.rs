@@ -1,7 +1,7 @@
 //! The app behind an agent: tells what it was sent, and does what a test wants it to do.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     convert::Infallible,
     fs,
     net::SocketAddr,
@@ -14,7 +14,8 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header::CONTENT_TYPE,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode,
+    header::{CONTENT_TYPE, TRAILER},
 };
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{
@@ -40,6 +41,9 @@ type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
 /// Bytes of a body that are kept; the rest is counted.
 const KEPT: usize = 64 * 1024;
+
+/// Requests that are kept, the last ones; a load sends more than a test can look at.
+const REMEMBERED: usize = 1000;
 
 /// A small HTTP/1.1 server.
 ///
@@ -107,9 +111,17 @@ enum Door {
 
 #[derive(Debug)]
 struct Told {
-    seen: Mutex<Vec<Seen>>,
+    seen: Mutex<Log>,
     next: Mutex<VecDeque<Answer>>,
     held: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    /// How many there were in all.
+    count: usize,
+    last: VecDeque<Seen>,
+    certificates: BTreeSet<String>,
 }
 
 impl App {
@@ -177,9 +189,19 @@ impl App {
         Held(Arc::clone(&self.told))
     }
 
-    /// Every request so far.
+    /// The requests so far, but no more than the last thousand.
     pub fn seen(&self) -> Vec<Seen> {
-        lock(&self.told.seen).clone()
+        lock(&self.told.seen).last.iter().cloned().collect()
+    }
+
+    /// How many requests there were.
+    pub fn count(&self) -> usize {
+        lock(&self.told.seen).count
+    }
+
+    /// SHA-256 of every certificate a caller proved itself with.
+    pub fn certificates(&self) -> BTreeSet<String> {
+        lock(&self.told.seen).certificates.clone()
     }
 
     /// The last request.
@@ -189,7 +211,7 @@ impl App {
 
     /// Waits until the app has been sent `count` requests in all.
     pub async fn seen_count(&self, count: usize) {
-        let seen = async || (lock(&self.told.seen).len() >= count).then_some(());
+        let seen = async || (self.count() >= count).then_some(());
         until(&format!("the app gets {count} requests"), seen).await;
     }
 
@@ -286,7 +308,7 @@ async fn answer(
 ) -> Response<Body> {
     let headers = request.headers().clone();
     let admitted = layer.map_or(Ok(()), |layer| layer.admit(&mut request));
-    let number = told.see(Seen {
+    let seen = Seen {
         method: request.method().clone(),
         target: request.uri().to_string(),
         headers,
@@ -294,7 +316,8 @@ async fn answer(
         refused: admitted.as_ref().err().map(ToString::to_string),
         body: Vec::new(),
         trailers: HeaderMap::new(),
-    });
+    };
+    let number = told.see(seen.clone());
     if let Err(refused) = admitted {
         return refused.response::<&str>().map(|body| whole(body.into()));
     }
@@ -310,17 +333,22 @@ async fn answer(
     }
     let path = request.uri().path();
     if path == "/echo" {
-        return Response::new(request.into_body().boxed_unsync());
+        let mut response = Response::new(request.into_body().boxed_unsync());
+        // Without it HTTP/1.1 has no trailers.
+        if let Some(trailer) = seen.headers.get(TRAILER) {
+            response.headers_mut().insert(TRAILER, trailer.clone());
+        }
+        return response;
     }
     if let Some(count) = path.strip_prefix("/bytes/") {
         let body = Bytewise(count.parse().expect("a number of bytes"));
         return Response::new(body.boxed_unsync());
     }
-    tell(request.into_body(), number, &told).await
+    tell(request.into_body(), seen, number, &told).await
 }
 
 /// Reads the body, and tells all that was sent.
-async fn tell(mut body: Incoming, number: usize, told: &Told) -> Response<Body> {
+async fn tell(mut body: Incoming, mut seen: Seen, number: usize, told: &Told) -> Response<Body> {
     let mut length = 0;
     let (mut kept, mut trailers) = (Vec::new(), HeaderMap::new());
     while let Some(frame) = body.frame().await {
@@ -339,12 +367,8 @@ async fn tell(mut body: Incoming, number: usize, told: &Told) -> Response<Body> 
             }
         }
     }
-    let seen = {
-        let mut all = lock(&told.seen);
-        let seen = &mut all[number];
-        (seen.body, seen.trailers) = (kept, trailers);
-        seen.clone()
-    };
+    told.see_body(number, kept, trailers.clone());
+    seen.trailers = trailers;
     let told = json!({
         "caller": seen.caller,
         "method": seen.method.as_str(),
@@ -360,10 +384,32 @@ async fn tell(mut body: Incoming, number: usize, told: &Told) -> Response<Body> 
 }
 
 impl Told {
+    /// Its number.
     fn see(&self, seen: Seen) -> usize {
-        let mut all = lock(&self.seen);
-        all.push(seen);
-        all.len() - 1
+        let mut log = lock(&self.seen);
+        let certificate = seen.caller.as_ref().and_then(|caller| caller.peer.as_ref());
+        if let Some(peer) = certificate
+            && !log.certificates.contains(&peer.cert_sha256)
+        {
+            log.certificates.insert(peer.cert_sha256.clone());
+        }
+        if log.last.len() == REMEMBERED {
+            log.last.pop_front();
+        }
+        log.last.push_back(seen);
+        log.count += 1;
+        log.count - 1
+    }
+
+    fn see_body(&self, number: usize, body: Vec<u8>, trailers: HeaderMap) {
+        let mut log = lock(&self.seen);
+        let forgotten = log.count - log.last.len();
+        let seen = number
+            .checked_sub(forgotten)
+            .and_then(|at| log.last.get_mut(at));
+        if let Some(seen) = seen {
+            (seen.body, seen.trailers) = (body, trailers);
+        }
     }
 }
 

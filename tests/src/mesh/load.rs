@@ -32,7 +32,7 @@ pub struct Load {
 impl Load {
     /// Starts `clients` clients that ask for `url`; `make` builds one, so that each has connections
     /// of its own.
-    pub fn start(clients: usize, url: &str, make: impl Fn() -> Client) -> Self {
+    pub fn start(clients: usize, url: &str, mut make: impl FnMut() -> Client) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicUsize::new(0));
         let began = Instant::now();

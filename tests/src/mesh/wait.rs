@@ -1,9 +1,6 @@
 //! Waiting for what must come true.
 
-use std::{
-    future::Future,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 /// How long a test waits for what should take moments: other tests and builds run on the same cores.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -12,7 +9,7 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Asks until there is an answer; panics at [`DEADLINE`], saying `what` never was.
-pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(answer) = ask().await {
