@@ -6,9 +6,8 @@ use std::{
 };
 
 use thiserror::Error;
-use tokio::task::JoinHandle;
 
-use super::{ADMIN_GRACE, AUDIT_FLUSH};
+use super::{ADMIN_GRACE, AUDIT_FLUSH, Serving};
 use crate::{
     admin::{self, Admin, Surface},
     authority,
@@ -21,7 +20,7 @@ use crate::{
     },
 };
 
-/// A running authority.
+/// A running authority. Dropped, it cuts what it was doing; [`Authority::drain`] ends it in order.
 #[derive(Debug)]
 pub struct Authority {
     /// What issues.
@@ -32,7 +31,7 @@ pub struct Authority {
     pub readiness: Readiness,
     audit: Audit,
     admin_drain: Drain,
-    admin_serving: Option<JoinHandle<usize>>,
+    admin_serving: Serving,
 }
 
 /// Why an authority could not start.
@@ -91,6 +90,7 @@ pub async fn start_authority(config: &AuthorityConfig) -> Result<Authority, Auth
             draining,
         )
     });
+    let admin_serving = Serving(admin_serving.into_iter().collect());
     Ok(Authority {
         issuer,
         probes: address,
@@ -107,12 +107,10 @@ impl Authority {
         self.drain_within(defaults::DRAIN).await;
     }
 
-    async fn drain_within(self, grace: Duration) {
+    async fn drain_within(mut self, grace: Duration) {
         self.issuer.shutdown(grace).await;
         self.admin_drain.start(ADMIN_GRACE);
-        if let Some(serving) = self.admin_serving {
-            let _ = serving.await;
-        }
+        self.admin_serving.ended().await;
         if !self.audit.flush(AUDIT_FLUSH) {
             tracing::error!("the last audit lines could not be written");
         }
