@@ -26,6 +26,8 @@ struct Inner {
     generation: Mutex<u64>,
     /// Why the last attempt to renew failed; told when the identity expires.
     trouble: Mutex<Option<String>>,
+    /// When the last identity expired, while there is no new one.
+    expired: Mutex<Option<SystemTime>>,
     condition: Condition,
     metrics: Metrics,
 }
@@ -37,6 +39,7 @@ impl Publisher {
             current,
             generation: Mutex::new(0),
             trouble: Mutex::new(None),
+            expired: Mutex::new(None),
             condition,
             metrics,
         };
@@ -61,6 +64,7 @@ impl Publisher {
             .metrics
             .published(*generation, snapshot.svid.not_after());
         self.0.current.send_replace(Some(Arc::new(snapshot)));
+        *lock(&self.0.expired) = None;
         self.0.condition.met();
     }
 
@@ -69,7 +73,7 @@ impl Publisher {
         let _ordered = lock(&self.0.generation);
         *lock(&self.0.trouble) = Some(why.to_owned());
         if self.0.current.borrow().is_none() {
-            self.0.condition.unmet(why);
+            self.say_what_is_missing();
         }
     }
 
@@ -92,14 +96,23 @@ impl Publisher {
             }
             expired.is_some()
         });
-        if let Some(not_after) = expired {
-            let trouble = lock(&self.0.trouble);
-            let why = trouble.as_deref().unwrap_or("no renewal succeeded in time");
-            self.0.condition.unmet(&format!(
-                "the X.509-SVID expired at {}: {why}",
-                Timestamp(not_after)
-            ));
+        if expired.is_some() {
+            *lock(&self.0.expired) = expired;
+            self.say_what_is_missing();
             self.0.metrics.withdrawn();
+        }
+    }
+
+    /// What happened last, and that there was an identity once, if there was.
+    fn say_what_is_missing(&self) {
+        let trouble = lock(&self.0.trouble);
+        let why = trouble.as_deref().unwrap_or("no renewal succeeded in time");
+        match *lock(&self.0.expired) {
+            None => self.0.condition.unmet(why),
+            Some(at) => self.0.condition.unmet(&format!(
+                "the X.509-SVID expired at {}: {why}",
+                Timestamp(at)
+            )),
         }
     }
 }
@@ -133,4 +146,60 @@ pub(super) async fn withdraw_expired(publisher: Publisher) {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, IsCa, KeyPair, KeyUsagePurpose, SanType};
+    use warifu::jwt::KeySet;
+
+    use super::*;
+    use crate::telemetry::ready::Readiness;
+
+    /// Valid until `not_after`, which has whole seconds.
+    fn publish(publisher: &Publisher, not_after: SystemTime) {
+        let mut params = CertificateParams::default();
+        let uri = "spiffe://example.org/orders".try_into().unwrap();
+        params.subject_alt_names = vec![SanType::URI(uri)];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.not_after = not_after.into();
+        let key = KeyPair::generate().unwrap();
+        let leaf = params.self_signed(&key).unwrap().der().clone();
+        let svid = X509Svid::new(vec![leaf], key.into()).unwrap();
+        let bundle = TrustBundle {
+            trust_domain: svid.id().trust_domain().clone(),
+            x509_authorities: Vec::new(),
+            jwt_authorities: KeySet::new(Vec::new()),
+            sequence: 1,
+            refresh_hint: Duration::from_secs(300),
+        };
+        publisher.publish(svid, bundle);
+    }
+
+    #[test]
+    fn s13_an_expired_identity_is_withdrawn_and_the_reason_stays_while_renewals_go_on_failing() {
+        let readiness = Readiness::default();
+        let condition = readiness.condition("identity", "starting");
+        let (publisher, current) = Publisher::new(condition, Metrics::default());
+        let missing = || readiness.missing().pop().map(|(_, why)| why);
+        let end = SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000);
+
+        publisher.failed("the authority is away");
+        assert_eq!(missing().unwrap(), "the authority is away");
+        publish(&publisher, end);
+        publisher.failed("the authority is away");
+        publisher.withdraw(end - Duration::from_secs(1));
+        assert!(current.borrow().is_some() && missing().is_none());
+
+        publisher.withdraw(end);
+        assert!(current.borrow().is_none());
+        let expired = |why| format!("the X.509-SVID expired at 2033-05-18T03:33:20.000Z: {why}");
+        assert_eq!(missing().unwrap(), expired("the authority is away"));
+        publisher.failed("still away");
+        assert_eq!(missing().unwrap(), expired("still away"));
+
+        publish(&publisher, end);
+        assert_eq!(missing(), None);
+    }
 }
