@@ -2,17 +2,26 @@
 
 use std::{
     collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use warifu_tests::mesh::{DEADLINE, Direct, Load, MTLS_AND_JWT, Mesh, Shop, until};
+use warifu_tests::mesh::{
+    Agent, DEADLINE, Direct, Load, MTLS_AND_JWT, Mesh, Shop, Workload, until,
+};
 
 /// Renewed at a third of it: every 1.2 to 1.5 seconds.
 const TTL: Duration = Duration::from_secs(4);
 /// From the new root's publication to the first certificate under it.
 const CA: &str = "publish_ahead: 2s, intermediate_ttl: 10s";
 const LEAVES: usize = 20;
-const CLIENTS: usize = 32;
+/// Clients of orders' agent …
+const CLIENTS: usize = 24;
+/// … and callers that keep HTTP/1.1 connections to payments' agent.
+const CALLERS: usize = 8;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_leaf_rotations_and_one_of_the_ca_fail_no_request() {
@@ -33,6 +42,18 @@ async fn twenty_leaf_rotations_and_one_of_the_ca_fail_no_request() {
         let client = shop.orders.client();
         if http2 { client.http2() } else { client }
     });
+    let caller = Arc::new(shop.mesh.workload("orders").await);
+    let stop = Arc::new(AtomicBool::new(false));
+    let payments = Arc::new(shop.payments);
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            tokio::spawn(call(
+                Arc::clone(&payments),
+                Arc::clone(&caller),
+                Arc::clone(&stop),
+            ))
+        })
+        .collect();
 
     // What payments presents, seen from outside; what orders presents, payments' app is told.
     let observer = shop.mesh.workload("observer").await;
@@ -40,7 +61,7 @@ async fn twenty_leaf_rotations_and_one_of_the_ca_fail_no_request() {
     let mut rotated = false;
     let began = Instant::now();
     while presented.len() < LEAVES || shop.app.certificates().len() < LEAVES {
-        let direct = Direct::connect(&shop.payments, Some(&observer.identity()))
+        let direct = Direct::connect(&payments, Some(&observer.identity()))
             .await
             .unwrap();
         presented.insert(direct.server_chain().swap_remove(0).to_vec());
@@ -62,7 +83,7 @@ async fn twenty_leaf_rotations_and_one_of_the_ca_fail_no_request() {
         (roots.len() == 1 && roots[0].spki_sha256 != first_root).then_some(())
     })
     .await;
-    for agent in [&shop.orders, &shop.payments] {
+    for agent in [&shop.orders, &payments] {
         until("the agents follow", async || {
             (agent.identity().bundle.x509_authorities.len() == 1).then_some(())
         })
@@ -71,15 +92,42 @@ async fn twenty_leaf_rotations_and_one_of_the_ca_fail_no_request() {
     load.answers(CLIENTS).await;
 
     let report = load.stop().await;
+    stop.store(true, Ordering::Relaxed);
+    let mut answered = report.answered;
+    for caller in callers {
+        answered += caller.await.unwrap();
+    }
     assert_eq!(
-        report.failures,
-        [""; 0],
-        "of {} requests",
-        report.answered + report.failures.len()
+        report.failures, [""; 0],
+        "beside {answered} that were answered"
     );
+    println!("{answered} requests, {} leaves seen", presented.len());
     assert!(
-        report.answered > CLIENTS * LEAVES,
-        "only {} requests",
-        report.answered
+        answered > (CLIENTS + CALLERS) * LEAVES,
+        "only {answered} requests"
     );
+}
+
+/// A closed loop over one connection, and another when the server says that it will close this one.
+/// Returns the number of requests; panics where one fails.
+async fn call(payments: Arc<Agent>, caller: Arc<Workload>, stop: Arc<AtomicBool>) -> usize {
+    let connect = async || {
+        Direct::connect(&payments, Some(&caller.identity()))
+            .await
+            .unwrap()
+    };
+    let mut connection = connect().await;
+    let mut answered = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let answer = connection
+            .exchange("GET /charges HTTP/1.1\nhost: payments\n\n")
+            .await;
+        let answer = answer.unwrap_or_else(|why| panic!("after {answered} requests: {why}"));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answered += 1;
+        if answer.header("connection") == Some("close") {
+            connection = connect().await;
+        }
+    }
+    answered
 }
