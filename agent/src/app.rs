@@ -13,7 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use serde_json::{Value, json};
+use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::{runtime, task::JoinHandle};
 
@@ -32,15 +32,16 @@ use crate::{
         audit::{Audit, AuditError},
         metrics,
         ready::{Condition, Readiness},
-        timestamp::Timestamp,
     },
     token::Tokens,
 };
 use adapt::{FromAuthority, NamedSigner};
+use status::status;
 
 mod adapt;
 mod authority;
 mod run;
+mod status;
 
 pub use authority::{Authority, AuthorityStartError, start_authority};
 pub use run::{RunError, run_agent, run_authority};
@@ -136,7 +137,7 @@ pub async fn start_agent(
     let (identity, renewal) = identity::start(&config.into(), issued, &mut registry)?;
     let tokens = Tokens::new(Arc::new(FromAuthority(renewal.clone())));
     tokens.register(&mut registry);
-    let roles = roles(config).await?;
+    let roles = roles(config, &mut registry).await?;
     let signers = signers(config.outbound.as_ref(), roles.as_ref(), &identity);
 
     // What carries requests belongs to the data runtime: its sockets, its timers, its tasks.
@@ -309,12 +310,14 @@ impl Drop for Serving {
 }
 
 /// AWS is looked at only where a route needs it.
-async fn roles(config: &AgentConfig) -> Result<Option<Roles>, StartError> {
+async fn roles(config: &AgentConfig, registry: &mut Registry) -> Result<Option<Roles>, StartError> {
     let wanted = |outbound: &agent::Outbound| outbound.routes.iter().any(|it| it.sigv4.is_some());
     if !config.outbound.as_ref().is_some_and(wanted) {
         return Ok(None);
     }
-    Ok(Some(Roles::from_environment(&config.aws).await?))
+    let roles = Roles::from_environment(&config.aws).await?;
+    roles.register(registry);
+    Ok(Some(roles))
 }
 
 fn signers(
@@ -333,42 +336,4 @@ fn signers(
         }
     }
     signers
-}
-
-/// What `warifu status` shows.
-fn status(
-    config: &AgentConfig,
-    identity: &identity::Current,
-    renewal: &identity::Handle,
-    tokens: &Tokens,
-    roles: Option<Roles>,
-) -> admin::Status {
-    let routes: Vec<Value> = config
-        .outbound
-        .iter()
-        .flat_map(|outbound| &outbound.routes)
-        .map(|route| json!({"host": route.host, "upstream": route.upstream.to_string()}))
-        .collect();
-    let (identity, renewal, tokens) = (identity.clone(), renewal.clone(), tokens.clone());
-    Arc::new(move || {
-        let _ = (&tokens, &roles);
-        let held = identity.borrow().clone();
-        let renewal = renewal.status();
-        json!({
-            "identity": held.map(|it| json!({
-                "spiffe_id": it.svid.id().to_string(),
-                "not_before": Timestamp(it.svid.not_before()),
-                "not_after": Timestamp(it.svid.not_after()),
-                "generation": it.generation,
-                "bundle_sequence": it.bundle.sequence,
-            })),
-            "renewal": {
-                "next_attempt": renewal.next_attempt.map(Timestamp),
-                "last_error": renewal.last_error,
-                "failures": renewal.failures,
-                "attested_until": renewal.attested_until.map(Timestamp),
-            },
-            "routes": routes,
-        })
-    })
 }

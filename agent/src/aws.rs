@@ -10,6 +10,7 @@ mod cache;
 mod clock;
 mod error;
 mod http;
+mod metrics;
 mod refresh;
 mod roles;
 mod session;
@@ -23,6 +24,7 @@ pub use self::{
     roles::Roles,
     session::{RoleSession, SetupError, session_name},
     signer::Signer,
+    sigv4::refuse_streamed,
 };
 
 /// Why a request could not be signed.

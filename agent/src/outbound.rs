@@ -7,7 +7,7 @@
 //! routes   what no route names is refused: nothing is minted, signed or connected for it (S5)
 //! link     the upstream, which the route says how to verify (S19)
 //! rewrite  the path in normal form, what the app must not say removed, the upstream's host
-//! attach   nothing, a JWT-SVID, or a SigV4 signature
+//! attach   nothing, a JWT-SVID, or a SigV4 signature, which is made anew for every attempt
 //! send     over a pooled connection; one retry with a fresh token where the upstream says 401
 //! ```
 //!
@@ -19,6 +19,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use bytes::Bytes;
 use http::{
     Request, Response, StatusCode,
     header::{AUTHORIZATION, HOST},
@@ -28,10 +29,10 @@ use hyper::body::Incoming;
 use prometheus_client::registry::Registry;
 
 use crate::{
-    config,
+    aws, config,
     http::{
         body::Body,
-        pool::{Pool, Upstream},
+        pool::{Attempt, Attempts, Pool, Upstream},
         server::{Connection, Opened, Refused, Service},
     },
     identity,
@@ -163,10 +164,34 @@ impl Calls {
             Credential::None => send(&upstream, parts, body, route.timeout).await,
             Credential::Jwt(tokens) => with_token(route, tokens, &upstream, parts, body).await,
             Credential::SigV4 { signer, max_body } => {
+                aws::refuse_streamed(&parts.headers)?;
                 let body = self.buffers.read(body, *max_body).await?;
-                signer.sign(&mut parts, body.bytes()).await?;
-                send(&upstream, parts, body.bytes().clone().into(), route.timeout).await
+                signed(route, &**signer, &upstream, parts, body.bytes()).await
             }
+        }
+    }
+}
+
+/// Signs, and signs again whenever the pool sends again: the time that passed, or credentials that were
+/// renewed meanwhile, are in the signature.
+async fn signed(
+    route: &Route,
+    signer: &dyn Sign,
+    upstream: &Upstream,
+    mut parts: Parts,
+    body: &Bytes,
+) -> Result<Response<Body>, Refusal> {
+    let mut attempts = Attempts::default();
+    loop {
+        // Credentials may have to be obtained first, from an STS that may be slow.
+        tokio::time::timeout(route.timeout, signer.sign(&mut parts, body))
+            .await
+            .map_err(|_| Refusal::SignTimedOut(route.timeout))??;
+        let request = Request::from_parts(parts, body.clone().into());
+        let attempt = upstream.attempt(request, route.timeout, &mut attempts);
+        match attempt.await? {
+            Attempt::Answered(response) => return Ok(response),
+            Attempt::Again(request) => parts = request.into_parts().0,
         }
     }
 }

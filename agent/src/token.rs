@@ -72,6 +72,19 @@ pub struct Tokens(Arc<Shared>);
 #[derive(Debug, Clone)]
 pub struct Source(Arc<Slot>);
 
+/// What the status page says of the tokens for one audience.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenStatus {
+    /// The audience.
+    pub audience: String,
+    /// When the token in use expires; `None` where none was wanted yet, or none could be had.
+    pub expires: Option<SystemTime>,
+    /// Mints that failed since the last that didn't.
+    pub failures: u32,
+    /// Why the last one failed.
+    pub last_error: Option<String>,
+}
+
 /// A token that is valid for a while yet.
 #[derive(Debug, Clone)]
 pub struct Token(Arc<Held>);
@@ -130,6 +143,21 @@ impl Tokens {
             }))
         });
         slot.clone()
+    }
+
+    /// For the status page: every audience that routes name.
+    pub fn status(&self) -> Vec<TokenStatus> {
+        let slots = lock(&self.0.slots);
+        let status = |(audience, source): (&String, &Source)| {
+            let (expires, failures, last_error) = lock(&source.0.cache).status();
+            TokenStatus {
+                audience: audience.clone(),
+                expires,
+                failures,
+                last_error,
+            }
+        };
+        slots.iter().map(status).collect()
     }
 
     /// Registers the metrics.

@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 use super::{
     clock::Clock,
     error::CredentialsError,
+    metrics::{Meter, Metrics},
     refresh::{Phase, Schedule, retry_at},
     roles::Source,
 };
@@ -27,9 +28,12 @@ pub(super) struct Cache(Arc<Shared>);
 struct Shared {
     /// For logs and errors: a role ARN, or `the base credentials`.
     name: String,
+    /// The role session's.
+    session: Option<String>,
     source: Source,
     clock: Clock,
     limits: Limits,
+    meter: Meter,
     held: ArcSwapOption<Held>,
     renewal: Mutex<Renewal>,
 }
@@ -67,6 +71,8 @@ struct Renewal {
 pub struct CredentialsStatus {
     /// A role ARN, or `the base credentials`.
     pub name: String,
+    /// The role session's name.
+    pub session: Option<String>,
     /// When the credentials in use were obtained.
     pub obtained: Option<SystemTime>,
     /// When they expire; `None` also where they don't.
@@ -78,9 +84,12 @@ pub struct CredentialsStatus {
 }
 
 impl Cache {
-    pub(super) fn new(name: String, source: Source, clock: Clock, limits: Limits) -> Self {
+    pub(super) fn new(source: Source, clock: Clock, limits: Limits, metrics: &Metrics) -> Self {
+        let (name, session) = source.names();
         Self(Arc::new(Shared {
+            meter: metrics.meter(&name, session.as_deref()),
             name,
+            session,
             source,
             clock,
             limits,
@@ -142,6 +151,7 @@ impl Cache {
         let renewal = self.0.renewal();
         CredentialsStatus {
             name: self.0.name.clone(),
+            session: self.0.session.clone(),
             obtained: held.as_ref().map(|held| held.obtained),
             expires: held.as_ref().and_then(|held| held.schedule.expires),
             failures: renewal.failures,
@@ -211,11 +221,13 @@ impl Shared {
         match loaded.and_then(|credentials| Held::new(&self.name, credentials, now)) {
             Ok(held) => {
                 debug!(credentials = self.name, expires = ?held.schedule.expires, "renewed");
+                self.meter.renewed(held.schedule.expires);
                 // First the credentials, then the end of the failure: never neither.
                 self.held.store(Some(Arc::new(held)));
                 *self.renewal() = Renewal::default();
             }
             Err(error) => {
+                self.meter.failed(&error);
                 let held = self.held.load();
                 let schedule = held.as_ref().map(|held| &held.schedule);
                 let mut renewal = self.renewal();

@@ -15,8 +15,9 @@ const REREAD: Duration = Duration::from_secs(15 * 60);
 /// After a failed renewal with time left: 5 to 10 minutes, so that a fleet doesn't keep STS down.
 const PATIENT: (Duration, Duration) = (Duration::from_secs(5 * 60), Duration::from_secs(10 * 60));
 
-/// After a failure that callers wait for: half a second, doubled up to this.
-const IMPATIENT_MAX: Duration = Duration::from_secs(30);
+/// After a failure that callers wait for: half a second, doubled up to this. Calls fail meanwhile, so
+/// the end of an outage is to be noticed soon; STS takes hundreds of such questions a second.
+const IMPATIENT_MAX: Duration = Duration::from_secs(10);
 const IMPATIENT_FIRST: Duration = Duration::from_millis(500);
 
 /// After a decided refusal (`AccessDenied`): asking again soon changes nothing, but a trust policy
@@ -192,7 +193,7 @@ mod tests {
         let none = |failures| retry_at(NOW, None, failures, false, 1.0);
         assert_eq!(none(1), NOW + Duration::from_millis(500));
         assert_eq!(none(2), NOW + Duration::from_millis(1000));
-        assert_eq!(none(40), NOW + seconds(30));
+        assert_eq!(none(40), NOW + seconds(10));
         assert_eq!(retry_at(NOW, None, 1, true, 0.0), NOW + seconds(10));
         assert_eq!(retry_at(NOW, None, 9, true, 1.0), NOW + seconds(20));
     }

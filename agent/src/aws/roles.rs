@@ -21,12 +21,14 @@ use aws_credential_types::{
 };
 use aws_smithy_async::time::{SharedTimeSource, SystemTimeSource};
 use aws_types::{SdkConfig, region::Region};
+use prometheus_client::registry::Registry;
 
 use super::{
     cache::{Cache, CredentialsStatus, Limits},
     clock::{Clock, LearnSkew},
     error::CredentialsError,
     http::SdkHttpClient,
+    metrics::Metrics,
     session::{RoleSession, SetupError},
 };
 use crate::config::{agent::Aws, value::Upstream};
@@ -70,6 +72,7 @@ struct Inner {
     region: String,
     clock: Clock,
     timing: Timing,
+    metrics: Metrics,
     sessions: Mutex<HashMap<RoleSession, Cache>>,
 }
 
@@ -167,12 +170,9 @@ impl Roles {
         clock: Clock,
         timing: Timing,
     ) -> Self {
-        let base = Cache::new(
-            BASE.to_owned(),
-            Source::Base(provider),
-            clock.clone(),
-            timing.limits,
-        );
+        let metrics = Metrics::default();
+        let base = Source::Base(provider);
+        let base = Cache::new(base, clock.clone(), timing.limits, &metrics);
         let mut sts = aws_sdk_sts::config::Builder::from(sdk)
             // Ours alone caches: the SDK's drops what it has before it asks for more.
             .identity_cache(IdentityCache::no_cache())
@@ -189,6 +189,7 @@ impl Roles {
                 .map_or_else(String::new, |region| region.as_ref().to_owned()),
             clock,
             timing,
+            metrics,
             sessions: Mutex::default(),
         }))
     }
@@ -198,7 +199,12 @@ impl Roles {
         &self.0.region
     }
 
-    /// For the status page: the base credentials, then every role session.
+    /// Registers the metrics.
+    pub fn register(&self, registry: &mut Registry) {
+        self.0.metrics.register(registry);
+    }
+
+    /// For the status page: the base credentials, then every role session that was wanted so far.
     pub fn status(&self) -> Vec<CredentialsStatus> {
         let sessions = self
             .0
@@ -206,7 +212,7 @@ impl Roles {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let mut status: Vec<_> = sessions.values().map(Cache::status).collect();
-        status.sort_by(|a, b| a.name.cmp(&b.name));
+        status.sort_by(|a, b| (&a.name, &a.session).cmp(&(&b.name, &b.session)));
         status.insert(0, self.0.base.status());
         status
     }
@@ -234,8 +240,8 @@ impl Roles {
                     clock: self.0.clock.clone(),
                     session: session.clone(),
                 };
-                let name = session.role.clone();
-                Cache::new(name, source, self.0.clock.clone(), self.0.timing.limits)
+                let (clock, limits) = (self.0.clock.clone(), self.0.timing.limits);
+                Cache::new(source, clock, limits, &self.0.metrics)
             })
             .clone()
     }
@@ -255,6 +261,16 @@ pub(super) enum Source {
 }
 
 impl Source {
+    /// Whose credentials these are: a role's ARN, or [`BASE`], and the session's name.
+    pub(super) fn names(&self) -> (String, Option<String>) {
+        match self {
+            Self::Base(_) => (BASE.to_owned(), None),
+            Self::Role { session, .. } => {
+                (session.role.clone(), Some(session.session_name.clone()))
+            }
+        }
+    }
+
     pub(super) async fn load(&self) -> Result<Credentials, CredentialsError> {
         match self {
             Self::Base(provider) => provider

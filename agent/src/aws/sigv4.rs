@@ -12,7 +12,7 @@
 //!
 //! Refused, because a verifier may read it otherwise than we: escapes that are not hex or not UTF-8,
 //! escaped dot segments, an escaped slash in an S3 key, signed headers that are not ASCII, a repeated
-//! `host` or `content-type`, a query that is signed already.
+//! `host` or `content-type`, a query that is signed already, a body in signed pieces.
 //!
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>
 
@@ -36,8 +36,10 @@ use http::{
 use super::{SetupError, SignError};
 
 mod canonical;
+mod streamed;
 
 use canonical::Path;
+pub use streamed::refuse_streamed;
 
 /// Headers that may not be signed: proxies change or remove them, or we set them ourselves.
 const UNSIGNABLE: &[&str] = &[
@@ -162,6 +164,7 @@ pub(super) fn prepare(
     extras: &[HeaderName],
     parts: &mut Parts,
 ) -> Result<(), SignError> {
+    refuse_streamed(&parts.headers)?;
     strip(&mut parts.headers);
     let authority = parts.uri.authority().map(http::uri::Authority::as_str);
     let host = canonical::host(&parts.headers, authority)?;

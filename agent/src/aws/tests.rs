@@ -472,6 +472,50 @@ async fn s06_what_cannot_be_signed_unambiguously_is_refused_before_sts_is_asked(
 }
 
 #[tokio::test]
+async fn s06_a_body_in_signed_pieces_is_not_signed_as_if_it_were_whole() {
+    let world = World::new().await;
+    let mut parts = request("/prod/upload");
+    let streaming = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD".parse().unwrap();
+    parts.headers.insert("x-amz-content-sha256", streaming);
+    let body = b"5;chunk-signature=00\r\nhello\r\n";
+    let error = world.signer().sign(&mut parts, body).await.unwrap_err();
+    assert!(matches!(error, SignError::Unsignable(_)), "{error}");
+    assert!(!parts.headers.contains_key(AUTHORIZATION));
+    assert_eq!(world.sts.requests(), 0);
+}
+
+#[tokio::test]
+async fn renewals_and_expiry_are_measured_for_each_session() {
+    let world = World::new().await;
+    let mut registry = prometheus_client::registry::Registry::default();
+    world.roles.register(&mut registry);
+    let signer = world.signer();
+    let label = format!(r#"credentials="{ROLE}",session="orders""#);
+    let (role, base) = (&label, r#"credentials="the base credentials",session="""#);
+    let measured = |line: &str| {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let line = format!("aws_credentials_{line}\n");
+        assert!(text.contains(&line), "{line} is not in\n{text}");
+    };
+    measured(&format!("expires_seconds{{{role}}} 0"));
+    assert_eq!(key(&signer).await, "ASIA1");
+    measured(&format!("expires_seconds{{{role}}} 1800003600"));
+    measured(&format!("expires_seconds{{{base}}} 0"));
+    measured(&format!("renewals_total{{{role},outcome=\"renewed\"}} 1"));
+    measured(&format!("renewals_total{{{base},outcome=\"renewed\"}} 1"));
+    world.clock.advance(HOUR);
+    for (answer, failure) in [(broken(), "failed"), (denied(), "refused")] {
+        world.sts.answer([answer]);
+        world.clock.advance(MINUTE);
+        signed(&signer).await.unwrap_err();
+        measured(&format!("renewals_total{{{role},outcome=\"{failure}\"}} 1"));
+    }
+    // What has expired shows when it did: alerts compare it with the time.
+    measured(&format!("expires_seconds{{{role}}} 1800003600"));
+}
+
+#[tokio::test]
 async fn s06_a_second_attempt_carries_one_signature() {
     let world = World::new().await;
     let signer = world.signer();

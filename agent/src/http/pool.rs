@@ -10,7 +10,9 @@
 //! request costs one short lock and no key. What is safe to send twice is decided here, and only
 //! here (S4): a request of which no byte was written goes to another connection; one that broke on
 //! a *reused* connection before any answer is repeated once, and only if its method is idempotent
-//! and its body is at hand. Nothing else is ever sent twice.
+//! and its body is at hand. Nothing else is ever sent twice. Who has to touch a request before it
+//! goes out again (a signature is good for one attempt) makes the attempts himself, with
+//! [`Upstream::attempt`]; whether there is another is still decided here.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicBool, atomic::Ordering},
@@ -59,6 +61,24 @@ pub struct Pool(Arc<Shared>);
 /// One destination and its connections. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Upstream(Arc<Inner>);
+
+/// What came of one attempt.
+#[derive(Debug)]
+pub enum Attempt {
+    /// The head of the response is here.
+    Answered(Response<Body>),
+    /// Send it again: this request, with a `host` header and in origin form.
+    Again(Request<Body>),
+}
+
+/// What was tried with one request so far.
+#[derive(Debug, Default)]
+pub struct Attempts {
+    /// Reused connections that turned out dead before a byte was written.
+    dead: usize,
+    /// It broke after it was, or may have been, written: it is sent once more and never again.
+    repeated: bool,
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -170,38 +190,52 @@ impl Upstream {
         mut request: Request<Body>,
         first_byte: Duration,
     ) -> Result<Response<Body>, SendError> {
-        let (mut dead, mut repeated) = (0, false);
+        let mut attempts = Attempts::default();
         loop {
-            let fresh = repeated || dead > MAX_DEAD;
-            let (connection, reused) = self.0.connection(fresh).await?;
-            let copy = if reused && !repeated {
-                replay(&request)
-            } else {
-                None
-            };
-            let failure = match exchange(&self.0, connection, request, first_byte).await {
-                Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                    return Err(self.0.broken("it switched protocols unasked".to_owned()));
-                }
-                Ok(response) => return Ok(response),
-                Err(failure) => failure,
-            };
-            request = match (failure, copy) {
-                (Failure::Unsent(request, _), _) if reused => {
-                    dead += 1;
-                    *request
-                }
-                (Failure::Unsent(_, why), _) | (Failure::Broken(why), None) => {
-                    return Err(self.0.broken(why));
-                }
-                (Failure::Broken(_), Some(copy)) => {
-                    repeated = true;
-                    copy
-                }
-                (Failure::Final(error), _) => return Err(error),
-            };
-            self.0.shared.metrics.repeated.inc();
+            match self.attempt(request, first_byte, &mut attempts).await? {
+                Attempt::Answered(response) => return Ok(response),
+                Attempt::Again(again) => request = again,
+            }
         }
+    }
+
+    /// One attempt at [`Upstream::send`]: where that would send the request again, it comes back, to
+    /// be handed in with the same `attempts`.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    pub async fn attempt(
+        &self,
+        request: Request<Body>,
+        first_byte: Duration,
+        attempts: &mut Attempts,
+    ) -> Result<Attempt, SendError> {
+        let fresh = attempts.repeated || attempts.dead > MAX_DEAD;
+        let (connection, reused) = self.0.connection(fresh).await?;
+        let copy = if reused && !attempts.repeated {
+            replay(&request)
+        } else {
+            None
+        };
+        let again = match exchange(&self.0, connection, request, first_byte).await {
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                return Err(self.0.broken("it switched protocols unasked".to_owned()));
+            }
+            Ok(response) => return Ok(Attempt::Answered(response)),
+            Err(Failure::Unsent(request, _)) if reused => {
+                attempts.dead += 1;
+                *request
+            }
+            Err(Failure::Unsent(_, why)) => return Err(self.0.broken(why)),
+            Err(Failure::Broken(why)) => {
+                let copy = copy.ok_or_else(|| self.0.broken(why))?;
+                attempts.repeated = true;
+                copy
+            }
+            Err(Failure::Final(error)) => return Err(error),
+        };
+        self.0.shared.metrics.repeated.inc();
+        Ok(Attempt::Again(again))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Why the app's request got an answer of ours instead of the upstream's, and that answer.
 
+use std::time::Duration;
+
 use http::{HeaderValue, Response, StatusCode, header::RETRY_AFTER};
 use thiserror::Error;
 
@@ -46,6 +48,11 @@ pub(super) enum Refusal {
     Token(#[from] MintError),
     #[error(transparent)]
     Sign(#[from] SignError),
+    #[error(
+        "no AWS credentials within the {0:?} this route may take; they are still being obtained, \
+         `warifu status` says with what success"
+    )]
+    SignTimedOut(Duration),
     #[error(transparent)]
     Send(#[from] SendError),
 }
@@ -86,7 +93,9 @@ impl Refusal {
             Self::Token(MintError::Refused { .. }) => (StatusCode::FORBIDDEN, "token-refused"),
             Self::Token(_) => (StatusCode::SERVICE_UNAVAILABLE, "no-token"),
             Self::Sign(SignError::Unsignable(_)) => (StatusCode::BAD_REQUEST, "unsignable"),
-            Self::Sign(_) => (StatusCode::SERVICE_UNAVAILABLE, "no-credentials"),
+            Self::Sign(_) | Self::SignTimedOut(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "no-credentials")
+            }
             Self::Send(error) => match error {
                 SendError::Connect { .. } => (StatusCode::BAD_GATEWAY, "connect-failed"),
                 SendError::Exhausted { .. } => {

@@ -124,6 +124,85 @@ async fn s06_the_signer_sees_the_request_as_it_is_sent() {
 }
 
 #[tokio::test]
+async fn s06_every_attempt_is_signed_anew() {
+    // It breaks off the second request on its first connection.
+    let upstream = Peer::breaking_its_second_request().await;
+    let agent = Agent::new()
+        .route(
+            "api",
+            &format!("http://{}/prod", upstream.address),
+            sigv4(1024),
+        )
+        .start()
+        .await;
+    assert_eq!(agent.call(get("http://api/x")).await.text(), "ok");
+    assert_eq!(agent.call(get("http://api/x")).await.text(), "ok");
+    let attempts = [
+        "signed /prod/x 0 bytes",
+        "signed /prod/x 0 bytes",
+        "signed /prod/x 0 bytes, again",
+    ];
+    assert_eq!(*upstream.authorizations.lock().unwrap(), attempts);
+    assert_eq!(agent.signer.count(), 3);
+}
+
+#[tokio::test]
+async fn s04_a_signed_post_that_broke_is_neither_signed_nor_sent_again() {
+    let upstream = Peer::breaking_its_second_request().await;
+    let agent = Agent::new()
+        .route(
+            "api",
+            &format!("http://{}/prod", upstream.address),
+            sigv4(1024),
+        )
+        .start()
+        .await;
+    assert_eq!(agent.call(post("http://api/x", "1")).await.text(), "ok");
+    let answer = agent.call(post("http://api/x", "1")).await;
+    assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(upstream.authorizations.lock().unwrap().len(), 2);
+    assert_eq!(agent.signer.count(), 2);
+}
+
+#[tokio::test]
+async fn s06_an_upload_in_signed_pieces_is_refused_before_it_is_read() {
+    let upstream = Peer::plain(|_| ok("")).await;
+    let agent = Agent::new()
+        .route("api", &upstream.url(""), sigv4(4))
+        .start()
+        .await;
+    // Not a byte of the body is sent, and it is too large, too.
+    let answer = agent
+        .raw(
+            "PUT /key HTTP/1.1\r\nhost: api\r\ncontent-length: 1000\r\n\
+             content-encoding: aws-chunked\r\n\
+             x-amz-content-sha256: STREAMING-AWS4-HMAC-SHA256-PAYLOAD\r\n\r\n",
+        )
+        .await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.contains("unsignable"), "{answer}");
+    assert_eq!((agent.signer.count(), upstream.count()), (0, 0));
+}
+
+#[tokio::test]
+async fn s13_credentials_that_do_not_come_are_a_503_within_the_route_s_time() {
+    let upstream = Peer::plain(|_| ok("")).await;
+    let agent = Agent::new()
+        .route("api", &upstream.url(""), |route| {
+            sigv4(1024)(route);
+            route.timeout.0 = Duration::from_millis(20);
+        })
+        .start()
+        .await;
+    agent.signer.hang();
+    let answer = agent.call(get("http://api/x")).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.headers[REASON], "no-credentials");
+    assert!(answer.text().contains("20ms"), "{}", answer.text());
+    assert_eq!(upstream.count(), 0);
+}
+
+#[tokio::test]
 async fn s11_a_path_that_can_be_read_in_two_ways_is_refused() {
     let upstream = Peer::plain(|_| ok("")).await;
     let agent = Agent::new()

@@ -101,6 +101,18 @@ impl Cache {
         }
     }
 
+    /// When the token in use expires, and how many mints have failed since the last that didn't, the
+    /// last for this reason.
+    pub(super) fn status(&self) -> (Option<SystemTime>, u32, Option<String>) {
+        let expires = self.current.as_ref().map(|it| it.token.expires_at());
+        let failure = self.failure.as_ref();
+        (
+            expires,
+            failure.map_or(0, |failure| failure.count),
+            failure.map(|failure| failure.error.to_string()),
+        )
+    }
+
     /// A valid token that is not `refused`.
     pub(super) fn other_than(&self, refused: &Token, now: SystemTime) -> Option<Token> {
         let current = self.current.as_ref()?;

@@ -145,6 +145,28 @@ async fn audiences_have_tokens_of_their_own() {
 }
 
 #[tokio::test]
+async fn status_tells_of_every_audience_and_of_no_token() {
+    let (fresh, _) = tokens(Answer::Fresh, 1);
+    fresh.source("orders");
+    fresh.source("payments").token().await.unwrap();
+    let (refused, _) = tokens(Answer::Refused, 1);
+    refused.source("payments").token().await.unwrap_err();
+    let status = [fresh.status(), refused.status()].concat();
+    let told: Vec<_> = status
+        .iter()
+        .map(|it| (it.audience.as_str(), it.expires.is_some(), it.failures))
+        .collect();
+    let expected = [
+        ("orders", false, 0),
+        ("payments", true, 0),
+        ("payments", false, 1),
+    ];
+    assert_eq!(told, expected);
+    assert!(!format!("{status:?}").contains("s3cret"));
+    assert!(status[2].last_error.as_ref().unwrap().contains("no rule"));
+}
+
+#[tokio::test]
 async fn s12_a_token_does_not_show_in_debug() {
     let (tokens, _) = tokens(Answer::Fresh, 1);
     let source = tokens.source("payments");

@@ -20,7 +20,7 @@ use crate::http::body::Body;
 
 /// Why there is no response.
 pub(super) enum Failure {
-    /// No byte of the request was written; here it is, and why.
+    /// No byte of the request was written; here it is, in origin form, and why.
     Unsent(Box<Request<Body>>, String),
     /// It broke after the request was, or may have been, written.
     Broken(String),
@@ -61,7 +61,9 @@ pub(super) async fn exchange(
     match outcome {
         Ok(Ok(response)) => Ok(attach(response, lease)),
         Ok(Err(mut error)) => Err(match error.take_message() {
-            Some(request) => {
+            Some(mut request) => {
+                // As it came: the next attempt may be over another version.
+                origin_form(&mut request);
                 let why = lease
                     .ended()
                     .unwrap_or_else(|| describe(error.into_error()));

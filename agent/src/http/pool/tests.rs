@@ -231,6 +231,55 @@ async fn the_second_try_of_a_get_takes_a_new_connection() {
 }
 
 #[tokio::test]
+async fn an_attempt_hands_the_request_back_where_send_would_repeat_it() {
+    let app = Scripted::start(|_, n| {
+        if n == 0 {
+            Then::Answer(OK)
+        } else {
+            Then::Close
+        }
+    })
+    .await;
+    let upstream = plain(&Pool::new(8), app.address);
+    call(&upstream, Method::GET).await.unwrap();
+    let mut attempts = Attempts::default();
+    let attempt = upstream.attempt(request(Method::GET), SOON, &mut attempts);
+    let Attempt::Again(mut again) = attempt.await.unwrap() else {
+        panic!("it was answered");
+    };
+    assert_eq!(app.requests(), 2);
+    let anew = "made anew".parse().unwrap();
+    again.headers_mut().insert("authorization", anew);
+    let attempt = upstream.attempt(again, SOON, &mut attempts).await.unwrap();
+    assert!(matches!(attempt, Attempt::Answered(_)));
+    let last = lock(&app.requests).pop().unwrap();
+    assert!(last.contains("authorization: made anew\r\n"), "{last}");
+}
+
+#[tokio::test]
+async fn an_http2_request_that_was_not_sent_comes_back_as_it_was() {
+    let server = Secure::start(&[b"h2"], 100).await;
+    let upstream = server.upstream(&Pool::new(8));
+    call(&upstream, Method::GET).await.unwrap();
+    // Its connection ends without the shelf having noticed when the request is handed over.
+    let (connection, reused) = upstream.0.connection(false).await.unwrap();
+    assert!(reused);
+    if let Connection::H2(h2) = &connection {
+        h2.driver.task.abort();
+        until(|| h2.sender.is_closed()).await;
+    }
+    let sent = request(Method::POST);
+    let (uri, headers) = (sent.uri().clone(), sent.headers().clone());
+    match exchange(&upstream.0, connection, sent, SOON).await {
+        Err(Failure::Unsent(back, _)) => {
+            assert_eq!((back.uri(), back.headers()), (&uri, &headers));
+        }
+        Err(Failure::Broken(why)) => panic!("broken: {why}"),
+        _ => panic!("it was sent"),
+    }
+}
+
+#[tokio::test]
 async fn a_connection_stuck_in_writing_ends_with_its_response() {
     const LONG: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n";
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -277,12 +277,20 @@ impl Mint for Handle {
 #[derive(Debug, Default)]
 pub(super) struct Stamp {
     count: AtomicUsize,
+    hangs: AtomicBool,
     pub(super) headers: Mutex<HeaderMap>,
 }
 
 impl Stamp {
     pub(super) fn count(&self) -> usize {
         self.count.load(Ordering::SeqCst)
+    }
+}
+
+impl Stamp {
+    /// From now on it never comes to an end.
+    pub(super) fn hang(&self) {
+        self.hangs.store(true, Ordering::SeqCst);
     }
 }
 
@@ -294,9 +302,18 @@ impl Sign for Stamp {
     ) -> Pin<Box<dyn Future<Output = Result<(), SignError>> + Send + 'a>> {
         self.count.fetch_add(1, Ordering::SeqCst);
         *self.headers.lock().unwrap() = parts.headers.clone();
-        let stamp = format!("signed {} {} bytes", parts.uri, body.len());
-        parts.headers.append(AUTHORIZATION, stamp.parse().unwrap());
-        Box::pin(async { Ok(()) })
+        let mut stamp = format!("signed {} {} bytes", parts.uri, body.len());
+        if parts.headers.remove(AUTHORIZATION).is_some() {
+            stamp += ", again";
+        }
+        parts.headers.insert(AUTHORIZATION, stamp.parse().unwrap());
+        let hangs = self.hangs.load(Ordering::SeqCst);
+        Box::pin(async move {
+            match hangs {
+                true => std::future::pending().await,
+                false => Ok(()),
+            }
+        })
     }
 }
 
@@ -306,6 +323,13 @@ pub(super) struct Peer {
     pub(super) address: SocketAddr,
     tls: bool,
     seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+/// [`Peer::breaking_its_second_request`].
+pub(super) struct Breaking {
+    pub(super) address: SocketAddr,
+    /// Of every request it saw.
+    pub(super) authorizations: Arc<Mutex<Vec<String>>>,
 }
 
 /// A request as an upstream saw it.
@@ -412,6 +436,39 @@ impl Peer {
             stream.write_all(second.as_bytes()).await.unwrap();
         });
         (address, more)
+    }
+
+    /// Answers `ok`, but for the second request of its first connection, which it breaks off.
+    pub(super) async fn breaking_its_second_request() -> Breaking {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let breaking = Breaking {
+            address: listener.local_addr().unwrap(),
+            authorizations: Arc::default(),
+        };
+        let authorizations = breaking.authorizations.clone();
+        tokio::spawn(async move {
+            for connection in 0.. {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (authorizations, count) = (authorizations.clone(), AtomicUsize::new(0));
+                let answer = service_fn(move |request: Request<Incoming>| {
+                    let authorization = request.headers()[AUTHORIZATION].to_str().unwrap();
+                    authorizations
+                        .lock()
+                        .unwrap()
+                        .push(authorization.to_owned());
+                    let breaks = connection == 0 && count.fetch_add(1, Ordering::SeqCst) == 1;
+                    async move {
+                        match breaks {
+                            true => Err(std::io::Error::other("it breaks")),
+                            false => Ok(ok("ok")),
+                        }
+                    }
+                });
+                let server = hyper::server::conn::http1::Builder::new();
+                tokio::spawn(server.serve_connection(TokioIo::new(stream), answer));
+            }
+        });
+        breaking
     }
 
     /// Accepts, and says nothing.

@@ -1,0 +1,83 @@
+//! What `warifu status` shows.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::{
+    admin,
+    aws::{CredentialsStatus, Roles},
+    config::{AgentConfig, agent::Route},
+    identity,
+    telemetry::timestamp::Timestamp,
+    token::{TokenStatus, Tokens},
+};
+
+/// All of it, as it is when it is asked for.
+pub(super) fn status(
+    config: &AgentConfig,
+    identity: &identity::Current,
+    renewal: &identity::Handle,
+    tokens: &Tokens,
+    roles: Option<Roles>,
+) -> admin::Status {
+    let outbound = config.outbound.iter();
+    let routes: Vec<Value> = outbound.flat_map(|it| &it.routes).map(route).collect();
+    let (identity, renewal, tokens) = (identity.clone(), renewal.clone(), tokens.clone());
+    Arc::new(move || {
+        let held = identity.borrow().clone();
+        let renewal = renewal.status();
+        let tokens: Vec<Value> = tokens.status().into_iter().map(token).collect();
+        let credentials = roles.as_ref().map(Roles::status).unwrap_or_default();
+        let credentials: Vec<Value> = credentials.into_iter().map(aws_credentials).collect();
+        json!({
+            "identity": held.map(|it| json!({
+                "spiffe_id": it.svid.id().to_string(),
+                "not_before": Timestamp(it.svid.not_before()),
+                "not_after": Timestamp(it.svid.not_after()),
+                "generation": it.generation,
+                "bundle_sequence": it.bundle.sequence,
+            })),
+            "renewal": {
+                "next_attempt": renewal.next_attempt.map(Timestamp),
+                "last_error": renewal.last_error,
+                "failures": renewal.failures,
+                "attested_until": renewal.attested_until.map(Timestamp),
+            },
+            "routes": routes,
+            "tokens": tokens,
+            "aws_credentials": credentials,
+        })
+    })
+}
+
+fn route(route: &Route) -> Value {
+    json!({
+        "host": route.host,
+        "upstream": route.upstream.to_string(),
+        "expect": route.mtls.as_ref().map(|mtls| mtls.expect.to_string()),
+        "audience": route.jwt.as_ref().map(|jwt| &jwt.audience),
+        "sign_for": route.sigv4.as_ref().map(|sigv4| &sigv4.service),
+        "role": route.sigv4.as_ref().and_then(|sigv4| sigv4.role.as_ref()),
+    })
+}
+
+fn token(token: TokenStatus) -> Value {
+    json!({
+        "audience": token.audience,
+        "expires": token.expires.map(Timestamp),
+        "failures": token.failures,
+        "last_error": token.last_error,
+    })
+}
+
+fn aws_credentials(credentials: CredentialsStatus) -> Value {
+    json!({
+        "name": credentials.name,
+        "session": credentials.session,
+        "obtained": credentials.obtained.map(Timestamp),
+        "expires": credentials.expires.map(Timestamp),
+        "failures": credentials.failures,
+        "last_error": credentials.last_error,
+    })
+}
