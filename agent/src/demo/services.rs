@@ -34,7 +34,7 @@ pub(super) fn payments(socket: AppSocket) -> JoinHandle<()> {
                 // What `tower_layer::Layer` would do for a service; the demo has only a function.
                 let answer = match callers.admit(&mut request) {
                     Ok(()) => charges(&request),
-                    Err(refused) => refused.response::<&str>().map(|body| Full::from(body)),
+                    Err(refused) => refused.response::<&str>().map(Full::from),
                 };
                 std::future::ready(answer)
             });
