@@ -1,4 +1,4 @@
-//! What replicas must agree on: one small versioned document ([`ca_state`](super::ca_state)) and
+//! What replicas must agree on: one small versioned document (`ca_state`) and
 //! the join tokens. Losing the store stops rotation and single-use tokens, not issuing.
 
 use std::{fmt, pin::Pin, time::SystemTime};

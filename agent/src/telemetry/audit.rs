@@ -2,7 +2,7 @@
 //!
 //! A caller serialises its line into a buffer of its thread, and copies it into a shared one under a
 //! lock held for the copy only. A thread of its own writes batches out. When the destination
-//! stalls, lines are kept up to [`MAX_PENDING`] and dropped beyond, counted in
+//! stalls, lines are kept up to `MAX_PENDING` and dropped beyond, counted in
 //! `warifu_audit_dropped_total` and said in the log.
 
 mod sink;
