@@ -1,8 +1,18 @@
 //! Scenario tests, one scenario a file. One binary, so that the agent is linked once.
 
+// A test fails by panicking, in its helpers too.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used
+)]
+
 mod authority_outage;
+mod base_credentials;
 mod default_deny;
 mod drain;
+mod every_scenario_runs;
 mod exported_svid;
 mod file_sizes;
 mod first_call;
@@ -16,3 +26,5 @@ mod probes;
 mod refusals;
 mod reserved_identities;
 mod rotation_under_load;
+mod sigv4_botocore;
+mod sigv4_ministack;
