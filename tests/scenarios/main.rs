@@ -19,6 +19,13 @@ mod first_call;
 mod forged_headers;
 mod identity_expiry;
 mod imports_point_down;
+mod interop_bad_leaves;
+mod interop_envoy;
+#[cfg(feature = "peers-go")]
+mod interop_go;
+mod interop_handshake;
+mod interop_issued;
+mod interop_outbound;
 mod join_token_once;
 mod path_forms;
 mod peers_are_provided;
