@@ -39,7 +39,7 @@ async fn envoy_calls_our_inbound_listener_and_no_other_than_it_expects() {
     }
     let (status, text) = get(envoy.listener("wrong"), "/charges").await;
     assert_eq!(status, 503, "{text}");
-    assert_eq!(envoy.counter("cluster.wrong.ssl.fail_verify_san").await, 1);
+    assert!(envoy.counter("cluster.wrong.ssl.fail_verify_san").await > 0);
     assert_eq!(shop.app.seen().len(), 2);
 }
 

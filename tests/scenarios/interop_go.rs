@@ -97,11 +97,8 @@ async fn s02_bad_certificates_are_refused_in_gos_handshake() {
         let files = dir.path().join(name);
         leaf.write(&files, &ca);
         let ended = call(&files).await;
+        // What Go says of it depends on whether its request was still under way.
         assert!(!ended.success, "{name}: {ended:?}");
-        assert!(
-            ended.stderr.contains("remote error: tls:"),
-            "{name}: {ended:?}"
-        );
         super::interop_bad_leaves::refused(&listener, count, reason).await;
     }
     assert_eq!(app.seen().len(), seen, "the app was called");
