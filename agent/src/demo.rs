@@ -45,12 +45,22 @@ pub fn run(options: &Options) -> Result<(), DemoError> {
     let dir = Scratch::new().map_err(|error| failed(format!("making a directory: {error}")))?;
     runtime.block_on(async {
         let mut story = steps::Story::new(Narrator::new());
-        tokio::select! {
-            told = story.tell(&dir.0, options) => told.map_err(|why| DemoError {
-                step: story.step(),
-                why: why.0,
-            }),
-            _ = tokio::signal::ctrl_c() => Ok(()),
+        let progress = story.progress();
+        let mut told = std::pin::pin!(story.tell(&dir.0, options));
+        loop {
+            let stopped = |why: String| DemoError {
+                step: progress.step(),
+                why,
+            };
+            tokio::select! {
+                told = &mut told => return told.map_err(|why| stopped(why.0)),
+                _ = tokio::signal::ctrl_c() => {
+                    // After the last step it is how `--keep` ends, which the story sees to itself.
+                    if !progress.is_complete() {
+                        return Err(stopped("interrupted".to_owned()));
+                    }
+                }
+            }
         }
     })
 }

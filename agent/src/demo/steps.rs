@@ -1,6 +1,14 @@
 //! The story, step by step. Each step says what it will show, shows it, and checks that it held.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use http::StatusCode;
 use serde_json::Value;
@@ -38,22 +46,43 @@ const MEASURED: usize = 2_000;
 /// Tells the story and knows how far it got.
 pub(super) struct Story {
     narrator: Narrator,
-    step: usize,
+    progress: Progress,
+}
+
+/// How far the story got, for who watches from outside.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Progress {
+    step: Arc<AtomicUsize>,
+    complete: Arc<AtomicBool>,
+}
+
+impl Progress {
+    /// The step that is being told.
+    pub(super) fn step(&self) -> usize {
+        self.step.load(Ordering::Relaxed)
+    }
+
+    /// Whether every step has held.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Relaxed)
+    }
 }
 
 impl Story {
     pub(super) fn new(narrator: Narrator) -> Self {
-        Self { narrator, step: 0 }
+        Self {
+            narrator,
+            progress: Progress::default(),
+        }
     }
 
-    /// The step that is being told.
-    pub(super) fn step(&self) -> usize {
-        self.step
+    pub(super) fn progress(&self) -> Progress {
+        self.progress.clone()
     }
 
     fn next(&mut self, title: &str) {
-        self.step += 1;
-        self.narrator.step(self.step, title);
+        let step = self.progress.step.fetch_add(1, Ordering::Relaxed) + 1;
+        self.narrator.step(step, title);
     }
 
     /// Tells it from start to end.
@@ -78,6 +107,7 @@ impl Story {
         let out = self.narrator;
         out.say("");
         out.say("Every step did what it said.");
+        self.progress.complete.store(true, Ordering::Relaxed);
         if options.keep {
             self.keep(&mesh).await;
         }
@@ -386,7 +416,7 @@ tail -f {dir}/payments-audit.jsonl",
 }
 
 /// An orders of another authority that calls its trust domain the same.
-async fn impostor() -> Result<std::sync::Arc<Identity>, Failed> {
+async fn impostor() -> Result<Arc<Identity>, Failed> {
     let dir = super::Scratch::new_named("impostor")?;
     let authority = Mesh::authority(&dir.0).await?;
     let agent = mesh::agent(&dir.0, "orders", &authority, "").await?;
@@ -409,7 +439,7 @@ async fn rotations(mut identity: identity::Current) {
     }
 }
 
-fn current(identity: &identity::Current) -> Result<std::sync::Arc<Identity>, Failed> {
+fn current(identity: &identity::Current) -> Result<Arc<Identity>, Failed> {
     identity
         .borrow()
         .clone()
