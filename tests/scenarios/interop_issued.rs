@@ -77,6 +77,7 @@ async fn python_accepts(mesh: &Mesh, roots: usize) {
     assert_eq!(said["forged"], "InvalidSignatureError");
 }
 
+#[cfg(feature = "peers-system")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn openssl_verifies_the_chain_strictly_for_both_sides_of_tls() {
     let mesh = issued(2).await;

@@ -1,9 +1,11 @@
 //! The outbound listener, called by programs that know nothing of agents.
 
 use serde_json::Value;
+#[cfg(feature = "peers-system")]
+use warifu_tests::peers::Ended;
 use warifu_tests::{
     mesh::{Agent, Mesh, ORDERS, Shop},
-    peers::{self, Ended},
+    peers,
 };
 
 /// As [`Shop::open`], but the app connects over TCP.
@@ -51,6 +53,7 @@ async fn python_calls_a_service_over_the_unix_socket() {
     assert_told(&python("unix", &shop.orders, "http://payments/charges").await[0]);
 }
 
+#[cfg(feature = "peers-system")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn curl_calls_a_service_over_the_unix_socket() {
     let shop = Shop::open().await;
@@ -59,6 +62,7 @@ async fn curl_calls_a_service_over_the_unix_socket() {
     assert_body(&ended.stdout);
 }
 
+#[cfg(feature = "peers-system")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn curl_calls_a_service_as_http_proxy_if_target_and_host_agree() {
     let shop = shop_over_tcp().await;
@@ -73,6 +77,7 @@ async fn curl_calls_a_service_as_http_proxy_if_target_and_host_agree() {
     assert_eq!(shop.app.seen().len(), 1);
 }
 
+#[cfg(feature = "peers-system")]
 async fn curl(args: &[&str]) -> Ended {
     let curl = peers::installed("curl").unwrap();
     let args = [&["--silent", "--show-error", "--max-time", "30"], args].concat();

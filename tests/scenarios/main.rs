@@ -19,10 +19,12 @@ mod first_call;
 mod forged_headers;
 mod identity_expiry;
 mod imports_point_down;
+#[cfg(any(feature = "peers-go", feature = "peers-system"))]
 mod interop_bad_leaves;
 mod interop_envoy;
 #[cfg(feature = "peers-go")]
 mod interop_go;
+#[cfg(feature = "peers-system")]
 mod interop_handshake;
 mod interop_issued;
 mod interop_outbound;
