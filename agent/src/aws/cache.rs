@@ -123,15 +123,21 @@ impl Cache {
                     let _ = timeout(self.0.limits.patience, done.changed()).await;
                 }
                 // The new ones if they came; else what was still good a moment ago, if it still is.
-                self.valid().ok_or_else(|| self.last_error())
+                match self.valid() {
+                    Some(held) => Ok(held),
+                    None => self.renewed(Some(&held)).await,
+                }
             }
-            (Phase::Expired, held) | (_, held @ None) => {
-                let mut done = self.renew(now, held.as_ref())?;
-                // The task has a limit of its own. An error only says that it ended.
-                let _ = done.changed().await;
-                self.valid().ok_or_else(|| self.last_error())
-            }
+            (Phase::Expired, held) | (_, held @ None) => self.renewed(held.as_ref()).await,
         }
+    }
+
+    /// Waits for the end of a renewal, which has a limit of its own. `seen` is what the caller found expired.
+    async fn renewed(&self, seen: Option<&Arc<Held>>) -> Result<Arc<Held>, Arc<CredentialsError>> {
+        let mut done = self.renew(self.0.clock.now(), seen)?;
+        // An error only says that it ended.
+        let _ = done.changed().await;
+        self.valid().ok_or_else(|| self.last_error())
     }
 
     /// AWS refused these credentials: renew them before they are used again, if that works.

@@ -298,6 +298,24 @@ async fn s13_a_hanging_sts_delays_nobody_for_long_while_credentials_are_good() {
 }
 
 #[tokio::test]
+async fn s13_who_outwaits_the_old_credentials_is_told_what_became_of_the_new() {
+    let world = World::with(hasty()).await;
+    let signer = world.signer();
+    assert_eq!(key(&signer).await, "ASIA1");
+    world.sts.answer([Answer::Hang]);
+    world.clock.advance(HOUR - Duration::from_secs(1));
+    let mut call = Box::pin(signed(&signer));
+    tokio::select! {
+        biased;
+        _ = &mut call => panic!("it did not wait"),
+        () = std::future::ready(()) => {}
+    }
+    world.clock.advance(Duration::from_secs(1));
+    let error = call.await.unwrap_err().to_string();
+    assert!(error.contains("aws.sts_endpoint"), "{error}");
+}
+
+#[tokio::test]
 async fn a_hanging_sts_is_an_error_in_bounded_time() {
     let world = World::with(hasty()).await;
     world.sts.answer([Answer::Hang]);
