@@ -144,8 +144,8 @@ pub async fn start(config: &AuthorityConfig, parts: Parts<'_>) -> Result<Authori
             "admin is a TCP address; expected unix:/path, where the kernel says who connects",
         ));
     };
-    let front = Listener::bind(&Listen::Tcp(config.listen))?;
-    let admin = Listener::bind_private(&config.admin)?;
+    let front = Listener::bind(&Listen::Tcp(config.listen)).map_err(|why| why.at("listen"))?;
+    let admin = Listener::bind_private(&config.admin).map_err(|why| why.at("admin"))?;
     let condition = parts
         .readiness
         .condition("authority", "loading keys and state");
@@ -317,10 +317,19 @@ async fn open(config: &AuthorityConfig) -> Result<(Kek, Arc<dyn Store>), StartEr
     }
 }
 
-async fn open_sqlite(dir: &Path) -> Result<(Sqlite, bool), StoreError> {
+async fn open_sqlite(dir: &Path) -> Result<(Sqlite, bool), StartError> {
     let path = dir.join(STATE_FILE);
-    let opened = tokio::task::spawn_blocking(move || Sqlite::open(&path)).await;
-    let store = opened.map_err(|why| StoreError::Failed(why.to_string()))??;
+    // A start makes the database before the key, so a key without one is what was left of a CA: new
+    // roots would be known to no agent.
+    let lost = Kek::is_on_disk(dir);
+    let opened = tokio::task::spawn_blocking(move || match lost {
+        true => Sqlite::reopen(&path),
+        false => Sqlite::open(&path).map(Some),
+    });
+    let opened = opened
+        .await
+        .map_err(|why| StoreError::Failed(why.to_string()))?;
+    let store = opened?.ok_or(KeyError::StateMissing)?;
     let there_is_state = store.load().await?.is_some();
     Ok((store, there_is_state))
 }

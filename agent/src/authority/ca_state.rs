@@ -60,7 +60,9 @@ pub enum CaStateError {
     )]
     Newer(u32),
     /// Another trust domain's.
-    #[error("the CA's state is of trust domain {found}, and the configuration says {configured}")]
+    #[error(
+        "the CA's state is of trust domain {found}, and the configuration says {configured}; correct `trust_domain`, or name another `ca.path` for another trust domain"
+    )]
     TrustDomain {
         /// In the state.
         found: String,

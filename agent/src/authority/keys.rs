@@ -32,6 +32,11 @@ pub enum KeyError {
         /// Which private key.
         what: &'static str,
     },
+    /// There is a key, and nothing that it opens.
+    #[error(
+        "{FILE} is there, and the state it belongs to is missing or empty: restore state.db from backup (or remove {FILE} to begin with new roots, which every agent must then be given)"
+    )]
+    StateMissing,
     /// There is state, and no key for it.
     #[error(
         "there is state, and {FILE} beside it is missing: restore it from backup (or remove the state to begin with new roots, which every agent must then be given)"
@@ -54,6 +59,11 @@ impl Kek {
     /// A new one, for this process only.
     pub(super) fn ephemeral() -> Result<Self, KeyError> {
         Self::from_bytes(random::<KEY_BYTES>()?.expose())
+    }
+
+    /// Whether there is one in `dir`; it may be unusable.
+    pub(super) fn is_on_disk(dir: &Path) -> bool {
+        dir.join(FILE).symlink_metadata().is_ok()
     }
 
     /// The one in `dir`; made where there is neither it nor state.

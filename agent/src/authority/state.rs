@@ -90,6 +90,9 @@ pub enum StoreError {
     /// The medium failed.
     #[error("the state store: {0}")]
     Failed(String),
+    /// What is on the medium is not what was written there.
+    #[error("the state store: {0}; nothing was changed: restore it from backup")]
+    Damaged(String),
     /// Over [`MAX_JOIN_TOKENS`].
     #[error("there are {MAX_JOIN_TOKENS} join tokens already; wait until some expire")]
     Full,

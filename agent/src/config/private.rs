@@ -81,6 +81,12 @@ pub fn read(path: &Path) -> Result<Option<Secret<Vec<u8>>>, PrivateError> {
         Err(why) => return Err(io_error("reading", path)(why)),
     };
     let metadata = file.metadata().map_err(io_error("looking at", path))?;
+    if !metadata.is_file() {
+        return Err(PrivateError::Content {
+            path: path.to_owned(),
+            why: "expected a file; remove what is there, or name another path",
+        });
+    }
     check(path, &metadata, 0o600)?;
     read_bounded(path, file).map(Some)
 }

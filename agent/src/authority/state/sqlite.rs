@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::{
     Consumption, JoinToken, MAX_JOIN_TOKENS, Pending, Store, StoreError, TokenHash, Versioned,
@@ -50,19 +50,35 @@ impl Sqlite {
     /// # Errors
     /// When it can't be opened, is damaged, or was written by a newer version.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let at = |why: String| StoreError::Failed(format!("opening {}: {why}", path.display()));
         OpenOptions::new()
             .append(true)
             .create(true)
             .mode(0o600)
             .open(path)
-            .map_err(|why| at(why.to_string()))?;
-        let mut db = Connection::open(path).map_err(|why| at(why.to_string()))?;
-        prepare(&mut db).map_err(|why| match why {
-            StoreError::Failed(why) => at(why),
-            other => other,
-        })?;
-        Ok(Self(Arc::new(Mutex::new(db))))
+            .map_err(|why| StoreError::Failed(why.to_string()).at(path))?;
+        let connected = || {
+            let mut db = Connection::open(path)?;
+            prepare(&mut db)?;
+            Ok(Self(Arc::new(Mutex::new(db))))
+        };
+        connected().map_err(|why: StoreError| why.at(path))
+    }
+
+    /// Opens the file if it is a database of ours; `None` where there is no file, or an empty one,
+    /// which stays as it is. Blocks.
+    ///
+    /// # Errors
+    /// As [`Sqlite::open`].
+    pub fn reopen(path: &Path) -> Result<Option<Self>, StoreError> {
+        let version = || -> Result<i64, rusqlite::Error> {
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let db = Connection::open_with_flags(path, flags)?;
+            db.query_row("PRAGMA user_version", [], |row| row.get(0))
+        };
+        if !path.exists() || version().map_err(|why| StoreError::from(why).at(path))? == 0 {
+            return Ok(None);
+        }
+        Self::open(path).map(Some)
     }
 
     fn run<T: Send + 'static>(
@@ -239,6 +255,22 @@ fn millis(time: SystemTime) -> i64 {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(why: rusqlite::Error) -> Self {
-        Self::Failed(why.to_string())
+        match why.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Damaged(why.to_string())
+            }
+            _ => Self::Failed(why.to_string()),
+        }
+    }
+}
+
+impl StoreError {
+    fn at(self, path: &Path) -> Self {
+        let opening = |why| format!("opening {}: {why}", path.display());
+        match self {
+            Self::Failed(why) => Self::Failed(opening(why)),
+            Self::Damaged(why) => Self::Damaged(opening(why)),
+            other => other,
+        }
     }
 }

@@ -153,3 +153,28 @@ fn a_database_of_a_newer_version_is_left_alone() {
         "{refused}"
     );
 }
+
+#[test]
+fn what_is_no_database_of_ours_is_named_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    assert!(Sqlite::reopen(&path).unwrap().is_none());
+    assert!(!path.exists());
+    for content in [&b""[..], &[7; 8192]] {
+        std::fs::write(&path, content).unwrap();
+        let opened = Sqlite::reopen(&path);
+        if content.is_empty() {
+            assert!(opened.unwrap().is_none());
+        } else {
+            let refused = opened.unwrap_err().to_string();
+            assert!(
+                refused.contains("state.db: ") && refused.contains("backup"),
+                "{refused}"
+            );
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), content);
+    }
+    std::fs::remove_file(&path).unwrap();
+    drop(Sqlite::open(&path).unwrap());
+    assert!(Sqlite::reopen(&path).unwrap().is_some());
+}
