@@ -8,8 +8,10 @@ mod client;
 mod connection;
 mod error;
 pub mod proof;
+mod skew;
 pub mod wire;
 
 pub use anchors::AnchorError;
 pub use client::{Client, Credentials, MintedJwt};
 pub use error::ClientError;
+pub use skew::Skew;

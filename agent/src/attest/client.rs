@@ -27,6 +27,7 @@ use super::{
     AnchorError, ClientError, anchors,
     connection::{self, Sender, Target},
     proof,
+    skew::Skew,
     wire::{self, Base64, ErrorCode, Evidence},
 };
 use crate::config::agent::AuthorityRef;
@@ -35,8 +36,6 @@ use crate::config::agent::AuthorityRef;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest `Retry-After` we heed: an authority that asks for more is asked again anyway.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
-/// A clock difference below this is the network and the authority's rounding.
-const NOTABLE_SKEW: Duration = Duration::from_secs(5);
 /// "Not known" in [`Client::skew_ms`].
 const NO_SKEW: i64 = i64::MIN;
 
@@ -234,17 +233,11 @@ impl Client {
 
     /// How this machine's clock compares with the authority's; `None` while that is unknown or
     /// they agree.
-    pub fn skew(&self) -> Option<String> {
-        let ms = self.skew_ms.load(Ordering::Relaxed);
-        let apart = Duration::from_millis(ms.unsigned_abs());
-        if ms == NO_SKEW || apart < NOTABLE_SKEW {
-            return None;
+    pub fn skew(&self) -> Option<Skew> {
+        match self.skew_ms.load(Ordering::Relaxed) {
+            NO_SKEW => None,
+            millis => Skew::of(millis),
         }
-        let direction = if ms > 0 { "behind" } else { "ahead of" };
-        let seconds = Duration::from_secs(apart.as_secs());
-        Some(format!(
-            "this machine's clock is {seconds:?} {direction} the authority's"
-        ))
     }
 
     /// Gets a challenge, sends what `make` makes of it; once more if the challenge was too old by then.
@@ -395,6 +388,7 @@ impl Client {
             }
         } else {
             ClientError::Refused {
+                authority: self.target.url.clone(),
                 code: error,
                 message,
             }

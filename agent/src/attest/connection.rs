@@ -1,7 +1,7 @@
 //! One HTTP/2 connection to the authority, kept while it is used.
 
 use std::{
-    io,
+    fmt, io,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -15,8 +15,8 @@ use rustls_pki_types::{ServerName, UnixTime};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
-use super::error::ClientError;
-use crate::config::value::HttpsOrigin;
+use super::{error::ClientError, skew};
+use crate::config::value::{HttpsOrigin, Span};
 
 /// Time to connect. Two SYN retransmissions fit; longer, and an agent that waits in vain here
 /// would not be ready within 2 s of the authority's return.
@@ -100,39 +100,48 @@ fn explain(target: &Target, error: &io::Error) -> ClientError {
     else {
         return target.unreachable(error);
     };
-    let clock = |what: String| ClientError::Clock {
-        what,
-        skew: "either this machine's clock or the authority's is off".into(),
+    let clock = |is: &str, skew: String| ClientError::Clock {
+        what: format!(
+            "by this machine's clock the certificate of the authority at {} {is}",
+            target.url
+        ),
+        skew,
     };
-    match tls {
-        rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext {
-            not_before,
-            ..
-        }) => clock(format!(
-            "by this machine's clock the authority's certificate will only be valid in {}",
-            apart(*not_before)
-        )),
-        rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
-            not_after, ..
-        }) => clock(format!(
-            "by this machine's clock the authority's certificate expired {} ago",
-            apart(*not_after)
-        )),
-        rustls::Error::InvalidCertificate(
-            CertificateError::NotValidYet | CertificateError::Expired,
-        ) => clock("by this machine's clock the authority's certificate is not valid now".into()),
-        why => ClientError::NotTheAuthority {
-            authority: target.url.clone(),
-            trust_domain: target.trust_domain.clone(),
-            why: why.to_string(),
-        },
+    let rustls::Error::InvalidCertificate(certificate) = tls else {
+        return not_the_authority(target, tls);
+    };
+    match certificate {
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            let by = apart(*not_before);
+            let skew = format!("this machine's clock is at least {by} behind the authority's");
+            clock("is not valid yet", skew)
+        }
+        CertificateError::ExpiredContext { not_after, .. } => {
+            let by = apart(*not_after);
+            let skew = format!("this machine's clock is at least {by} ahead of the authority's");
+            clock("has expired", skew)
+        }
+        CertificateError::NotValidYet | CertificateError::Expired => {
+            clock("is not valid now", "one of the two clocks is off".into())
+        }
+        // rustls wraps what our verifier says in its own names of types.
+        CertificateError::Other(why) => not_the_authority(target, &why.0),
+        _ => not_the_authority(target, tls),
     }
 }
 
-/// How far `time` is from now, for people.
-fn apart(time: UnixTime) -> String {
+fn not_the_authority(target: &Target, why: &dyn fmt::Display) -> ClientError {
+    ClientError::NotTheAuthority {
+        authority: target.url.clone(),
+        trust_domain: target.trust_domain.clone(),
+        why: why.to_string(),
+    }
+}
+
+/// How far `time` is from now, at least.
+fn apart(time: UnixTime) -> Span {
     let now = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());
-    format!("{:?}", Duration::from_secs(now.abs_diff(time.as_secs())))
+    skew::at_least(Duration::from_secs(now.abs_diff(time.as_secs())))
 }

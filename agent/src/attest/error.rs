@@ -34,17 +34,19 @@ pub enum ClientError {
     },
     /// Certificates are not valid by this machine's clock.
     #[error(
-        "{what}; {skew}: correct this machine's clock (chrony, systemd-timesyncd or the host's)"
+        "{what}; {skew}: correct this machine's clock (chrony, systemd-timesyncd or the host's), or the authority's if that is the wrong one"
     )]
     Clock {
-        /// Which certificate, and how far off.
+        /// What is of no use by this clock.
         what: String,
-        /// How this clock compares with the authority's, where known.
+        /// How this clock compares with the authority's.
         skew: String,
     },
     /// Decided: asking the same again changes nothing.
-    #[error("the authority refused ({code}): {message}")]
+    #[error("the authority at {authority} refused ({code}): {message}")]
     Refused {
+        /// Its URL.
+        authority: String,
         /// For programs.
         code: ErrorCode,
         /// Its words: what, and what to do.

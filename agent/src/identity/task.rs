@@ -173,10 +173,10 @@ impl Task {
                     status.last_error = None;
                     status.failures = 0;
                 });
+                self.warn_of_skew();
             }
             Err(why) => self.failed(&why),
         }
-        self.warn_of_skew();
         let next_attempt = self.renew_at.or_else(|| {
             let wait = self.retry_at?.saturating_duration_since(Instant::now());
             Some(SystemTime::now() + wait)
@@ -239,7 +239,10 @@ impl Task {
                         Some(ErrorCode::InvalidRecord | ErrorCode::InvalidProof)
                     ) =>
                 {
-                    tracing::warn!(%why, "the attestation record renews nothing any more; attesting anew");
+                    // Once, not at every attempt: what comes of attesting is told anyway.
+                    if self.failures == 0 {
+                        tracing::warn!(%why, "the attestation record renews nothing any more; attesting anew");
+                    }
                 }
                 Err(why) => return Err(why),
             }
@@ -248,7 +251,8 @@ impl Task {
         let credentials = shared
             .client
             .attest(evidence, &csr, &shared.renewal_key)
-            .await?;
+            .await
+            .map_err(|why| self.name_evidence(why))?;
         self.accept(credentials, key).await
     }
 
@@ -267,6 +271,25 @@ impl Task {
                     })?;
                 Ok(Evidence::JoinToken { token })
             }
+        }
+    }
+
+    /// Says which evidence was refused: the authority doesn't know where it came from.
+    fn name_evidence(&self, why: ClientError) -> ClientError {
+        match (why, &self.attestation) {
+            (
+                ClientError::Refused {
+                    authority,
+                    code: code @ ErrorCode::InvalidEvidence,
+                    message,
+                },
+                Attestation::JoinToken { token },
+            ) => ClientError::Refused {
+                authority,
+                code,
+                message: format!("{message} (this one was read from {token})"),
+            },
+            (why, _) => why,
         }
     }
 
@@ -294,7 +317,8 @@ impl Task {
             });
         }
         let now = SystemTime::now();
-        clock::check(&svid, now, self.shared.client.skew())?;
+        let is_first = self.publisher.current().is_none();
+        clock::check(&svid, now, self.shared.client.skew(), is_first)?;
         let renew_at =
             rotation::renew_at(now, svid.not_before(), svid.not_after(), rotation::random());
         tracing::info!(
