@@ -262,29 +262,34 @@ struct Sockets {
 
 impl Sockets {
     fn bind(config: &AgentConfig) -> Result<Self, BindError> {
+        let bind = |listen: &Listen, setting: &str| {
+            Listener::bind(listen).map_err(|error| error.at(setting))
+        };
         Ok(Self {
             inbound: config
                 .inbound
                 .iter()
-                .map(|inbound| Listener::bind(&inbound.listen))
+                .enumerate()
+                .map(|(index, it)| bind(&it.listen, &format!("inbound[{index}].listen")))
                 .collect::<Result<_, _>>()?,
             outbound: config
                 .outbound
                 .as_ref()
-                .map(|it| Listener::bind(&it.listen))
+                .map(|it| bind(&it.listen, "outbound.listen"))
                 .transpose()?,
             probes: config
                 .admin
                 .probes
                 .as_ref()
-                .map(Listener::bind)
+                .map(|listen| bind(listen, "admin.probes"))
                 .transpose()?,
             admin: config
                 .admin
                 .listen
                 .as_ref()
                 .map(Listener::bind_private)
-                .transpose()?,
+                .transpose()
+                .map_err(|error| error.at("admin.listen"))?,
         })
     }
 }

@@ -8,7 +8,11 @@ mod demo;
 mod health;
 mod status;
 
-use std::{fmt, path::PathBuf, process::ExitCode};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 use warifu_agent::{
@@ -79,7 +83,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
 
 fn start_log(args: &LogArgs, command: &Command) -> Result<(), Failure> {
     let filter = args.filter.clone();
-    let filter = filter.or_else(|| std::env::var("WARIFU_LOG").ok());
+    let filter = filter.or_else(|| std::env::var("WARIFU_LOG").ok().filter(|it| !it.is_empty()));
     // The demo tells its own story; its agents meet refusals on purpose.
     let quiet = matches!(command, Command::Demo(_)).then(|| "off".to_owned());
     let options = LogOptions {
@@ -142,6 +146,15 @@ impl From<ConfigErrors> for Failure {
             code: 2,
         }
     }
+}
+
+/// A file that is wrong for this command, as it is right for another.
+fn right_for(other: &str, path: &Path) -> Failure {
+    let file = path.display();
+    let doing = format!("reading the configuration {file}");
+    Failure::usage(&doing, format!("this is a file for `warifu {other}`")).next(format!(
+        "run `warifu {other} --config {file}`, or give this command its own file"
+    ))
 }
 
 /// Where a running agent or authority is asked.
@@ -210,6 +223,21 @@ mod tests {
             );
         }
         assert!(Cli::try_parse_from(["warifu", "status"]).is_err());
+    }
+
+    #[test]
+    fn a_file_of_the_other_kind_is_sent_to_its_own_command() {
+        let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/examples");
+        for (command, file, other) in [
+            ("agent", "authority.yaml", "warifu authority --config"),
+            ("authority", "agent.yaml", "warifu agent --config"),
+        ] {
+            let file = format!("{examples}/{file}");
+            let cli = Cli::try_parse_from(["warifu", command, "--config", &file]).unwrap();
+            let failure = run(cli.command).unwrap_err();
+            assert_eq!(failure.code, 2);
+            assert!(failure.to_string().contains(other), "{failure}");
+        }
     }
 
     #[test]

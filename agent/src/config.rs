@@ -17,7 +17,11 @@ mod suggest;
 mod validate;
 pub mod value;
 
-use std::{fs::File, io::Read, path::Path};
+use std::{
+    fs::File,
+    io::{ErrorKind, Read},
+    path::Path,
+};
 
 use serde::de::DeserializeOwned;
 
@@ -135,10 +139,13 @@ fn read_file(path: &Path) -> Result<(String, String), ConfigErrors> {
     let mut text = String::new();
     File::open(path)
         .and_then(|file| file.take(MAX_FILE_SIZE + 1).read_to_string(&mut text))
-        .map_err(|error| {
-            failed(format!(
+        .map_err(|error| match error.kind() {
+            ErrorKind::InvalidData => {
+                failed("the file is not UTF-8 text; is it a configuration file?".to_owned())
+            }
+            _ => failed(format!(
                 "the file cannot be read: {error}; give the path of a file this user may read"
-            ))
+            )),
         })?;
     if text.len() as u64 > MAX_FILE_SIZE {
         return Err(failed(format!(

@@ -54,7 +54,8 @@ pub enum AuthorityStartError {
 /// # Errors
 /// See [`AuthorityStartError`].
 pub async fn start_authority(config: &AuthorityConfig) -> Result<Authority, AuthorityStartError> {
-    let probes = config.probes.as_ref().map(Listener::bind).transpose()?;
+    let probes = config.probes.as_ref().map(Listener::bind).transpose();
+    let probes = probes.map_err(|error| error.at("probes"))?;
     let audit = match &config.audit_file {
         Some(file) => Audit::file(file)?,
         None => Audit::stdout()?,

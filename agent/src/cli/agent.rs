@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Args;
 use warifu_agent::{app, config};
 
-use super::Failure;
+use super::{Failure, right_for};
 
 /// Run the sidecar
 #[derive(Debug, Args)]
@@ -17,7 +17,11 @@ pub(super) struct AgentArgs {
 }
 
 pub(super) fn run(args: &AgentArgs) -> Result<ExitCode, Failure> {
-    let config = config::load_agent(&args.config)?;
+    let path = &args.config;
+    let config = config::load_agent(path).map_err(|errors| match config::load_authority(path) {
+        Ok(_) => right_for("authority", path),
+        Err(_) => errors.into(),
+    })?;
     app::run_agent(&config)
         .map(|()| ExitCode::SUCCESS)
         .map_err(|error| Failure::new("running the agent", error))

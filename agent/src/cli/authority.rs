@@ -19,7 +19,7 @@ use warifu_agent::{
     },
 };
 
-use super::Failure;
+use super::{Failure, right_for};
 
 /// Run the issuing authority, or administer one that runs on this machine
 #[derive(Debug, Args)]
@@ -112,7 +112,11 @@ struct Facts {
 pub(super) fn run(args: &AuthorityArgs) -> Result<ExitCode, Failure> {
     match (&args.command, &args.config) {
         (None, Some(path)) => {
-            let config = config::load_authority(path)?;
+            let config =
+                config::load_authority(path).map_err(|errors| match config::load_agent(path) {
+                    Ok(_) => right_for("agent", path),
+                    Err(_) => errors.into(),
+                })?;
             app::run_authority(&config)
                 .map_err(|error| Failure::new("running the authority", error))?;
         }

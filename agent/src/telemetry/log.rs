@@ -6,7 +6,7 @@ use thiserror::Error;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::{
     EnvFilter, Layer,
-    filter::filter_fn,
+    filter::{LevelFilter, filter_fn},
     fmt::MakeWriter,
     layer::{Layered, SubscriberExt},
     registry::Registry,
@@ -131,10 +131,16 @@ fn filtered(filter: &str) -> Result<Layered<EnvFilter, Registry>, LogError> {
         Ok(level) => format!("warn,warifu={level}"),
         Err(_) => filter.to_owned(),
     };
-    let parsed = EnvFilter::try_new(directives).map_err(|error| LogError::Filter {
+    let wrong = |why: String| LogError::Filter {
         filter: filter.to_owned(),
-        why: error.to_string(),
-    })?;
+        why,
+    };
+    // To the library a bare word is a target, so a misspelt level would silence everything.
+    let is_bare = |word: &str| !word.contains(['=', '[']) && LevelFilter::from_str(word).is_err();
+    if let Some(word) = directives.split(',').find(|word| is_bare(word.trim())) {
+        return Err(wrong(format!("{word:?} is no level")));
+    }
+    let parsed = EnvFilter::try_new(&directives).map_err(|error| wrong(error.to_string()))?;
     Ok(tracing_subscriber::registry().with(parsed))
 }
 
@@ -211,7 +217,17 @@ mod tests {
 
     #[test]
     fn a_wrong_filter_is_an_error_that_says_what_was_expected() {
-        let error = json("warifu=loud", Lines::default).err().unwrap();
-        assert!(error.to_string().contains("expected a level"), "{error}");
+        for wrong in ["warifu=loud", "loud", "info,debgu", "warifu_agent::inbound"] {
+            let error = json(wrong, Lines::default).err().unwrap();
+            assert!(error.to_string().contains("expected a level"), "{error}");
+        }
+        for right in [
+            "info",
+            "OFF",
+            "warn,warifu=debug",
+            "info,hyper=debug,[span]=trace",
+        ] {
+            assert!(json(right, Lines::default).is_ok(), "{right}");
+        }
     }
 }

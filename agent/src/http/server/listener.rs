@@ -38,8 +38,10 @@ enum Socket {
 
 /// Why a socket could not be bound.
 #[derive(Debug, Error)]
-#[error("cannot listen on {address}: {why}")]
+#[error("{setting}cannot listen on {address}: {why}")]
 pub struct BindError {
+    /// `inbound[0].listen: `, where the address comes from a configuration; else empty.
+    setting: String,
     /// Where.
     pub address: String,
     /// What is in the way, and what to do.
@@ -72,10 +74,12 @@ impl Listener {
     fn bind_with_mode(listen: &Listen, mode: u32) -> Result<Self, BindError> {
         match listen {
             Listen::Tcp(address) => bind_tcp(*address).map_err(|error| BindError {
+                setting: String::new(),
                 address: address.to_string(),
                 why: explain_tcp(*address, &error),
             }),
             Listen::Unix(path) => bind_unix(path, mode).map_err(|why| BindError {
+                setting: String::new(),
                 address: format!("unix:{}", path.display()),
                 why,
             }),
@@ -96,6 +100,15 @@ impl Listener {
                 Ok((Stream::Unix(stream), Remote::Unix { uid }))
             }
         }
+    }
+}
+
+impl BindError {
+    /// Names the setting of the configuration that the address comes from.
+    #[must_use]
+    pub fn at(mut self, setting: impl fmt::Display) -> Self {
+        self.setting = format!("{setting}: ");
+        self
     }
 }
 
@@ -258,6 +271,11 @@ mod tests {
             error.contains("is in use") && error.contains("ss -ltnp"),
             "{error}"
         );
+        let error = Listener::bind(first.address())
+            .unwrap_err()
+            .at("admin.listen");
+        let expected = format!("admin.listen: cannot listen on {address}: ");
+        assert!(error.to_string().starts_with(&expected), "{error}");
     }
 
     #[tokio::test]
