@@ -8,8 +8,12 @@
     clippy::unwrap_used
 )]
 
+mod addresses_in_use;
+mod app_down_or_slow;
 mod authority_outage;
+mod aws_out_of_reach;
 mod base_credentials;
+mod clock_off;
 mod default_deny;
 mod drain;
 mod every_scenario_runs;
@@ -17,6 +21,7 @@ mod exported_svid;
 mod file_sizes;
 mod first_call;
 mod forged_headers;
+mod garbage_is_survived;
 mod identity_expiry;
 mod imports_point_down;
 #[cfg(any(feature = "peers-go", feature = "peers-system"))]
@@ -29,11 +34,17 @@ mod interop_handshake;
 mod interop_issued;
 mod interop_outbound;
 mod join_token_once;
+mod join_tokens_refused;
+mod not_the_authority;
 mod path_forms;
 mod peers_are_provided;
 mod probes;
 mod refusals;
 mod reserved_identities;
 mod rotation_under_load;
+mod secrets_stay_secret;
+mod signals;
 mod sigv4_botocore;
 mod sigv4_ministack;
+mod unusable_keys;
+mod wrong_yaml;

@@ -17,3 +17,10 @@ pub mod listener;
 )]
 pub mod mesh;
 pub mod peers;
+#[allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what the harness cannot do fails the test that asked for it"
+)]
+pub mod process;
