@@ -7,6 +7,14 @@
     clippy::indexing_slicing,
     reason = "what the harness cannot do fails the test that asked for it"
 )]
+pub mod aws;
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what the harness cannot do fails the test that asked for it"
+)]
 pub mod listener;
 #[allow(
     clippy::unwrap_used,

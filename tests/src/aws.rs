@@ -1,0 +1,19 @@
+//! The AWS leg: an account, a workload's agent with base credentials in its environment, and what is
+//! between it and the service.
+//!
+//! ```text
+//!  test ──▶ Agent (warifu agent) ──▶ Wire ──▶ ministack      Wire: shows what was sent, changes it if told
+//!                └──── AssumeRole ──▶ ministack, or a scripted Sts
+//! ```
+
+mod account;
+mod agent;
+mod sts;
+mod wire;
+
+pub use self::{
+    account::{API_ACTION, Account},
+    agent::{Agent, Answer, Keys, Workload},
+    sts::{Mood, Sts},
+    wire::Wire,
+};

@@ -1,0 +1,99 @@
+//! An account in ministack, with a user whose keys are an agent's base credentials.
+
+use serde_json::{Value, json};
+
+use super::{Agent, Keys, Wire, Workload};
+use crate::peers::{Ministack, UserKeys};
+
+/// What calling the API takes.
+pub const API_ACTION: &str = "execute-api:Invoke";
+
+/// An account: an API that demands signatures, and a user who may assume any role that lets him.
+#[derive(Debug)]
+pub struct Account {
+    /// Between agents and the services, but for STS when it is asked for role sessions.
+    pub wire: Wire,
+    /// Whose keys agents have.
+    pub user: UserKeys,
+    api: String,
+    ministack: Ministack,
+    workload: Workload,
+}
+
+impl Account {
+    /// A new one.
+    pub async fn open() -> Self {
+        let ministack = Ministack::start().await.unwrap();
+        let may = json!([{"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "*"}]);
+        let user = ministack.create_user("agent", may).await.unwrap();
+        Self {
+            wire: Wire::to(ministack.address()).await,
+            api: ministack.create_iam_api("charges").await.unwrap(),
+            user,
+            ministack,
+            workload: Workload::new(),
+        }
+    }
+
+    /// A role whose trust policy trusts the user under `condition`, and that may do `action`.
+    pub async fn role(&self, name: &str, condition: Value, action: &str) -> String {
+        self.role_trusting(&self.user.arn, name, condition, action)
+            .await
+    }
+
+    /// A role whose trust policy trusts `principal`.
+    pub async fn role_trusting(
+        &self,
+        principal: &str,
+        name: &str,
+        condition: Value,
+        action: &str,
+    ) -> String {
+        let trust = json!([{
+            "Effect": "Allow",
+            "Action": "sts:AssumeRole",
+            "Principal": {"AWS": principal},
+            "Condition": condition,
+        }]);
+        let may = json!([{"Effect": "Allow", "Action": action, "Resource": "*"}]);
+        let made = self.ministack.create_role(name, trust, may).await;
+        made.unwrap()
+    }
+
+    /// A route to the API; `sigv4` are keys beside `service`.
+    pub fn api_route(&self, host: &str, sigv4: &str) -> String {
+        self.route(host, &self.api, "execute-api", sigv4)
+    }
+
+    /// A route to STS.
+    pub fn sts_route(&self, host: &str, sigv4: &str) -> String {
+        self.route(host, "", "sts", sigv4)
+    }
+
+    fn route(&self, host: &str, base: &str, service: &str, sigv4: &str) -> String {
+        let wire = self.wire.address();
+        format!(
+            "- {{host: {host}, upstream: \"http://{wire}{base}\", sigv4: {{service: {service}, {sigv4}}}}}\n"
+        )
+    }
+
+    /// The API's path on its host: what stands before the app's own.
+    pub fn api(&self) -> &str {
+        &self.api
+    }
+
+    /// An agent with the user's keys and these routes, ready.
+    pub fn agent(&self, routes: &[String]) -> Agent {
+        self.agent_with_secret(&self.user.secret_access_key, routes)
+    }
+
+    /// An agent with another secret.
+    pub fn agent_with_secret(&self, secret: &str, routes: &[String]) -> Agent {
+        let keys = Keys {
+            id: &self.user.access_key_id,
+            secret,
+        };
+        let sts = self.ministack.endpoint();
+        self.workload.agent(keys, sts, &routes.concat())
+    }
+}

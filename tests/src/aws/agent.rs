@@ -1,0 +1,191 @@
+//! An agent in a process of its own: its base credentials come from its environment.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, header::HOST};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use crate::{
+    peers::Ministack,
+    process::{AgentProcess, AuthorityProcess, DEADLINE, Sandbox},
+};
+
+/// `spiffe://example.org/orders`: where it runs, and who attests it.
+#[derive(Debug)]
+pub struct Workload {
+    authority: AuthorityProcess,
+    sandbox: Sandbox,
+}
+
+/// Base credentials.
+#[derive(Debug, Clone, Copy)]
+pub struct Keys<'a> {
+    /// Access key id.
+    pub id: &'a str,
+    /// Secret access key: an emulator's, worth nothing elsewhere.
+    pub secret: &'a str,
+}
+
+/// An agent that is ready.
+#[derive(Debug)]
+pub struct Agent(AgentProcess);
+
+/// What the app got.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub text: String,
+}
+
+impl Workload {
+    /// With an authority.
+    #[expect(clippy::new_without_default, reason = "it starts a process")]
+    pub fn new() -> Self {
+        let sandbox = Sandbox::new();
+        Self {
+            authority: sandbox.authority(),
+            sandbox,
+        }
+    }
+
+    /// Its agent, with an STS and these routes (lines of a YAML list), ready.
+    pub fn agent(&self, keys: Keys<'_>, sts: &str, routes: &str) -> Agent {
+        self.sandbox.join_token("orders");
+        let region = Ministack::REGION;
+        let more = format!(
+            "aws: {{region: {region}, sts_endpoint: \"{sts}\"}}
+outbound:
+  listen: 127.0.0.1:0
+  routes:
+  {}",
+            routes.replace("\n- ", "\n  - "),
+        );
+        let running = self
+            .sandbox
+            .agent("orders", &self.authority, &more)
+            .env("AWS_ACCESS_KEY_ID", keys.id)
+            .env("AWS_SECRET_ACCESS_KEY", keys.secret)
+            .start();
+        let agent = self.sandbox.listening("orders", running);
+        agent.wait_until_ready();
+        Agent(agent)
+    }
+}
+
+impl Agent {
+    /// Where its app connects.
+    pub fn address(&self) -> SocketAddr {
+        self.0.outbound.expect("an outbound listener")
+    }
+
+    /// `POST /charges` with a small body, as an app that knows nothing of AWS sends it.
+    pub async fn post(&self, host: &str, target: &str) -> Answer {
+        let request = Request::post(target)
+            .header(HOST, host)
+            .header("content-type", "application/json");
+        self.send(request.body(r#"{"amount": 1}"#.into()).unwrap())
+            .await
+    }
+
+    /// Sends this very request, over a connection of its own.
+    pub async fn send(&self, request: Request<Bytes>) -> Answer {
+        let exchange = async {
+            let stream = TcpStream::connect(self.address()).await.unwrap();
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+            tokio::spawn(connection);
+            let answer = sender.send_request(request.map(Full::new)).await.unwrap();
+            let (head, body) = answer.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            Answer {
+                status: head.status.as_u16(),
+                headers: head.headers,
+                text: String::from_utf8_lossy(&body).into_owned(),
+            }
+        };
+        let answer = tokio::time::timeout(DEADLINE, exchange).await;
+        answer.expect("an answer of the agent")
+    }
+
+    /// The ARN that STS says is calling, through the route `host`.
+    pub async fn caller(&self, host: &str) -> String {
+        let request = Request::post("/")
+            .header(HOST, host)
+            .header("content-type", "application/x-www-form-urlencoded");
+        let form = "Action=GetCallerIdentity&Version=2011-06-15";
+        let answer = self.send(request.body(form.into()).unwrap()).await;
+        let arn = || Some(answer.text.split_once("<Arn>")?.1.split_once("</Arn>")?.0);
+        match (answer.status, arn()) {
+            (200, Some(arn)) => arn.to_owned(),
+            _ => panic!("GetCallerIdentity: {answer:?}"),
+        }
+    }
+
+    /// `/status`, as `warifu status --json` reads it.
+    pub fn status(&self) -> Value {
+        let answer = self.0.admin("/status");
+        let (_, body) = answer.text.split_once("\r\n\r\n").expect("a body");
+        serde_json::from_str(body).unwrap_or_else(|why| panic!("{why}: {body}"))
+    }
+
+    /// What `/status` says of credentials: `the base credentials`, or a role's, by ARN and session.
+    pub fn credentials(&self, name: &str, session: Option<&str>) -> Value {
+        let status = self.status();
+        let all = status["aws_credentials"].as_array().expect("a list");
+        let is = |it: &&Value| it["name"] == name && it["session"].as_str() == session;
+        let found = all.iter().find(is);
+        found.unwrap_or_else(|| panic!("{status}")).clone()
+    }
+
+    /// The status of a probe.
+    pub fn probe(&self, path: &str) -> u16 {
+        self.0.probe(path).status
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        self.0.running.stderr()
+    }
+
+    /// The value of a metric: its name, with its labels as they are printed; 0 while it is not there.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.0.probe("/metrics").text;
+        let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+        text.lines().find_map(value).unwrap_or(0.0)
+    }
+}
+
+impl Answer {
+    /// The agent's reason, where the answer is the agent's.
+    pub fn reason(&self) -> Option<&str> {
+        self.headers.get("x-warifu-reason")?.to_str().ok()
+    }
+
+    /// Checks that it is the agent's, and says all `parts`.
+    pub fn is_refused(&self, status: u16, reason: &str, parts: &[&str]) {
+        assert_eq!(
+            (self.status, self.reason()),
+            (status, Some(reason)),
+            "{self:?}"
+        );
+        let said: Value = serde_json::from_str(&self.text).expect("JSON");
+        assert_eq!(said["reason"], reason);
+        let message = said["message"].as_str().expect("a message");
+        for part in parts {
+            assert!(message.contains(part), "{part:?} is not in {message:?}");
+        }
+    }
+
+    /// Checks that it is the service's.
+    pub fn is_of_the_service(&self, status: u16) {
+        assert_eq!((self.status, self.reason()), (status, None), "{self:?}");
+    }
+}
