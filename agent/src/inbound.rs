@@ -322,6 +322,7 @@ async fn answer(
     if inbound.authenticator.takes_tokens() {
         parts.headers.remove(AUTHORIZATION);
     }
+    headers::join_cookies(&mut parts.headers);
     insert_ours(session, &caller, &mut parts)?;
 
     // To the app and back. Bodies stream both ways.

@@ -32,6 +32,7 @@ use crate::{
     aws, config,
     http::{
         body::Body,
+        headers::join_cookies,
         pool::{Attempt, Attempts, Pool, Upstream},
         server::{Connection, Opened, Refused, Service},
     },
@@ -158,6 +159,7 @@ impl Calls {
 
         parts.uri = route.rewrite(&parts.uri)?;
         route.to_network.strip(&mut parts.headers);
+        join_cookies(&mut parts.headers);
         parts.headers.insert(HOST, route.authority.clone());
 
         match &route.credential {

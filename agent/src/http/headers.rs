@@ -12,7 +12,7 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, TE},
+    header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE},
 };
 
 mod names;
@@ -205,6 +205,21 @@ pub fn set_forwarded(headers: &mut HeaderMap, address: Option<&HeaderValue>, pro
     chain.extend_from_slice(address.as_bytes());
     let chain = HeaderValue::from_maybe_shared(chain).unwrap_or_else(|_| address.clone());
     headers.insert(X_FORWARDED_FOR, chain);
+}
+
+/// Makes one line of several `cookie` lines, which HTTP/2 clients send and RFC 9113 §8.2.3 asks to join:
+/// an app that reads only one of them, or joins them with commas, sees other cookies than we passed on.
+pub fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let lines = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
+    let joined = lines.collect::<Vec<_>>().join(&b"; "[..]);
+    // Made of values, so it is one.
+    if let Ok(mut joined) = HeaderValue::from_maybe_shared(joined) {
+        joined.set_sensitive(true);
+        headers.insert(COOKIE, joined);
+    }
 }
 
 /// The names on one `Connection` line. `HeaderMap::remove(CONNECTION)` would show the first line only.

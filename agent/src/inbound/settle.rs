@@ -37,6 +37,18 @@ pub(super) fn refuse_what_is_not_served(parts: &Parts) -> Result<(), Refusal> {
 
 /// Exactly one host: `host`, or the authority of the target (HTTP/2, absolute form), or both alike.
 pub(super) fn host(parts: &mut Parts) -> Result<(), Refusal> {
+    one_host(parts)?;
+    // Apps put it before the path to make a URL of the request: with a `/`, `?` or `#` in it that URL
+    // has another path than the one that is decided on.
+    let host = parts.headers.get(HOST).map(HeaderValue::as_bytes);
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]".contains(byte);
+    if !host.is_some_and(|host| !host.is_empty() && host.iter().all(plain)) {
+        return Err(Refusal::Host("the host is not a host name or address"));
+    }
+    Ok(())
+}
+
+fn one_host(parts: &mut Parts) -> Result<(), Refusal> {
     let mut lines = parts.headers.get_all(HOST).iter();
     match (lines.next(), lines.next(), parts.uri.authority()) {
         (Some(_), None, None) => Ok(()),

@@ -92,6 +92,52 @@ async fn s04_a_body_reaches_the_app_whatever_the_method() {
 }
 
 #[tokio::test]
+async fn s04_cookies_on_several_lines_reach_the_app_as_one() {
+    let mut fixture = Fixture::new().await;
+    let mut orders = fixture.caller(ORDERS).await;
+    orders
+        .get_with("/a", "cookie: a=1\r\nx-a: 1\r\ncookie: b=2; c=3\r\n")
+        .await;
+    assert_eq!(fixture.seen().await.all("cookie"), ["a=1; b=2; c=3"]);
+}
+
+#[tokio::test]
+async fn s11_a_host_that_is_more_than_a_host_is_refused() {
+    let mut fixture = Fixture::new().await;
+    for host in [
+        "payments/admin?",
+        "payments/../admin#",
+        "payments?",
+        "payments\\admin",
+        "orders@payments",
+        "pay ments",
+        "payments%2fadmin",
+        "",
+    ] {
+        let mut orders = fixture.caller(ORDERS).await;
+        let request = format!("GET /a HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        let answer = orders.ask(&request).await;
+        assert_eq!(
+            (answer.status(), answer.all("x-warifu-reason")),
+            (400, vec!["bad-host"]),
+            "{host}"
+        );
+    }
+    assert!(fixture.nothing_seen());
+    for host in [
+        "payments",
+        "payments:8443",
+        "pay_ments.internal",
+        "[::1]:8443",
+        "10.0.0.1",
+    ] {
+        let mut orders = fixture.caller(ORDERS).await;
+        let request = format!("GET /a HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        assert_eq!(orders.ask(&request).await.status(), 200, "{host}");
+    }
+}
+
+#[tokio::test]
 async fn s03_trailers_are_filtered_like_headers() {
     let mut fixture = Fixture::new().await;
     let mut orders = fixture.caller(ORDERS).await;
