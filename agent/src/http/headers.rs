@@ -50,13 +50,30 @@ const IDENTITY: &[&str] = &[
     "x-forwarded-client-cert",
 ];
 
-/// The same, by how the names begin. `x-amzn-oidc-…` is what an ALB says of a user.
+/// The same, by how the names begin. `x-amzn-oidc-…` is what an ALB says of a
+/// user, `x-amzn-mtls-…` of a client certificate.
 const IDENTITY_PREFIXES: &[&str] = &["x-warifu-"];
-const NETWORK_IDENTITY_PREFIXES: &[&str] = &["x-warifu-", "x-amzn-oidc-"];
+const NETWORK_IDENTITY_PREFIXES: &[&str] =
+    &["x-warifu-", "x-amzn-oidc-", "x-amzn-mtls-", "x-ssl-client-"];
+
+/// What proxies an app stood behind before may have told it of a client's certificate (ingress-nginx,
+/// Traefik): nobody tells it here.
+const NETWORK_IDENTITY: &[&str] = &[
+    "ssl-client-cert",
+    "ssl-client-issuer-dn",
+    "ssl-client-subject-dn",
+    "ssl-client-verify",
+    "x-forwarded-tls-client-cert",
+    "x-forwarded-tls-client-cert-info",
+];
 
 /// What an app may read as another method, path or origin than the one that was decided on.
 const OVERRIDES: &[&str] = &[
     "forwarded",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-envoy-external-address",
     "x-envoy-original-method",
     "x-envoy-original-path",
     "x-forwarded-host",
@@ -115,7 +132,7 @@ impl Filter {
     pub fn to_app<'a>(claims: impl IntoIterator<Item = &'a HeaderName>) -> Self {
         let claims: Vec<_> = claims.into_iter().map(HeaderName::as_str).collect();
         Self::new(
-            &[HOP_BY_HOP, IDENTITY, OVERRIDES, &claims],
+            &[HOP_BY_HOP, IDENTITY, NETWORK_IDENTITY, OVERRIDES, &claims],
             NETWORK_IDENTITY_PREFIXES,
             APPENDED,
         )

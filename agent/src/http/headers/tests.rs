@@ -209,3 +209,26 @@ fn s03_only_the_last_forwarded_for_is_ours_and_it_is_one_line() {
     assert_eq!(headers[X_FORWARDED_FOR], "1.1.1.1, 2.2.2.2, 3.3.3.3");
     assert_eq!(headers[X_FORWARDED_PROTO], "https");
 }
+
+#[test]
+fn s03_what_other_proxies_say_of_a_client_is_removed() {
+    for name in [
+        "x-amzn-mtls-clientcert",
+        "X-Amzn-Mtls-Clientcert-Leaf",
+        "x_amzn_mtls_clientcert_subject",
+        "x-forwarded-tls-client-cert",
+        "x-forwarded-tls-client-cert-info",
+        "x-ssl-client-s-dn",
+        "X_SSL_Client_Verify",
+        "ssl-client-cert",
+        "ssl-client-verify",
+        "ssl_client_subject_dn",
+        "ssl-client-issuer-dn",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "true-client-ip",
+        "x-envoy-external-address",
+    ] {
+        assert!(left(&to_app(), &[(name, "forged")]).is_empty(), "{name}");
+    }
+}
