@@ -220,6 +220,32 @@ fn what_only_follows_from_a_mistake_is_not_reported() {
 }
 
 #[test]
+fn s03_a_claim_does_not_become_a_header_that_says_where_a_request_goes_or_who_sent_it() {
+    for header in [
+        "host",
+        "x-warifu-caller",
+        "x-amzn-oidc-identity",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "client-cert",
+        "x-http-method-override",
+        "x-original-url",
+        "x-rewrite-url",
+    ] {
+        let text = format!(
+            "{SMALL}inbound:
+- listen: 127.0.0.1:8443
+  forward: unix:/app
+  accept: [{{jwt: {{profile: jwt-svid, audiences: [payments]}}}}]
+  forward_claims: {{sub: {header}}}
+"
+        );
+        let field = "inbound[0].forward_claims.sub";
+        one(agent_errors(&text), 10, field, "a meaning of its own");
+    }
+}
+
+#[test]
 fn fields_that_contradict_each_other_are_reported_at_once() {
     let text = "\
 trust_domain: example.org

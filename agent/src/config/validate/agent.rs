@@ -22,9 +22,11 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 /// More threads than any machine we know has processors.
 const MAX_WORKERS: usize = 256;
 
-/// Headers a claim must not replace: they frame the message, steer its way, or carry identity.
+/// Headers a claim must not replace: they frame the message, steer its way, or say who sent it.
 const NOT_FOR_CLAIMS: &[&str] = &[
     "authorization",
+    "client-cert",
+    "client-cert-chain",
     "connection",
     "content-encoding",
     "content-length",
@@ -42,6 +44,19 @@ const NOT_FOR_CLAIMS: &[&str] = &[
     "upgrade",
     "via",
     "x-forwarded-client-cert",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-method",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-uri",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-method",
+    "x-original-uri",
+    "x-original-url",
+    "x-rewrite-url",
 ];
 
 /// Headers that change between us and the service, or that a signature sets itself.
@@ -271,7 +286,8 @@ fn claims(inbound: &Inbound, jwt: bool, at: &Path, problems: &mut Problems) {
         let name = header.as_str();
         let reserved = NOT_FOR_CLAIMS.contains(&name)
             || name.starts_with("x-warifu-")
-            || name.starts_with("x-amz-");
+            || name.starts_with("x-amz-")
+            || name.starts_with("x-amzn-");
         problems.add_if(
             reserved,
             at.key(claim),
