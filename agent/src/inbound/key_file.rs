@@ -16,8 +16,13 @@ pub(super) fn write(path: &Path) -> io::Result<SigningKey> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
-    let mut file = File::create(&beside)?;
-    fs::set_permissions(&beside, Permissions::from_mode(0o644))?;
+    // The directory may be the app's as well: whatever is there is removed, never written through.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::create_new(&beside)?;
+    file.set_permissions(Permissions::from_mode(0o644))?;
     file.write_all(context::key_file_json(&key).as_bytes())?;
     file.sync_all()?;
     fs::rename(&beside, path)?;
@@ -43,5 +48,24 @@ mod tests {
             0o644
         );
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn s12_a_link_in_the_way_is_not_written_through() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("context.jwks");
+        let private = directory.path().join("renewal.key");
+        fs::write(&private, "private").unwrap();
+        fs::set_permissions(&private, Permissions::from_mode(0o600)).unwrap();
+        std::os::unix::fs::symlink(&private, directory.path().join("context.jwks.new")).unwrap();
+        let key = write(&path).unwrap();
+        assert_eq!(
+            fs::read_to_string(&path).unwrap(),
+            context::key_file_json(&key)
+        );
+        assert!(fs::symlink_metadata(&path).unwrap().is_file());
+        assert_eq!(fs::read_to_string(&private).unwrap(), "private");
+        let mode = fs::metadata(&private).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 }
