@@ -167,7 +167,7 @@ fn bind_unix(path: &Path, mode: u32) -> Result<Listener, String> {
     let _ = fs::remove_file(&beside);
     let listener = UnixListener::bind(&beside).map_err(explain)?;
     let file = SocketFile::new(beside).map_err(explain)?;
-    fs::set_permissions(&file.path, fs::Permissions::from_mode(mode)).map_err(explain)?;
+    set_mode(&file.path, mode).map_err(explain)?;
     let file = file.rename(path).map_err(explain)?;
     let address = Listen::Unix(path.to_owned());
     Ok(Listener {
@@ -177,6 +177,36 @@ fn bind_unix(path: &Path, mode: u32) -> Result<Listener, String> {
         },
         address,
     })
+}
+
+/// Sets the mode of the socket at `path`, and of nothing else: others may write its directory (a volume
+/// shared with the app), and a link put in its place must not open a key of ours to them.
+#[cfg(target_os = "linux")]
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+
+    use rustix::fs::{Mode, OFlags, open};
+
+    let socket = open(
+        path,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    let socket = fs::File::from(socket);
+    if !socket.metadata()?.file_type().is_socket() {
+        return Err(io::Error::other(
+            "something else was put in place of the socket",
+        ));
+    }
+    // A descriptor that only names a file has no fchmod; by this name the same file is meant.
+    let named = format!("/proc/self/fd/{}", socket.as_raw_fd());
+    fs::set_permissions(named, fs::Permissions::from_mode(mode))
+}
+
+/// Where no descriptor can name a socket's file: for development only.
+#[cfg(not(target_os = "linux"))]
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
 /// Nothing but a socket nobody listens on may be replaced.
@@ -254,6 +284,22 @@ mod tests {
 
     fn unix(path: &Path) -> Listen {
         Listen::Unix(path.to_owned())
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn s12_a_link_in_place_of_the_socket_opens_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let private = directory.path().join("renewal.key");
+        fs::write(&private, "private").unwrap();
+        fs::set_permissions(&private, fs::Permissions::from_mode(0o600)).unwrap();
+        let link = directory.path().join("app.sock");
+        std::os::unix::fs::symlink(&private, &link).unwrap();
+        for path in [&link, &private] {
+            assert!(set_mode(path, 0o660).is_err());
+            let mode = fs::metadata(&private).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
     }
 
     #[tokio::test]
