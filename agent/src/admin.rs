@@ -35,6 +35,10 @@ const MAX_CONNECTIONS: usize = 64;
 /// Time a connection may be idle. Scrapers come every 15 to 60 seconds and may as well connect anew.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// Age at which a connection is closed: HTTP/2 keeps a silent one open with pings, and a few dozen of
+/// those would take every place from the probes.
+const MAX_AGE: Duration = Duration::from_secs(60);
+
 /// What `/status` shows beside readiness: identities, expiry, routes, last errors. Never a secret.
 pub type Status = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
 
@@ -73,11 +77,7 @@ pub fn start(
     metrics: ListenerMetrics,
     draining: Draining,
 ) -> JoinHandle<usize> {
-    let limits = Limits {
-        max_connections: MAX_CONNECTIONS,
-        idle: IDLE,
-        ..Limits::default()
-    };
+    let limits = limits();
     let guarded = surface == Surface::Full && is_tcp(&listener);
     let service = Plain::new(move |request: Request<_>| {
         let refused = guarded
@@ -89,6 +89,15 @@ pub fn start(
         })
     });
     tokio::spawn(server::serve(listener, service, limits, metrics, draining))
+}
+
+fn limits() -> Limits {
+    Limits {
+        max_connections: MAX_CONNECTIONS,
+        idle: IDLE,
+        max_age: Some(MAX_AGE),
+        ..Limits::default()
+    }
 }
 
 impl Admin {
@@ -390,5 +399,11 @@ mod tests {
             ("host", "localhost"),
             ("x-forwarded-for", "10.0.0.1")
         ]));
+    }
+
+    #[test]
+    fn s14_no_connection_keeps_its_place_for_ever() {
+        let age = limits().max_age.unwrap_or(Duration::MAX);
+        assert!(age <= Duration::from_secs(300), "{age:?}");
     }
 }

@@ -77,6 +77,9 @@ const STATE_FILE: &str = "state.db";
 /// Time an agent's connection may be idle: agents come back in minutes, and ten thousand idle ones
 /// would take every slot.
 const IDLE: Duration = Duration::from_secs(30);
+/// Age at which an agent's connection is closed. HTTP/2 keeps a silent connection open with pings, so
+/// [`IDLE`] alone would let whoever connects keep a slot; an agent that comes back connects again.
+const MAX_AGE: Duration = Duration::from_secs(60);
 /// Administrators at once.
 const MAX_ADMINS: usize = 16;
 
@@ -165,10 +168,7 @@ pub async fn start(config: &AuthorityConfig, parts: Parts<'_>) -> Result<Authori
                 Arc::clone(&issuing),
                 api::MAX_IN_FLIGHT,
             )),
-            Limits {
-                idle: IDLE,
-                ..Limits::default()
-            },
+            front_door_limits(),
             parts.servers.listener("authority"),
             draining.clone(),
         )),
@@ -266,6 +266,14 @@ impl Drop for Authority {
     fn drop(&mut self) {
         self.maintenance.abort();
         self.servers.iter().for_each(JoinHandle::abort);
+    }
+}
+
+fn front_door_limits() -> Limits {
+    Limits {
+        idle: IDLE,
+        max_age: Some(MAX_AGE),
+        ..Limits::default()
     }
 }
 

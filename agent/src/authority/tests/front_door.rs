@@ -426,3 +426,9 @@ async fn s20_the_admin_socket_is_its_users_own() {
     let refused = started(&config).await.err().unwrap();
     assert!(refused.to_string().contains("unix:"), "{refused}");
 }
+
+#[test]
+fn s14_no_connection_keeps_its_place_for_ever() {
+    let age = front_door_limits().max_age.unwrap_or(Duration::MAX);
+    assert!(age <= 5 * MINUTE, "{age:?}");
+}
