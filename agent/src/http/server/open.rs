@@ -31,6 +31,8 @@ pub(super) struct Open(Mutex<Connections>);
 #[derive(Debug, Default)]
 struct Connections {
     next: u64,
+    /// Since the drain began: when it ends.
+    draining: Option<Instant>,
     entries: HashMap<u64, Entry>,
 }
 
@@ -72,6 +74,10 @@ impl Open {
                 close_at: age.map(|(_, close)| now + close),
             },
         );
+        if let Some(deadline) = connections.draining {
+            // Its handshake began before the drain did.
+            connections.drain(now, deadline);
+        }
         drop(connections);
         Entered {
             open: Arc::clone(self),
@@ -83,7 +89,26 @@ impl Open {
 
     /// Tells those whose time has come.
     pub(super) fn close_due(&self, now: Instant) {
-        for entry in self.lock().entries.values_mut() {
+        self.lock().close_due(now);
+    }
+
+    /// Everyone's time has come: idle ones have [`LINGER`], or half of what is left to `deadline`.
+    /// So have those that come up later.
+    pub(super) fn drain(&self, now: Instant, deadline: Instant) {
+        let mut connections = self.lock();
+        connections.draining = Some(deadline);
+        connections.drain(now, deadline);
+    }
+
+    /// What the lock guards is whole after every step.
+    fn lock(&self) -> MutexGuard<'_, Connections> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connections {
+    fn close_due(&mut self, now: Instant) {
+        for entry in self.entries.values_mut() {
             if entry.last_at.is_some_and(|at| at <= now) {
                 entry.last.store(true, Ordering::Relaxed);
             }
@@ -96,19 +121,13 @@ impl Open {
         }
     }
 
-    /// Everyone's time has come: idle ones have [`LINGER`], or half of what is left to `deadline`.
-    pub(super) fn drain(&self, now: Instant, deadline: Instant) {
+    fn drain(&mut self, now: Instant, deadline: Instant) {
         let close_at = now + LINGER.min(deadline.saturating_duration_since(now) / 2);
-        for entry in self.lock().entries.values_mut() {
+        for entry in self.entries.values_mut() {
             entry.last_at = Some(now);
             entry.close_at = Some(entry.close_at.map_or(close_at, |at| at.min(close_at)));
         }
         self.close_due(now);
-    }
-
-    /// What the lock guards is whole after every step.
-    fn lock(&self) -> MutexGuard<'_, Connections> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -169,5 +188,17 @@ mod tests {
         assert_eq!(entered.close.try_recv(), Ok(()));
         drop(entered);
         assert!(open.lock().entries.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_comes_up_during_a_drain_ends_like_the_others() {
+        let open = Arc::new(Open::default());
+        let now = Instant::now();
+        open.drain(now, now + Duration::from_secs(25));
+        let mut late = open.enter(now, None);
+        assert!(late.last.load(Ordering::Relaxed));
+        assert!(late.close.try_recv().is_err());
+        open.close_due(now + LINGER);
+        assert_eq!(late.close.try_recv(), Ok(()));
     }
 }
