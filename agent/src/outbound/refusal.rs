@@ -18,6 +18,8 @@ pub(super) enum Refusal {
         "CONNECT is not served: call the service by its name over plain http, the agent adds TLS"
     )]
     Connect,
+    #[error("TRACE is not served: its answer would show what the agent attaches")]
+    Trace,
     #[error("WebSockets are not supported by this route")]
     Upgrade,
     #[error("{0}; send an HTTP request whose Host is one of the agent's routes")]
@@ -80,6 +82,7 @@ impl Refusal {
     fn kind(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Connect => (StatusCode::METHOD_NOT_ALLOWED, "connect-refused"),
+            Self::Trace => (StatusCode::METHOD_NOT_ALLOWED, "trace-refused"),
             Self::Upgrade => (StatusCode::NOT_IMPLEMENTED, "upgrade-refused"),
             Self::Target(_) => (StatusCode::BAD_REQUEST, "bad-host"),
             Self::NoRoute { .. } => (StatusCode::FORBIDDEN, "no-route"),

@@ -16,6 +16,10 @@ pub(super) fn host(parts: &Parts) -> Result<String, Refusal> {
     if parts.method == Method::CONNECT {
         return Err(Refusal::Connect);
     }
+    if parts.method == Method::TRACE {
+        // Its answer would show the app the credential that is attached.
+        return Err(Refusal::Trace);
+    }
     if wants_websocket(&parts.headers) {
         return Err(Refusal::Upgrade);
     }
@@ -120,6 +124,12 @@ mod tests {
     fn s04_connect_is_refused() {
         let refused = host(&parts("CONNECT", "payments:443", &["payments:443"]));
         assert!(matches!(refused, Err(Refusal::Connect)));
+    }
+
+    #[test]
+    fn s12_trace_would_show_the_app_what_is_attached() {
+        let refused = host(&parts("TRACE", "/", &["payments"]));
+        assert!(refused.is_err_and(|refusal| refusal.reason() == "trace-refused"));
     }
 
     #[test]
