@@ -126,8 +126,9 @@ impl Story {
         }
         let mesh = Mesh::start(dir, authority, options.aws_endpoint.as_deref()).await?;
         out.say("Each agent made a key, showed a join token that works once, and got a certificate for six");
-        out.say("seconds (an X.509-SVID). The keys never left the agents; on AWS, the pod's or task's IAM role");
-        out.say("takes the token's place.");
+        out.say(
+            "seconds (an X.509-SVID), which it renews by itself. The keys never left the agents.",
+        );
         for agent in [&mesh.orders, &mesh.payments] {
             let held = current(&agent.identity)?;
             out.held(format!("{} holds a certificate", held.svid.id()));
