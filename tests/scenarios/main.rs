@@ -15,6 +15,7 @@ mod aws_out_of_reach;
 mod base_credentials;
 mod clock_off;
 mod default_deny;
+mod demo;
 mod drain;
 mod every_scenario_runs;
 mod exported_svid;

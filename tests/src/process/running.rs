@@ -111,6 +111,18 @@ impl Running {
         found.unwrap_or_else(|| panic!("{} never wrote {text:?}:\n{}", self.what, self.said()))
     }
 
+    /// As [`Running::wait_for`], on standard output, any text.
+    ///
+    /// # Panics
+    /// As [`Running::wait_for`].
+    pub fn wait_for_output(&self, text: &str) -> String {
+        let found = self.stdout.wait(|said| {
+            let line = said.lines().find(|line| line.contains(text))?;
+            Some(line.to_owned())
+        });
+        found.unwrap_or_else(|| panic!("{} never said {text:?}:\n{}", self.what, self.said()))
+    }
+
     /// Sends a signal.
     ///
     /// # Panics
