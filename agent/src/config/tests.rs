@@ -305,6 +305,32 @@ admin: {listen: '0.0.0.0:9'}
 }
 
 #[test]
+fn what_cannot_be_signed_is_refused_in_the_file_and_not_at_the_first_request() {
+    let route = |sigv4: &str| {
+        format!(
+            "{SMALL}outbound:\n  listen: unix:/o\n  routes:\n  - {{host: a, upstream: 'https://a', sigv4: {{{sigv4}}}}}\n"
+        )
+    };
+    for (sigv4, field, what) in [
+        ("service: vpc-lattice-svcs", "service", "rules of its own"),
+        ("service: Lambda", "service", "lower case"),
+        (
+            "service: s, signed_headers: [content-length]",
+            "signed_headers[0]",
+            "changes on its way",
+        ),
+        (
+            "service: s, signed_headers: [x-id, x-amz-date]",
+            "signed_headers[1]",
+            "always removed",
+        ),
+    ] {
+        let field = format!("outbound.routes[0].sigv4.{field}");
+        one(agent_errors(&route(sigv4)), 9, &field, what);
+    }
+}
+
+#[test]
 fn an_authority_that_contradicts_itself_is_refused() {
     let text = "\
 trust_domain: example.org

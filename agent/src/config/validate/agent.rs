@@ -59,12 +59,18 @@ const NOT_FOR_CLAIMS: &[&str] = &[
     "x-rewrite-url",
 ];
 
+/// Services whose signing rules differ from all others', and are not built. Here, so that the file is
+/// refused and not the route's first request.
+const NOT_SIGNED_FOR: &[&str] = &["aoss", "s3express", "vpc-lattice-svcs"];
+
 /// Headers that change between us and the service, or that a signature sets itself.
 const NOT_SIGNED: &[&str] = &[
     "authorization",
     "connection",
+    "content-length",
     "expect",
     "keep-alive",
+    "proxy-authenticate",
     "proxy-authorization",
     "proxy-connection",
     "te",
@@ -393,8 +399,23 @@ fn sigv4(sigv4: &RouteSigV4, at: &Path, problems: &mut Problems) {
         at.key("max_body"),
         "expected more than 0 bytes",
     );
+    problems.add_if(
+        NOT_SIGNED_FOR.contains(&sigv4.service.as_str()),
+        at.key("service"),
+        format!(
+            "{} has signing rules of its own, which are not supported by this version",
+            sigv4.service
+        ),
+    );
     let unsignable = |header: &HeaderName| NOT_SIGNED.contains(&header.as_str());
     for (index, header) in sigv4.signed_headers.iter().enumerate() {
+        problems.add_if(
+            header.as_str().starts_with("x-amz-"),
+            at.key("signed_headers").index(index),
+            format!(
+                "{header} of the app is always removed; the agent signs x-amz-* headers of its own"
+            ),
+        );
         problems.add_if(
             unsignable(header),
             at.key("signed_headers").index(index),

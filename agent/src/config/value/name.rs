@@ -49,7 +49,7 @@ kinds! {
     /// An AWS region.
     Region -> String, "an AWS region such as eu-west-1", |text| word(text, "-", 1..=32);
     /// A SigV4 signing name.
-    Service -> String, "the signing name of an AWS service such as execute-api", |text| word(text, "-", 1..=64);
+    Service -> String, "the signing name of an AWS service, in lower case, such as execute-api", signing_name;
     /// A role's ARN (IAM: "IAM ARNs").
     RoleArn -> String, "the ARN of a role such as arn:aws:iam::123456789012:role/orders", role_arn;
     /// `RoleSessionName` of STS AssumeRole.
@@ -149,6 +149,13 @@ fn word(text: &str, extra: &str, length: std::ops::RangeInclusive<usize>) -> Res
     match length.contains(&text.len()) && text.chars().all(allowed) {
         true => Ok(text.to_owned()),
         false => Err("".into()),
+    }
+}
+
+fn signing_name(text: &str) -> Result<String, Why> {
+    match text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Err("".into()),
+        false => word(text, "-", 1..=64),
     }
 }
 
