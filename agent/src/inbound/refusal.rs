@@ -18,6 +18,7 @@ pub(super) enum Refusal {
     Tunnel,
     Trace,
     TransferCoding,
+    TwoLengths,
     Host(&'static str),
     Path(PathError),
     TwoAuthorizations,
@@ -89,6 +90,11 @@ impl Refusal {
                 StatusCode::NOT_IMPLEMENTED,
                 "transfer-coding-not-supported",
                 "no transfer coding but `chunked` is supported".into(),
+            ),
+            Self::TwoLengths => (
+                StatusCode::BAD_REQUEST,
+                "two-lengths",
+                "the request has more than one content-length header".into(),
             ),
             Self::Host(why) => (StatusCode::BAD_REQUEST, "bad-host", (*why).into()),
             Self::Path(error) => (

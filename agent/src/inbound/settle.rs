@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use http::{
     HeaderValue, Method, Request, Uri, Version,
-    header::{HOST, TRANSFER_ENCODING, UPGRADE},
+    header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE},
     request::Parts,
     uri::PathAndQuery,
 };
@@ -18,7 +18,7 @@ use crate::http::{
     path::{PathError, normal_form},
 };
 
-/// Tunnels, methods that are about the way and not the app, and codings we would have to undo.
+/// Tunnels, methods that are about the way and not the app, two lengths, and codings we would have to undo.
 pub(super) fn refuse_what_is_not_served(parts: &Parts) -> Result<(), Refusal> {
     if parts.method == Method::CONNECT || parts.headers.contains_key(UPGRADE) {
         return Err(Refusal::Tunnel);
@@ -26,6 +26,16 @@ pub(super) fn refuse_what_is_not_served(parts: &Parts) -> Result<(), Refusal> {
     if parts.method == Method::TRACE {
         // Its answer would show the caller what we tell the app.
         return Err(Refusal::Trace);
+    }
+    // HTTP/2 allows what reads as one number, `4` and `04` say; not every app does.
+    if parts
+        .headers
+        .get_all(CONTENT_LENGTH)
+        .iter()
+        .nth(1)
+        .is_some()
+    {
+        return Err(Refusal::TwoLengths);
     }
     let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {

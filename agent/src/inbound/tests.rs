@@ -431,6 +431,27 @@ async fn http_2_is_served_like_http_1() {
 }
 
 #[tokio::test]
+async fn s04_a_length_that_is_said_twice_is_refused() {
+    let mut fixture = Fixture::new().await;
+    let stream = fixture.connect(fixture.client(ORDERS), b"h2").await;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    let driving = tokio::spawn(connection);
+    let request = Request::post("https://payments/a")
+        .header("content-length", "4")
+        .header("content-length", "04")
+        .body(Full::new(bytes::Bytes::from_static(b"body")))
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 400);
+    assert_eq!(response.headers()["x-warifu-reason"], "two-lengths");
+    assert!(fixture.nothing_seen());
+    driving.abort();
+}
+
+#[tokio::test]
 async fn a_drain_ends_with_the_request_that_is_under_way() {
     let fixture = Fixture::new().await;
     let mut orders = fixture.caller(ORDERS).await;
