@@ -7,7 +7,10 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
 use super::{
     denied::Denied,
@@ -24,6 +27,11 @@ use crate::{
 /// Requests at once. Each costs up to a fifth of a millisecond of one core, so these are answered
 /// within a quarter of a second; more would wait longer than it takes to ask again.
 pub(super) const MAX_IN_FLIGHT: usize = 1024;
+/// Bodies that may be arriving at once. They cost room, 256 MiB at worst, and no work: who sends one
+/// slowly keeps nobody else from being answered.
+const MAX_ARRIVING: usize = 4096;
+/// Of one connection: an agent has a request or two under way.
+const MAX_ARRIVING_OF_ONE: usize = 16;
 /// Time for a request's body to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for a whole request: a state store that hangs must not hold agents longer than their own
@@ -35,6 +43,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(8);
 pub(super) struct FrontDoor {
     issuing: Arc<Issuing>,
     in_flight: Arc<Semaphore>,
+    arriving: Arc<Semaphore>,
 }
 
 /// One connection.
@@ -42,6 +51,8 @@ pub(super) struct FrontDoor {
 pub(super) struct Session {
     issuing: Arc<Issuing>,
     in_flight: Arc<Semaphore>,
+    arriving: Arc<Semaphore>,
+    arriving_here: Semaphore,
     remote: String,
 }
 
@@ -50,6 +61,7 @@ impl FrontDoor {
         Self {
             issuing,
             in_flight: Arc::new(Semaphore::new(max_in_flight)),
+            arriving: Arc::new(Semaphore::new(MAX_ARRIVING)),
         }
     }
 }
@@ -70,6 +82,8 @@ impl Service for FrontDoor {
             session: Arc::new(Session {
                 issuing: Arc::clone(&self.issuing),
                 in_flight: Arc::clone(&self.in_flight),
+                arriving: Arc::clone(&self.arriving),
+                arriving_here: Semaphore::new(MAX_ARRIVING_OF_ONE),
                 remote: connection.remote.to_string(),
             }),
             expires: None,
@@ -77,15 +91,28 @@ impl Service for FrontDoor {
     }
 
     async fn call(session: Arc<Session>, request: Request<Incoming>) -> Response<Body> {
-        let Ok(_permit) = session.in_flight.try_acquire() else {
-            session.issuing.metrics.turned_away();
-            return denied(&Denied::busy("too many requests are under way"));
-        };
         match timeout(REQUEST_TIMEOUT, answer(&session, request)).await {
             Ok(Ok(response)) => response,
             Ok(Err(why)) => denied(&why),
             Err(_) => denied(&Denied::busy("the request took too long")),
         }
+    }
+}
+
+impl Session {
+    /// A place among those that are answered, or that arrive.
+    fn place<'a>(&self, among: &'a Semaphore) -> Result<SemaphorePermit<'a>, Denied> {
+        among.try_acquire().map_err(|_| {
+            self.issuing.metrics.turned_away();
+            Denied::busy("too many requests are under way")
+        })
+    }
+
+    /// The body of a request, when it is there.
+    async fn arrived<T: DeserializeOwned>(&self, request: Request<Incoming>) -> Result<T, Denied> {
+        let _here = self.place(&self.arriving_here)?;
+        let _anywhere = self.place(&self.arriving)?;
+        read(request).await
     }
 }
 
@@ -99,6 +126,7 @@ async fn answer(session: &Session, request: Request<Incoming>) -> Result<Respons
     let path = request.uri().path().to_owned();
     if path == wire::BUNDLE {
         expect(&request, &Method::GET)?;
+        let _place = session.place(&session.in_flight)?;
         return Ok(bundle(issuing, &request));
     }
     if ![wire::CHALLENGE, wire::ATTEST, wire::RENEW, wire::JWT_SVID].contains(&path.as_str()) {
@@ -106,10 +134,25 @@ async fn answer(session: &Session, request: Request<Incoming>) -> Result<Respons
     }
     expect(&request, &Method::POST)?;
     match path.as_str() {
-        wire::CHALLENGE => Ok(json(&issuing.challenge(now)?)),
-        wire::ATTEST => Ok(json(&issuing.attest(asked, read(request).await?).await?)),
-        wire::RENEW => Ok(json(&issuing.renew(asked, &read(request).await?)?)),
-        _ => Ok(json(&issuing.jwt_svid(asked, &read(request).await?)?)),
+        wire::CHALLENGE => {
+            let _place = session.place(&session.in_flight)?;
+            Ok(json(&issuing.challenge(now)?))
+        }
+        wire::ATTEST => {
+            let body = session.arrived(request).await?;
+            let _place = session.place(&session.in_flight)?;
+            Ok(json(&issuing.attest(asked, body).await?))
+        }
+        wire::RENEW => {
+            let body = session.arrived(request).await?;
+            let _place = session.place(&session.in_flight)?;
+            Ok(json(&issuing.renew(asked, &body)?))
+        }
+        _ => {
+            let body = session.arrived(request).await?;
+            let _place = session.place(&session.in_flight)?;
+            Ok(json(&issuing.jwt_svid(asked, &body)?))
+        }
     }
 }
 

@@ -3,8 +3,11 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use warifu::tls::{self, Anchors};
 
 use super::*;
@@ -23,6 +26,16 @@ async fn curl_at(
     address: SocketAddr,
     request: Request<Full<Bytes>>,
 ) -> Response<Bytes> {
+    let tls = connect(running, address).await;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
+    Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
+}
+
+async fn connect(running: &Running, address: SocketAddr) -> TlsStream<TcpStream> {
     let anchors = Anchors {
         spki_sha256: running.authority.root_pins().iter().map(|p| p.0).collect(),
         roots: vec![],
@@ -31,16 +44,10 @@ async fn curl_at(
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let tcp = TcpStream::connect(address).await.unwrap();
     let name = ServerName::try_from("127.0.0.1").unwrap();
-    let tls = TlsConnector::from(Arc::new(config))
+    TlsConnector::from(Arc::new(config))
         .connect(name, tcp)
         .await
-        .unwrap();
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
-        .await
-        .unwrap();
-    tokio::spawn(connection);
-    let (parts, body) = sender.send_request(request).await.unwrap().into_parts();
-    Response::from_parts(parts, body.collect().await.unwrap().to_bytes())
+        .unwrap()
 }
 
 /// Another front door of the same authority, without its limits or its clock.
@@ -301,6 +308,23 @@ async fn s14_over_the_limit_requests_are_answered_503_with_retry_after() {
     let client = Client::new(&td(), &seen).unwrap();
     let away = client.bundle(None).await.unwrap_err();
     assert_eq!(away.retry_after(), Some(Duration::from_secs(1)), "{away}");
+}
+
+#[tokio::test]
+async fn s14_a_body_that_does_not_come_takes_no_ones_place() {
+    let running = Running::start(|_| {}).await;
+    let address = serve(Arc::clone(&running.authority.issuing), 1);
+    let mut slow = connect(&running, address).await;
+    let head = "POST /v1/renew HTTP/1.1\r\nhost: authority\r\ncontent-type: application/json\r\n\
+                content-length: 10\r\nexpect: 100-continue\r\n\r\n";
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 12];
+    slow.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100");
+    // Its body is waited for; someone else is answered.
+    let request = request(Method::POST, wire::CHALLENGE, "");
+    let response = curl_at(&running, address, request).await;
+    assert_eq!(response.status(), StatusCode::OK);
 }
 
 #[tokio::test]
