@@ -142,12 +142,15 @@ pub async fn start_agent(
 
     // What carries requests belongs to the data runtime: its sockets, its timers, its tasks.
     let on_data = data.enter();
-    let pool = Pool::new(pool::MAX_CONNECTIONS);
-    pool.register(&mut registry);
+    // Two pools, so that callers who keep the app busy leave the app's own calls their connections.
+    let to_app = Pool::new(pool::MAX_CONNECTIONS);
+    to_app.register(&mut registry, "app");
+    let to_upstreams = Pool::new(pool::MAX_CONNECTIONS);
+    to_upstreams.register(&mut registry, "upstream");
     let mut serving = Serving::default();
     let environment = Environment {
         identity: identity.clone(),
-        pool: pool.clone(),
+        pool: to_app,
         audit: audit.clone(),
         metrics: inbound::Metrics::new(&mut registry),
         server_metrics: server_metrics.clone(),
@@ -168,7 +171,7 @@ pub async fn start_agent(
             tokens: &tokens,
             signers,
             public_tls: outbound::public_tls()?,
-            pool: &pool,
+            pool: &to_upstreams,
         };
         let service = Outbound::new(setup, &mut registry)?;
         let metrics = server_metrics.listener("outbound");

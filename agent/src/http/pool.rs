@@ -142,9 +142,9 @@ impl Pool {
     }
 
     /// Registers the pool's metrics.
-    pub fn register(&self, registry: &mut Registry) {
+    pub fn register(&self, registry: &mut Registry, prefix: &str) {
         let metrics = &self.0.metrics;
-        let registry = registry.sub_registry_with_prefix("upstream");
+        let registry = registry.sub_registry_with_prefix(prefix);
         registry.register("connections", "Open connections", metrics.open.clone());
         registry.register("connects", "Connections made", metrics.connects.clone());
         registry.register(
