@@ -40,6 +40,11 @@ pub const DEFAULT_OUTBOUND: &str = "unix:/run/warifu/outbound.sock";
 /// For people to read: a peer's answer could carry it too, so decide nothing by it.
 pub const REASON_HEADER: &str = "x-warifu-reason";
 
+/// What HTTP/1.1 says with `connection: close`, said by agents over HTTP/2 before they close a
+/// connection: open another for the next request. GOAWAY follows, and would alone not be enough: a
+/// request that was being sent while it arrived is lost, and few requests may be sent twice.
+pub const CONNECTION_HEADER: &str = "x-warifu-connection";
+
 /// Time for a whole exchange. Above the 30 s the agent waits for an upstream, so that the agent's
 /// answer, which knows what went wrong, comes before our own time-out.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(35);

@@ -15,6 +15,8 @@ use http::{
     header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, TE},
 };
 
+use warifu::client::CONNECTION_HEADER;
+
 mod names;
 
 use names::Names;
@@ -27,6 +29,9 @@ pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for
 
 /// The scheme the caller used.
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Says over HTTP/2 that a connection is about to end ([`CONNECTION_HEADER`]).
+pub const X_WARIFU_CONNECTION: HeaderName = HeaderName::from_static(CONNECTION_HEADER);
 
 /// Meant for the next hop only (RFC 9110 §7.6.1, RFC 9113 §8.2.2); `te` is treated apart, and
 /// `trailer` is not among them. `expect` was answered by us: the next hop hears of it no more.

@@ -266,6 +266,36 @@ async fn http2_connects_anew_when_the_agent_closed_the_connection() {
 }
 
 #[tokio::test]
+async fn http2_connects_anew_when_the_agent_says_it_will_close_the_connection() {
+    let agent = Agent::serve(true, |request| async move {
+        let last = request.uri().path() == "/last";
+        let mut answer = echo(request).await;
+        if last {
+            let close = HeaderValue::from_static("close");
+            answer.headers_mut().insert(CONNECTION_HEADER, close);
+        }
+        answer
+    })
+    .await;
+    let client = agent.client().http2();
+    let get = async |path| {
+        let url = format!("http://payments{path}");
+        client.get(&url).send().await.unwrap()
+    };
+    let (one, other) = (get("/last").await, get("/last").await);
+    assert_eq!(agent.connections(), 2);
+    // It is for the client, and for no one behind it.
+    assert!(!one.headers().contains_key(CONNECTION_HEADER));
+    get("/").await;
+    get("/").await;
+    assert_eq!(agent.connections(), 3);
+    // What was under way on the others ends well.
+    for answer in [one, other] {
+        answer.bytes().await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn s14_no_more_than_the_bound_of_requests_is_under_way() {
     const BOUND: usize = transport::MAX_IN_FLIGHT;
     let gate = Arc::new(Semaphore::new(0));

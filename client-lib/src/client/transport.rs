@@ -3,7 +3,10 @@
 use std::{
     error::Error as _,
     fmt, io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,7 +23,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{ClientError, ResponseBody, address::AgentAddress, body::RequestBody, error::Exchange};
+use super::{
+    CONNECTION_HEADER, ClientError, ResponseBody, address::AgentAddress, body::RequestBody,
+    error::Exchange,
+};
 
 /// Requests under way at once; more wait for their turn, within their time-out. Far above what one
 /// process keeps busy, far below its file descriptors.
@@ -58,7 +64,15 @@ pub(super) struct Transport {
     /// HTTP/1.1: connections without a request, the most recently used last.
     idle: Mutex<Vec<Idle>>,
     /// HTTP/2: the one connection. Locked while connecting, so that only one is made.
-    shared: tokio::sync::Mutex<Option<http2::SendRequest<RequestBody>>>,
+    shared: tokio::sync::Mutex<Option<Shared>>,
+    /// How many HTTP/2 connections there were.
+    opened: AtomicU64,
+}
+
+#[derive(Clone)]
+struct Shared {
+    sender: http2::SendRequest<RequestBody>,
+    number: u64,
 }
 
 struct Idle {
@@ -80,6 +94,7 @@ impl Transport {
             in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
             idle: Mutex::default(),
             shared: tokio::sync::Mutex::default(),
+            opened: AtomicU64::new(0),
         }
     }
 
@@ -114,7 +129,7 @@ impl Transport {
         } else {
             None
         };
-        let answer = match connection.send(request).await {
+        let mut answer = match connection.send(request).await {
             Ok(answer) => answer,
             Err(failed) if connection.reused => {
                 let again = match failed.unsent {
@@ -132,6 +147,10 @@ impl Transport {
             }
             Err(failed) => return Err(self.broken(exchange, failed.source)),
         };
+        let closes = answer.headers_mut().remove(CONNECTION_HEADER).is_some();
+        if let (true, Sender::Http2(shared)) = (closes, &connection.sender) {
+            self.retire(shared.number).await;
+        }
         let lease = Lease {
             _turn: turn,
             connection: match connection.sender {
@@ -159,9 +178,9 @@ impl Transport {
             },
             Protocol::Http2 => {
                 let shared = self.shared.lock().await;
-                let sender = shared.as_ref().filter(|sender| !sender.is_closed())?;
+                let shared = shared.as_ref().filter(|it| !it.sender.is_closed())?;
                 Some(Connection {
-                    sender: Sender::Http2(sender.clone()),
+                    sender: Sender::Http2(shared.clone()),
                     reused: true,
                 })
             }
@@ -177,20 +196,29 @@ impl Transport {
             Protocol::Http2 => {
                 let mut shared = self.shared.lock().await;
                 // Another request may have connected while this one waited for the lock.
-                if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
+                if let Some(shared) = shared.as_ref().filter(|it| !it.sender.is_closed()) {
                     return Ok(Connection {
-                        sender: Sender::Http2(sender.clone()),
+                        sender: Sender::Http2(shared.clone()),
                         reused: true,
                     });
                 }
-                let sender = self.open(handshake_http2).await?;
-                *shared = Some(sender.clone());
+                let made = Shared {
+                    sender: self.open(handshake_http2).await?,
+                    number: self.opened.fetch_add(1, Ordering::Relaxed),
+                };
+                *shared = Some(made.clone());
                 Ok(Connection {
-                    sender: Sender::Http2(sender),
+                    sender: Sender::Http2(made),
                     reused: false,
                 })
             }
         }
+    }
+
+    /// The agent is about to close this connection: the next request opens another.
+    async fn retire(&self, number: u64) {
+        let mut shared = self.shared.lock().await;
+        shared.take_if(|shared| shared.number == number);
     }
 
     /// Connects the socket and opens HTTP over it.
@@ -293,7 +321,7 @@ struct Connection {
 
 enum Sender {
     Http1(http1::SendRequest<RequestBody>),
-    Http2(http2::SendRequest<RequestBody>),
+    Http2(Shared),
 }
 
 struct Failed {
@@ -309,7 +337,7 @@ impl Connection {
     ) -> Result<http::Response<Incoming>, Failed> {
         match &mut self.sender {
             Sender::Http1(sender) => sender.try_send_request(request).await,
-            Sender::Http2(sender) => sender.try_send_request(request).await,
+            Sender::Http2(shared) => shared.sender.try_send_request(request).await,
         }
         .map_err(|mut failed| Failed {
             unsent: failed.take_message(),
@@ -336,9 +364,9 @@ impl Connection {
         match &self.sender {
             Sender::Http1(_) => false,
             // A stream can fail alone. Let the connection's task say whether it ended, too.
-            Sender::Http2(sender) => {
+            Sender::Http2(shared) => {
                 tokio::task::yield_now().await;
-                sender.is_closed()
+                shared.sender.is_closed()
             }
         }
     }

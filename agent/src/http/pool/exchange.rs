@@ -14,9 +14,10 @@ use super::{
     Inner, SendError,
     connect::describe,
     lease::{Lease, PooledBody},
+    lock,
     shelf::Connection,
 };
-use crate::http::body::Body;
+use crate::http::{body::Body, headers::X_WARIFU_CONNECTION};
 
 /// Why there is no response.
 pub(super) enum Failure {
@@ -59,7 +60,14 @@ pub(super) async fn exchange(
         None => return Err(Failure::Broken("no connection".to_owned())),
     };
     match outcome {
-        Ok(Ok(response)) => Ok(attach(response, lease)),
+        Ok(Ok(mut response)) => {
+            let closes = response.headers_mut().remove(X_WARIFU_CONNECTION).is_some();
+            if let (true, Some(Connection::H2(h2))) = (closes, lease.connection()) {
+                let retired = lock(&upstream.shelf).retire(h2.id);
+                drop(retired);
+            }
+            Ok(attach(response, lease))
+        }
         Ok(Err(mut error)) => Err(match error.take_message() {
             Some(mut request) => {
                 // As it came: the next attempt may be over another version.

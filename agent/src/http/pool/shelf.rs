@@ -242,6 +242,12 @@ impl Shelf {
         }
     }
 
+    /// This connection takes no new request; what is returned is to be dropped after the lock.
+    pub(super) fn retire(&mut self, id: u64) -> Option<impl Sized + use<>> {
+        let position = self.shared.iter().position(|shared| shared.id == id)?;
+        Some(self.shared.swap_remove(position))
+    }
+
     /// Removes what is idle for too long, too old or closed; it is to be dropped after the lock.
     pub(super) fn sweep(&mut self, now: Instant, keep: &Keep) -> impl Sized + use<> {
         let generation = self.generation().unwrap_or(0);

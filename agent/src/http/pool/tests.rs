@@ -1,7 +1,7 @@
 use std::{net::SocketAddr, sync::atomic::AtomicUsize};
 
 use bytes::Bytes;
-use http::Method;
+use http::{HeaderValue, Method};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -12,6 +12,7 @@ use tokio::{
 };
 
 use super::*;
+use crate::http::headers::X_WARIFU_CONNECTION;
 
 const SOON: Duration = Duration::from_secs(10);
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -480,7 +481,12 @@ async fn serve(
             request.version(),
             request.uri().path()
         );
-        Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from(text))))
+        let mut response = Response::new(Full::new(Bytes::from(text)));
+        if request.method() == Method::DELETE {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(X_WARIFU_CONNECTION, close);
+        }
+        Ok::<_, std::convert::Infallible>(response)
     });
     let stream = TokioIo::new(stream);
     let _ = if h2 {
@@ -582,6 +588,22 @@ async fn a_new_generation_moves_new_requests_to_new_connections() {
         upstream.set_tls(server.tls(1));
         assert!(call(&upstream, Method::GET).await.unwrap().starts_with('1'));
     }
+}
+
+#[tokio::test]
+async fn an_http2_connection_that_says_it_will_close_gets_no_further_request() {
+    let server = Secure::start(&[b"h2"], 100).await;
+    let pool = Pool::new(8);
+    let upstream = server.upstream(&pool);
+    let busy = upstream.send(request(Method::GET), SOON).await.unwrap();
+    let last = upstream.send(request(Method::DELETE), SOON).await.unwrap();
+    // It is for the pool, and for no one behind it.
+    assert!(!last.headers().contains_key(X_WARIFU_CONNECTION));
+    assert!(call(&upstream, Method::GET).await.unwrap().starts_with('1'));
+    // What was under way ends well, and then the connection does.
+    assert!(text(last).await.starts_with('0'));
+    assert!(text(busy).await.starts_with('0'));
+    until(|| pool.0.permits.available_permits() == 7).await;
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use super::{
     open::{Entered, Open},
     slots::Slot,
 };
-use crate::http::{answer::answer, body::Body};
+use crate::http::{answer::answer, body::Body, headers::X_WARIFU_CONNECTION};
 
 /// Bytes in flight to us on one HTTP/2 stream, and on all of a connection. The connection's is four
 /// times the stream's, so that a stream nobody reads does not stall the others.
@@ -171,11 +171,13 @@ impl<S: Service> Server<S> {
                     Some(answer) => answer.await,
                     None => too_many_connections(),
                 };
-                // HTTP/2 has GOAWAY.
-                if version < Version::HTTP_2 && (crowded || last.load(Ordering::Relaxed)) {
-                    response
-                        .headers_mut()
-                        .insert(CONNECTION, HeaderValue::from_static("close"));
+                if crowded || last.load(Ordering::Relaxed) {
+                    let name = match version {
+                        Version::HTTP_2 => X_WARIFU_CONNECTION,
+                        _ => CONNECTION,
+                    };
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(name, close);
                 }
                 Answer::Ok(response)
             }

@@ -1,6 +1,8 @@
 use bytes::Bytes;
 use http::{StatusCode, header::CONNECTION};
 use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use prometheus_client::registry::Registry;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio::{
@@ -11,7 +13,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::config::value::Listen;
+use crate::{config::value::Listen, http::headers::X_WARIFU_CONNECTION};
 
 /// A server under test.
 struct Running {
@@ -96,9 +98,7 @@ async fn speaks_http_1_and_http_2_without_tls() {
 
     let io = hyper_util::rt::TokioIo::new(connect(server.address).await);
     let executor = hyper_util::rt::TokioExecutor::new();
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io)
-        .await
-        .unwrap();
+    let (mut sender, connection) = http2::handshake(executor, io).await.unwrap();
     let driving = tokio::spawn(connection);
     let request = Request::get("http://a/")
         .body(Empty::<Bytes>::new())
@@ -330,6 +330,36 @@ async fn a_connection_that_fails_before_its_first_request_says_why() {
         failures.recv().await.unwrap(),
         "not available: no identity yet"
     );
+}
+
+#[tokio::test]
+async fn http2_clients_hear_that_a_connection_will_close_with_their_last_answer() {
+    let (service, mut requests) = on_command();
+    let server = start(service, Limits::default());
+    let stream = TokioIo::new(connect(server.address).await);
+    let handshake = http2::handshake::<_, _, Empty<Bytes>>(TokioExecutor::new(), stream);
+    let (client, connection) = handshake.await.unwrap();
+    tokio::spawn(connection);
+    let mut ask = async |drain: bool| {
+        let request = Request::get("http://a/").body(Empty::new()).unwrap();
+        let answer = tokio::spawn(client.clone().send_request(request));
+        let command = requests.recv().await.unwrap();
+        if drain {
+            server.drain.start(Duration::from_secs(5));
+            // Closed: everyone has been told.
+            while TcpStream::connect(server.address).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        }
+        command.send(()).unwrap();
+        let headers = answer.await.unwrap().unwrap().headers().clone();
+        headers
+            .get(X_WARIFU_CONNECTION)
+            .map(|value| value.as_bytes().to_owned())
+    };
+    assert_eq!(ask(false).await, None);
+    assert_eq!(ask(true).await, Some(b"close".to_vec()));
+    assert_eq!(server.serving.await.unwrap(), 0);
 }
 
 #[tokio::test]
