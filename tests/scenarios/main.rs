@@ -9,6 +9,7 @@
 )]
 
 mod addresses_in_use;
+mod an_exported_svid_renews_nothing;
 mod app_down_or_slow;
 mod authority_outage;
 mod aws_out_of_reach;
@@ -18,7 +19,6 @@ mod default_deny;
 mod demo;
 mod drain;
 mod every_scenario_runs;
-mod exported_svid;
 mod file_sizes;
 mod first_call;
 mod forged_headers;

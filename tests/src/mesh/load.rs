@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use warifu::{Client, client::ClientError};
+use warifu::Client;
 
 use super::wait::until;
 
@@ -30,8 +30,8 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts `clients` clients that ask for `url`; `make` builds one, so that each has connections
-    /// of its own.
+    /// Starts `clients` clients that ask for `url` with GET and POST in turn, so that what may not be
+    /// sent twice is among it; `make` builds one, so that each has connections of its own.
     pub fn start(clients: usize, url: &str, mut make: impl FnMut() -> Client) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicUsize::new(0));
@@ -41,8 +41,10 @@ impl Load {
             let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
             tokio::spawn(async move {
                 let mut report = Report::default();
+                let mut post = false;
                 while !stop.load(Ordering::Relaxed) {
-                    match one(&client, &url).await {
+                    post = !post;
+                    match one(&client, &url, post).await {
                         Ok(()) => {
                             report.answered += 1;
                             answered.fetch_add(1, Ordering::Relaxed);
@@ -83,8 +85,16 @@ impl Load {
     }
 }
 
-async fn one(client: &Client, url: &str) -> Result<(), ClientError> {
-    let answer = client.get(url).send().await?;
-    answer.error_for_status()?.bytes().await?;
-    Ok(())
+async fn one(client: &Client, url: &str, post: bool) -> Result<(), String> {
+    let request = match post {
+        true => client.post(url).body("twelve euros"),
+        false => client.get(url),
+    };
+    let answer = request.send().await.map_err(|why| why.to_string())?;
+    let status = answer.status();
+    let body = answer.bytes().await.map_err(|why| why.to_string())?;
+    match status.is_success() {
+        true => Ok(()),
+        false => Err(format!("{status}: {}", String::from_utf8_lossy(&body))),
+    }
 }
