@@ -17,6 +17,8 @@ print(json.dumps(caller(method, target, contexts, key_file)))
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_documents_verifier_accepts_our_context_and_no_other() {
+    // Made on first use, which may take longer than a context lives.
+    interpreter().await;
     let mesh = Mesh::start().await;
     let app = mesh.app_over_tcp("payments").await;
     let payments = mesh.agent("payments").app(&app);
@@ -60,12 +62,15 @@ async fn python(arguments: Value) -> Ended {
     let document = std::fs::read_to_string(document).unwrap();
     let code = document.split("```python\n").nth(1).unwrap();
     let code = format!("{}{MAIN}", code.split("```").next().unwrap());
-    let interpreter = tokio::task::spawn_blocking(peers::python);
-    let interpreter: PathBuf = interpreter.await.unwrap().unwrap();
     let input = arguments.to_string();
-    peers::run("python", &interpreter, &["-c", &code], input)
+    peers::run("python", &interpreter().await, &["-c", &code], input)
         .await
         .unwrap()
+}
+
+async fn interpreter() -> PathBuf {
+    let made = tokio::task::spawn_blocking(peers::python);
+    made.await.unwrap().unwrap()
 }
 
 /// From `forward: "…", context: {key_file: "…"}`.
