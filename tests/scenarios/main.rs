@@ -9,7 +9,6 @@
 )]
 
 mod addresses_in_use;
-mod an_exported_svid_renews_nothing;
 mod app_down_or_slow;
 mod authority_outage;
 mod aws_out_of_reach;
@@ -19,6 +18,7 @@ mod default_deny;
 mod demo;
 mod drain;
 mod every_scenario_runs;
+mod exported_svid;
 mod file_sizes;
 mod first_call;
 mod forged_headers;

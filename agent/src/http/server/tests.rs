@@ -96,8 +96,8 @@ async fn speaks_http_1_and_http_2_without_tls() {
         "{text}"
     );
 
-    let io = hyper_util::rt::TokioIo::new(connect(server.address).await);
-    let executor = hyper_util::rt::TokioExecutor::new();
+    let io = TokioIo::new(connect(server.address).await);
+    let executor = TokioExecutor::new();
     let (mut sender, connection) = http2::handshake(executor, io).await.unwrap();
     let driving = tokio::spawn(connection);
     let request = Request::get("http://a/")
