@@ -9,8 +9,8 @@ use warifu_agent::config;
 use warifu_tests::mesh::Shop;
 
 use read::{
-    anchors, code_spans, documents, links, metrics, properties, reasons, root, rust_files, source,
-    table_rows, variants, words,
+    anchors, code_spans, documents, handed_prefixes, links, metrics, properties, reasons, root,
+    rust_files, source, table_rows, variants, words,
 };
 
 type Names = BTreeSet<String>;
@@ -113,9 +113,12 @@ fn every_field_of_the_configuration_is_documented_with_its_default() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn metrics_and_what_is_written_of_them_are_the_same() {
     let documented = documented_metrics();
-    let registered: Names = rust_files("agent/src")
+    let sources = rust_files("agent/src");
+    let handed = sources.iter().flat_map(|(_, text)| handed_prefixes(text));
+    let handed: Names = handed.collect();
+    let registered: Names = sources
         .iter()
-        .flat_map(|(_, text)| metrics(text))
+        .flat_map(|(_, text)| metrics(text, &handed))
         .collect();
     let written: Names = documented.keys().cloned().collect();
     assert!(registered.len() > 25, "{registered:?}");

@@ -8,8 +8,9 @@ use std::{
 
 type Names = BTreeSet<String>;
 
-/// What a file registers, as it is exposed but for the type's suffix.
-pub(super) fn metrics(text: &str) -> Names {
+/// What a file registers, as it is exposed but for the type's suffix. Where it registers under a
+/// prefix it is handed, that is each of `handed`.
+pub(super) fn metrics(text: &str, handed: &Names) -> Names {
     let text = text.split("mod tests {").next().unwrap();
     let mut found = Names::new();
     for function in text.split("fn ") {
@@ -18,9 +19,13 @@ pub(super) fn metrics(text: &str) -> Names {
             Some(rest.split('"').nth(1)?.to_owned())
         };
         let root = literal("Registry::with_prefix(").unwrap_or_else(|| "warifu".to_owned());
-        let prefix = match literal("sub_registry_with_prefix(") {
-            Some(sub) => format!("{root}_{sub}"),
-            None => root,
+        let sub = |sub: &String| format!("{root}_{sub}");
+        let prefixes: Vec<String> = match literal("sub_registry_with_prefix(") {
+            _ if function.contains("sub_registry_with_prefix(prefix)") => {
+                handed.iter().map(sub).collect()
+            }
+            Some(literal) => vec![sub(&literal)],
+            None => vec![root],
         };
         for with_unit in [false, true] {
             let call = if with_unit {
@@ -39,11 +44,23 @@ pub(super) fn metrics(text: &str) -> Names {
                     }
                     None => String::new(),
                 };
-                found.insert(format!("{prefix}_{name}{unit}"));
+                found.extend(
+                    prefixes
+                        .iter()
+                        .map(|prefix| format!("{prefix}_{name}{unit}")),
+                );
             }
         }
     }
     found
+}
+
+/// The prefixes a file hands to what registers under one.
+pub(super) fn handed_prefixes(text: &str) -> Names {
+    let calls = text.split(".register(&mut registry, \"").skip(1);
+    calls
+        .filter_map(|rest| Some(rest.split('"').next()?.to_owned()))
+        .collect()
 }
 
 /// Reason and status of every `StatusCode::STATUS, "reason"`.
