@@ -22,6 +22,7 @@ mod exported_svid;
 mod file_sizes;
 mod first_call;
 mod forged_headers;
+mod fuzz_seeds;
 mod garbage_is_survived;
 mod identity_expiry;
 mod imports_point_down;

@@ -1,6 +1,13 @@
 //! The harness: brings up authorities, agents, apps and peers on free loopback ports, and ends them.
 
 #[allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a claim that does not hold is a panic: that is what the fuzzer looks for"
+)]
+pub mod fuzz;
+#[allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

@@ -1,0 +1,377 @@
+//! What reads bytes of a stranger, each as a function of bytes: called by the fuzzer (`tests/fuzz`), and
+//! by a normal test that keeps these from rotting (`scenarios/fuzz_seeds.rs`).
+//!
+//! A function panics where its claim does not hold. The claims go beyond "it does not panic": what was
+//! accepted must be what it seems.
+
+use std::{
+    str,
+    sync::LazyLock,
+    time::{Duration, SystemTime},
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method,
+    header::{CONNECTION, CONTENT_LENGTH, HOST, TE},
+};
+use rustls_pki_types::CertificateDer;
+use warifu::{
+    SpiffeId, TrustDomain,
+    caller::{self, context},
+    identity::{TrustBundle, spki_sha256},
+    jwt::{self, Claims, KeySet, Profile, PublicJwk, SigningKey},
+    tls,
+};
+use warifu_agent::{
+    attest::wire::{AttestRequest, JwtSvidRequest, RenewRequest},
+    authority,
+    config::{
+        self, ConfigErrors,
+        value::{Forward, HttpsOrigin, IdPattern, Listen, SecretRef, Size, Span, Target, Upstream},
+    },
+    http::{
+        headers::{Filter, set_forwarded},
+        path::normal_form,
+    },
+};
+
+/// A function of bytes, by its name.
+pub type FuzzTarget = (&'static str, fn(&[u8]));
+
+/// All of them. Each has a file of its name in `tests/fuzz/fuzz_targets`, and seeds.
+pub const TARGETS: &[FuzzTarget] = &[
+    ("bundle", bundle),
+    ("caller", caller),
+    ("certificate", certificate),
+    ("configuration", configuration),
+    ("headers", headers),
+    ("issuing_api", issuing_api),
+    ("jwt", jwt),
+    ("names", names),
+    ("path", path),
+];
+
+/// Whoever verifies has this key, and it is this late.
+static KEY: LazyLock<SigningKey> = LazyLock::new(SigningKey::generate);
+static KEYS: LazyLock<KeySet> = LazyLock::new(|| KeySet::new(vec![KEY.public().clone()]));
+static NOW: LazyLock<SystemTime> =
+    LazyLock::new(|| SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+
+/// A token as it came, and a token whose payload came from a stranger though its signature is good.
+pub fn jwt(bytes: &[u8]) {
+    let profiles = [
+        Profile::jwt_svid(vec!["payments".to_owned()]),
+        Profile::internal("warifu-context+jwt", "warifu-agent", "warifu-app"),
+    ];
+    for profile in &profiles {
+        if let Ok(text) = str::from_utf8(bytes) {
+            let claims = jwt::verify(text, profile, &KEYS, *NOW);
+            assert!(
+                claims.is_err(),
+                "nobody signed this, and it verifies: {text}"
+            );
+        }
+        for typ in [profile.typ[0], "at+jwt"] {
+            if let Ok(claims) = jwt::verify(&signed(typ, bytes), profile, &KEYS, *NOW) {
+                assert_eq!(typ, profile.typ[0]);
+                check_claims(&claims, profile);
+            }
+        }
+    }
+}
+
+fn check_claims(claims: &Claims, profile: &Profile) {
+    assert!(claims.expires_at + profile.skew > *NOW);
+    assert!(
+        claims
+            .audiences
+            .iter()
+            .any(|it| profile.audiences.contains(it))
+    );
+    assert!(profile.issuer.is_none() || claims.issuer == profile.issuer);
+    assert!(!claims.subject.is_empty() && claims.all.contains_key("exp"));
+    assert!(claims.scopes.iter().all(|scope| !scope.is_empty()));
+    if profile.issuer.is_none() {
+        let id = SpiffeId::new(&claims.subject).expect("the subject of a JWT-SVID");
+        assert_eq!(id.to_string(), claims.subject);
+    }
+}
+
+/// A token with this payload, whatever it is, that [`KEYS`] verifies.
+fn signed(typ: &str, payload: &[u8]) -> String {
+    let kid = KEY.public().kid();
+    let header = format!(r#"{{"alg":"ES256","kid":"{kid}","typ":"{typ}"}}"#);
+    let signed = [header.as_bytes(), payload]
+        .map(|it| URL_SAFE_NO_PAD.encode(it))
+        .join(".");
+    let signature = URL_SAFE_NO_PAD.encode(KEY.sign_raw(signed.as_bytes()));
+    format!("{signed}.{signature}")
+}
+
+/// A trust bundle, or a JWK set: what is read can be written, and is then the same.
+pub fn bundle(bytes: &[u8]) {
+    let domain = TrustDomain::new("example.org").expect("a trust domain");
+    if let Ok(read) = TrustBundle::from_json(domain.clone(), bytes) {
+        let again = TrustBundle::from_json(domain, read.to_json().as_bytes());
+        let again = again.expect("what was written by us");
+        assert_eq!(again.x509_authorities, read.x509_authorities);
+        assert_eq!(
+            again.jwt_authorities.iter().count(),
+            read.jwt_authorities.iter().count()
+        );
+        assert_eq!(again.sequence, read.sequence);
+    }
+    for key_use in ["jwt-svid", "sig"] {
+        let Ok(keys) = KeySet::from_jwks(bytes, key_use) else {
+            continue;
+        };
+        for key in keys.iter() {
+            let again = PublicJwk::from_json(&key.to_json(key_use)).expect("a key we wrote");
+            assert_eq!(again.thumbprint(), key.thumbprint());
+        }
+    }
+}
+
+/// The leaf of a peer: an identity only where the certificate has one in plain sight.
+pub fn certificate(bytes: &[u8]) {
+    let leaf = CertificateDer::from(bytes);
+    if let Some(id) = tls::peer_id(&leaf) {
+        let text = id.to_string();
+        assert!(
+            bytes.windows(text.len()).any(|it| it == text.as_bytes()),
+            "{text}"
+        );
+        assert!(!id.path().is_empty() && spki_sha256(bytes).is_some());
+    }
+}
+
+/// Bodies of the issuing API, and the certificate request in them.
+pub fn issuing_api(bytes: &[u8]) {
+    if let Ok(request) = serde_json::from_slice::<AttestRequest>(bytes) {
+        let _ = authority::proves_a_key(&request.csr.0);
+        let _ = PublicJwk::from_json(&request.renewal_key);
+        let shown = format!("{:?}", request.evidence);
+        assert!(
+            shown == "JoinToken { token: *** }",
+            "a join token shows: {shown}"
+        );
+    }
+    let _ = serde_json::from_slice::<RenewRequest>(bytes).map(|it| {
+        authority::proves_a_key(&it.csr.0)
+            && jwt::verify(&it.record, &Profile::internal("x", "y", "z"), &KEYS, *NOW).is_ok()
+    });
+    let _ = serde_json::from_slice::<JwtSvidRequest>(bytes);
+    let _ = authority::proves_a_key(bytes);
+}
+
+/// A path: its normal form is its own normal form, means the same, and has nothing two readers read
+/// differently.
+pub fn path(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else {
+        return;
+    };
+    let Ok(normal) = normal_form(text) else {
+        return;
+    };
+    assert_eq!(normal_form(&normal).as_deref(), Ok(&*normal));
+    assert_eq!(decoded(&normal), decoded(text), "{text} became {normal}");
+    assert!(
+        normal.starts_with('/') && !normal.contains("//"),
+        "{normal}"
+    );
+    let bad = |segment: &str| segment == "." || segment == "..";
+    assert!(!normal.split('/').any(bad), "{normal}");
+    let decoded = String::from_utf8(decoded(&normal)).expect("escapes of UTF-8");
+    assert_eq!(decoded.matches('/').count(), normal.matches('/').count());
+    assert!(!decoded.contains(['\\', '\0', '\r', '\n']), "{normal}");
+}
+
+fn decoded(path: &str) -> Vec<u8> {
+    let mut octets = path.bytes();
+    let mut decoded = Vec::new();
+    while let Some(octet) = octets.next() {
+        decoded.push(match octet {
+            b'%' => {
+                let hex = [octets.next(), octets.next()].map(|it| it.expect("two digits"));
+                let hex = str::from_utf8(&hex).expect("digits");
+                u8::from_str_radix(hex, 16).expect("hexadecimal digits")
+            }
+            plain => plain,
+        });
+    }
+    decoded
+}
+
+/// The headers of a request from the network: nothing is left that a hop or an identity is told by,
+/// in whatever spelling, and what `connection` nominates is gone.
+pub fn headers(bytes: &[u8]) {
+    let claim = HeaderName::from_static("x-user-id");
+    let filter = Filter::to_app([&claim]);
+    let mut headers = read_headers(bytes);
+    let mut trailers = headers.clone();
+    let nominated: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| ![HOST, CONTENT_LENGTH, TE].contains(name))
+        .filter(|name| name != "keep-alive" && name != "close")
+        .collect();
+    filter.strip(&mut headers);
+    filter.strip_trailers(&mut trailers);
+    for name in headers.keys().chain(trailers.keys()) {
+        let plain = name
+            .as_str()
+            .replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+        let told = [
+            "connection",
+            "client-cert",
+            "forwarded",
+            "keep-alive",
+            "transfer-encoding",
+            "upgrade",
+            "x-forwarded-client-cert",
+            "x-forwarded-host",
+            "x-http-method-override",
+            "x-original-url",
+            "x-real-ip",
+            "x-user-id",
+        ];
+        assert!(
+            !told.contains(&&*plain) && !plain.starts_with("x-warifu-"),
+            "{name} passes"
+        );
+    }
+    for name in &nominated {
+        assert!(
+            !headers.contains_key(name),
+            "{name} was nominated, and passes"
+        );
+    }
+    assert!(headers.get_all(TE).iter().all(|it| it == "trailers"));
+    let once = headers.clone();
+    filter.strip(&mut headers);
+    assert_eq!(headers, once);
+
+    let address = HeaderValue::from_static("192.0.2.1");
+    set_forwarded(
+        &mut headers,
+        Some(&address),
+        HeaderValue::from_static("https"),
+    );
+    let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().collect();
+    assert_eq!(lines.len(), 1);
+    assert!(
+        lines
+            .iter()
+            .all(|line| line.as_bytes().ends_with(b"192.0.2.1"))
+    );
+}
+
+/// `name: value` lines, without those that are no headers.
+fn read_headers(bytes: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    // More would only be slow; servers bound them too.
+    for line in bytes.split(|byte| *byte == b'\n').take(200) {
+        let mut parts = line.splitn(2, |byte| *byte == b':');
+        let name = parts.next().map(HeaderName::from_bytes);
+        let value = parts
+            .next()
+            .map(|value| HeaderValue::from_bytes(value.trim_ascii()));
+        if let (Some(Ok(name)), Some(Ok(value))) = (name, value) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+/// Names and the other values of a configuration: what has a text is read from it again.
+pub fn names(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else {
+        return;
+    };
+    let (first, second) = text.split_once('\n').unwrap_or((text, text));
+    if let Ok(id) = SpiffeId::new(first) {
+        assert_eq!(SpiffeId::new(id.to_string()).as_ref(), Ok(&id));
+        if let Ok(pattern) = id.to_string().parse::<IdPattern>() {
+            assert!(pattern.matches(&id), "{id}");
+        }
+        if let Ok(pattern) = second.parse::<IdPattern>()
+            && pattern.matches(&id)
+        {
+            assert_eq!(pattern.trust_domain, id.trust_domain().as_str());
+        }
+    }
+    let _ = first.parse::<Target>();
+    let _ = first.parse::<Upstream>().map(|it| it.authority());
+    let _ = (first.parse::<Forward>(), first.parse::<HttpsOrigin>());
+    if let Ok(listen) = first.parse::<Listen>() {
+        assert_eq!(
+            listen.to_string().parse::<Listen>().ok().as_ref(),
+            Some(&listen)
+        );
+    }
+    if let Ok(span) = first.parse::<Span>() {
+        assert_eq!(span.to_string().parse::<Span>().ok(), Some(span));
+    }
+    let _ = first.parse::<Size>();
+    if let Err(error) = first.parse::<SecretRef>() {
+        let shown = error.to_string();
+        let secret = first.trim();
+        assert!(
+            secret.len() < 16 || !shown.contains(secret),
+            "a secret shows: {shown}"
+        );
+    }
+}
+
+/// A configuration file: every mistake has a place in the file.
+pub fn configuration(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else {
+        return;
+    };
+    let lines = text
+        .split(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'])
+        .count() as u64;
+    let check = |errors: ConfigErrors| {
+        assert!(!errors.errors.is_empty());
+        for error in &errors.errors {
+            assert!(!error.what.is_empty());
+            assert!(
+                error.at.is_none_or(|at| (1..=lines + 1).contains(&at.line)),
+                "{errors}"
+            );
+        }
+    };
+    let _ = config::parse_agent(text, "agent.yaml").map_err(check);
+    let _ = config::parse_authority(text, "authority.yaml").map_err(check);
+}
+
+/// What an agent tells its app: read as it was meant, or not at all.
+pub fn caller(bytes: &[u8]) {
+    if let Ok(value) = HeaderValue::from_bytes(bytes)
+        && let Ok(told) = caller::decode(&value)
+    {
+        check_caller(&told);
+    }
+    let value = URL_SAFE_NO_PAD.encode(bytes);
+    if let Ok(told) = caller::decode(&HeaderValue::try_from(value).expect("base64url")) {
+        check_caller(&told);
+    }
+    for token in [
+        signed(context::CONTEXT_TYP, bytes),
+        String::from_utf8_lossy(bytes).into_owned(),
+    ] {
+        if let Ok(told) = context::verify(&token, &KEYS, &Method::GET, "/", *NOW) {
+            check_caller(&told);
+        }
+    }
+}
+
+fn check_caller(told: &warifu::Caller) {
+    assert!(told.peer.is_some() || told.subject.is_some());
+    if let Ok(value) = caller::encode(told) {
+        assert_eq!(caller::decode(&value).as_ref(), Ok(told));
+    }
+}
