@@ -1,13 +1,6 @@
 //! The harness: brings up authorities, agents, apps and peers on free loopback ports, and ends them.
 
 #[allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a claim that does not hold is a panic: that is what the fuzzer looks for"
-)]
-pub mod fuzz;
-#[allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
@@ -15,6 +8,13 @@ pub mod fuzz;
     reason = "what the harness cannot do fails the test that asked for it"
 )]
 pub mod aws;
+#[allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a claim that does not hold is a panic: that is what the fuzzer looks for"
+)]
+pub mod fuzz;
 #[allow(
     clippy::unwrap_used,
     clippy::expect_used,
