@@ -43,6 +43,9 @@ pub enum LeafError {
     /// The URI SAN is longer than 2048 bytes.
     #[error("its SPIFFE ID is longer than 2048 bytes")]
     IdTooLong,
+    /// The URI SAN is a second spelling of a SPIFFE ID, as `spiffe://EXAMPLE.org/x` is.
+    #[error("its SPIFFE ID is not in canonical form, which would be {0}")]
+    NotCanonical(SpiffeId),
     /// The SPIFFE ID is that of a trust domain: it has no path.
     #[error("its SPIFFE ID {0} has no path, so it names a trust domain and no workload")]
     NoPath(SpiffeId),
@@ -122,6 +125,10 @@ fn only_uri_san(certificate: &X509Certificate<'_>) -> Result<SpiffeId, LeafError
         return Err(LeafError::IdTooLong);
     }
     let id = SpiffeId::new(uri)?;
+    // Whoever compares text would take it for somebody else; go-spiffe refuses it, too.
+    if id.to_string() != uri {
+        return Err(LeafError::NotCanonical(id));
+    }
     if id.path().is_empty() {
         return Err(LeafError::NoPath(id));
     }

@@ -50,6 +50,18 @@ fn s02_two_uri_sans_are_refused() {
 }
 
 #[test]
+fn s02_a_second_spelling_of_a_spiffe_id_is_refused() {
+    for spelling in ["spiffe://eXample.org/orders", "SPIFFE://example.org/orders"] {
+        assert_refused(
+            "canonical form, which would be spiffe://example.org/orders",
+            |leaf| {
+                leaf.subject_alt_names = vec![uri(spelling)];
+            },
+        );
+    }
+}
+
+#[test]
 fn s02_a_second_uri_san_counts_even_if_it_is_no_text() {
     assert_refused("it has 2 URI SANs", |leaf| {
         leaf.subject_alt_names.clear();
