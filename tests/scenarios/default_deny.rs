@@ -36,7 +36,7 @@ async fn s16_an_empty_allow_list_refuses_everyone_everything() {
 async fn s16_a_listener_that_says_nothing_of_who_may_call_lets_nobody() {
     let mesh = Mesh::start().await;
     let app = mesh.plain_app().await;
-    let listen = warifu_tests::mesh::free_port();
+    let listen = warifu_tests::ports::free_port();
     let payments = mesh.agent("payments").inbound(&format!(
         "{{listen: \"{listen}\", {}, accept: [{{mtls: {{trust_domains: [example.org]}}}}]}}",
         app.forward()

@@ -4,8 +4,9 @@ use std::{fs, net::SocketAddr, path::Path};
 
 use warifu_tests::{
     listener::TestCa,
-    mesh::{App, Shop, free_port, until},
+    mesh::{App, Shop, until},
     peers::{self, Ended, Tied, write_identity},
+    ports::free_port,
 };
 
 const REQUEST: &str = "GET /charges HTTP/1.1\r\nhost: payments\r\nconnection: close\r\n\r\n";

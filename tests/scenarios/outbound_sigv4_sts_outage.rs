@@ -5,7 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use warifu_tests::{
     aws::{Agent, Answer, Keys, Mood, Sts, Workload},
-    mesh::{free_port, until},
+    mesh::until,
+    ports::free_port,
 };
 
 const KEYS: Keys<'_> = Keys {

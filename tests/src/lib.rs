@@ -35,6 +35,12 @@ pub mod peers;
 #[allow(
     clippy::expect_used,
     clippy::panic,
+    reason = "what the harness cannot do fails the test that asked for it"
+)]
+pub mod ports;
+#[allow(
+    clippy::expect_used,
+    clippy::panic,
     clippy::indexing_slicing,
     reason = "what the harness cannot do fails the test that asked for it"
 )]

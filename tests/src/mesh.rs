@@ -26,7 +26,6 @@ mod authority;
 mod direct;
 mod load;
 mod plain;
-mod ports;
 mod streamed;
 mod wait;
 mod workload;
@@ -42,7 +41,6 @@ pub use self::{
     direct::{Direct, RawAnswer},
     load::{Load, Report},
     plain::{ask, text},
-    ports::free_port,
     streamed::{Sender, Streamed, streamed},
     wait::{DEADLINE, until},
     workload::Workload,

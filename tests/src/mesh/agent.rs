@@ -18,9 +18,10 @@ use warifu_agent::{
 };
 
 use super::{
-    App, Authority, MTLS, TRUST_DOMAIN, ask, free_port,
+    App, Authority, MTLS, TRUST_DOMAIN, ask,
     wait::{DEADLINE, until},
 };
+use crate::ports::free_port;
 
 /// An agent to be.
 #[derive(Debug)]

@@ -15,9 +15,10 @@ use warifu_agent::{
 };
 
 use super::{
-    TRUST_DOMAIN, free_port,
+    TRUST_DOMAIN,
     wait::{DEADLINE, until},
 };
+use crate::ports::free_port;
 
 /// `rules`, unless a test has its own: whoever attests as a service is that service.
 const RULES: &str = r#"

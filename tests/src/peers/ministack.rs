@@ -16,9 +16,10 @@ use tokio::{
 use super::{
     Unavailable,
     aws::{Boto, CallError, Caller},
-    process::{Tied, free_address},
+    process::Tied,
     python,
 };
+use crate::ports::free_port;
 
 /// It is up in two seconds on a quiet machine, in ten on one that compiles beside it.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -78,7 +79,9 @@ impl Ministack {
         let boto = Boto::start().await?;
         let program = python()?.with_file_name("ministack");
         let state = tempfile::tempdir().map_err(fail)?;
-        let address = free_address().map_err(fail)?;
+        // From the process's own sequence: a port the kernel names may be named to two of these at once, and
+        // then one test talks to the other's emulator.
+        let address = free_port();
         let port = address.port().to_string();
         let home = state.path().as_os_str();
         let env: &[(&str, &OsStr)] = &[

@@ -4,7 +4,6 @@ use std::{
     ffi::OsStr,
     fmt,
     fs::{self, File},
-    net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -115,11 +114,6 @@ impl Drop for Tied {
             let _ = fs::remove_file(&self.log);
         }
     }
-}
-
-/// A loopback address that was free a moment ago.
-pub(super) fn free_address() -> std::io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
 fn log_file(name: &str) -> Result<PathBuf, String> {

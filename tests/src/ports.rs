@@ -1,4 +1,4 @@
-//! Ports that stay ours while nobody listens on them.
+//! Ports that stay ours while nobody listens on them, and are given to one asker only.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
