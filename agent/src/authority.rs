@@ -38,6 +38,7 @@ use crate::{
 
 pub mod admin;
 mod api;
+mod attestors;
 mod audit;
 mod ca;
 mod ca_state;
@@ -66,6 +67,7 @@ pub use maintain::{MaintainError, RotateError};
 pub use settings::SettingsError;
 pub use status::{RootStatus, RotationStatus, Status};
 
+use attestors::Attestors;
 use issue::Issuing;
 use keys::Kek;
 use rules::{Facts, Outcome, RuleError, Rules};
@@ -297,7 +299,7 @@ async fn prepare(
     metrics.live(&live);
     Ok(Issuing {
         settings,
-        attestors: config.attestors.clone(),
+        attestors: Attestors::new(config.attestors.clone()),
         rules,
         kek,
         store,
@@ -315,7 +317,7 @@ pub fn proves_a_key(csr: &[u8]) -> bool {
 
 /// The key-encryption key and the store, as configured.
 async fn open(config: &AuthorityConfig) -> Result<(Kek, Arc<dyn Store>), StartError> {
-    match (&config.ca.key, config.state) {
+    match (&config.ca.key, &config.state) {
         (CaKey::Memory, State::Memory) => Ok((Kek::ephemeral()?, Arc::new(Memory::default()))),
         (CaKey::Disk { path }, State::Sqlite) => {
             private::ensure_dir(path)?;
@@ -328,6 +330,9 @@ async fn open(config: &AuthorityConfig) -> Result<(Kek, Arc<dyn Store>), StartEr
         (CaKey::Memory, State::Sqlite) => Err(StartError::Combination(
             "ca.key is memory and state is sqlite: state that no key opens after a restart; expected state: memory",
         )),
+        (CaKey::AwsKms { .. } | CaKey::AcmPca { .. }, _) | (_, State::Dynamodb { .. }) => Err(
+            StartError::Combination("keys and state in AWS are not built yet"),
+        ),
     }
 }
 

@@ -7,7 +7,7 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use warifu::TrustDomain;
+use warifu::{Secret, TrustDomain};
 
 use super::wire::Evidence;
 
@@ -19,8 +19,17 @@ pub fn attest(
     thumbprint: &str,
     evidence: &Evidence,
 ) -> Vec<u8> {
+    let token =
+        |kind: &str, token: &Secret<String>| format!("{kind} {}", hash(token.expose().as_bytes()));
     let evidence = match evidence {
-        Evidence::JoinToken { token } => format!("join-token {}", hash(token.expose().as_bytes())),
+        Evidence::JoinToken { token: it } => token("join-token", it),
+        Evidence::AwsWebIdentity { token: it } => token("aws-web-identity", it),
+        Evidence::Kubernetes { token: it } => token("kubernetes", it),
+        Evidence::Oidc { token: it } => token("oidc", it),
+        // The signature covers all the rest.
+        Evidence::AwsCallerIdentity(it) => {
+            format!("aws-caller-identity {}", hash(it.signature.as_bytes()))
+        }
     };
     transcript(
         "attest",

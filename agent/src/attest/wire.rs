@@ -7,7 +7,7 @@ use std::fmt;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use warifu::Secret;
+use warifu::{Secret, TrustDomain};
 
 /// `POST`: a fresh challenge. No body.
 pub const CHALLENGE: &str = "/v1/challenge";
@@ -50,6 +50,54 @@ pub enum Evidence {
         #[serde(with = "secret_string")]
         token: Secret<String>,
     },
+    /// A token of `sts:GetWebIdentityToken` whose only audience is [`attest_audience`] of the renewal key.
+    AwsWebIdentity {
+        /// The token.
+        #[serde(with = "secret_string")]
+        token: Secret<String>,
+    },
+    /// What a signed request of `sts:GetCallerIdentity` leaves to its sender; the authority makes the rest
+    /// of the request itself (S7).
+    AwsCallerIdentity(CallerIdentityProof),
+    /// A projected service-account token of a Kubernetes cluster.
+    Kubernetes {
+        /// The token.
+        #[serde(with = "secret_string")]
+        token: Secret<String>,
+    },
+    /// A token of an OIDC issuer.
+    Oidc {
+        /// The token.
+        #[serde(with = "secret_string")]
+        token: Secret<String>,
+    },
+}
+
+/// The parts of a SigV4 signature over `sts:GetCallerIdentity` that are the signer's. The request is
+/// `POST /` of the region's STS endpoint, its body `Action=GetCallerIdentity&Version=2011-06-15`, and
+/// [`BINDING_HEADER`] one of its signed headers.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct CallerIdentityProof {
+    /// The region whose STS endpoint it was signed for.
+    pub region: String,
+    /// The access key's id.
+    pub access_key_id: String,
+    /// `X-Amz-Date`: `YYYYMMDD'T'HHMMSS'Z'`.
+    pub date: String,
+    /// `X-Amz-Security-Token`: roles have one always.
+    #[serde(with = "secret_string")]
+    pub session_token: Secret<String>,
+    /// The signature, 64 lower-case hex digits.
+    pub signature: String,
+}
+
+/// Binds a `sts:GetCallerIdentity` to a renewal key and a challenge: `<SPKI hash>.<challenge>`.
+pub const BINDING_HEADER: &str = "x-warifu-binding";
+
+/// The only audience of a web identity token that attests here: bound to the renewal key by the base64url of
+/// SHA-256 of its SubjectPublicKeyInfo.
+pub fn attest_audience(trust_domain: &TrustDomain, spki_hash: &str) -> String {
+    format!("warifu:{trust_domain}:attest:{spki_hash}")
 }
 
 /// Asks for the first X.509-SVID of a lineage.
@@ -204,7 +252,28 @@ impl fmt::Debug for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::JoinToken { token } => f.debug_struct("JoinToken").field("token", token).finish(),
+            Self::AwsWebIdentity { token } => f
+                .debug_struct("AwsWebIdentity")
+                .field("token", token)
+                .finish(),
+            Self::AwsCallerIdentity(proof) => {
+                f.debug_tuple("AwsCallerIdentity").field(proof).finish()
+            }
+            Self::Kubernetes { token } => {
+                f.debug_struct("Kubernetes").field("token", token).finish()
+            }
+            Self::Oidc { token } => f.debug_struct("Oidc").field("token", token).finish(),
         }
+    }
+}
+
+impl fmt::Debug for CallerIdentityProof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallerIdentityProof")
+            .field("region", &self.region)
+            .field("access_key_id", &self.access_key_id)
+            .field("date", &self.date)
+            .finish_non_exhaustive()
     }
 }
 

@@ -19,7 +19,6 @@ use super::{
 };
 use crate::{
     attest::wire::{ErrorCode, secret_string},
-    config::authority::Attestor,
     http::{
         body::Body,
         server::{Connection, Opened, Refused, Remote, Service},
@@ -149,9 +148,8 @@ impl Issuing {
         ttl: std::time::Duration,
         now: SystemTime,
     ) -> Result<NewJoinToken, JoinTokenError> {
-        match self.attestors.get(attestor) {
-            Some(Attestor::JoinToken) => {}
-            None => return Err(JoinTokenError::Attestor(attestor.to_owned())),
+        if !self.attestors.takes_join_tokens(attestor) {
+            return Err(JoinTokenError::Attestor(attestor.to_owned()));
         }
         let leads_to = self.rules.decide(attestor, &facts);
         let (token, kept) = join_token::make(attestor, facts, ttl, now)?;

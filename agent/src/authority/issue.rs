@@ -1,7 +1,6 @@
 //! Issuing: every decision, from challenge to audit line. Time is handed in.
 
 use std::{
-    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -16,6 +15,7 @@ use warifu::{
 };
 
 use super::{
+    attestors::{Attestors, Presented, SingleUse},
     audit::{self, Line, Who},
     ca, challenge,
     denied::Denied,
@@ -26,14 +26,13 @@ use super::{
     record::{Record, unix},
     rules::{Grant, Rules},
     settings::Settings,
-    state::{Consumption, JoinToken, Store},
+    state::{Consumption, Store},
 };
 use crate::{
     attest::{
         proof,
-        wire::{self, Base64, ErrorCode, Evidence},
+        wire::{self, Base64, ErrorCode},
     },
-    config::authority::Attestor,
     telemetry::{audit::Audit, timestamp::Timestamp},
 };
 
@@ -41,7 +40,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Issuing {
     pub(super) settings: Settings,
-    pub(super) attestors: BTreeMap<String, Attestor>,
+    pub(super) attestors: Attestors,
     pub(super) rules: Rules,
     pub(super) kek: Kek,
     pub(super) store: Arc<dyn Store>,
@@ -87,7 +86,7 @@ impl Issuing {
         request: wire::AttestRequest,
     ) -> Result<wire::Issued, Denied> {
         let mut who = Who::default();
-        let result = self.try_attest(asked.now, request, &mut who).await;
+        let result = self.try_attest(asked, request, &mut who).await;
         self.decided("attest", asked, who, result)
     }
 
@@ -117,10 +116,11 @@ impl Issuing {
 
     async fn try_attest(
         &self,
-        now: SystemTime,
+        asked: Asked<'_>,
         request: wire::AttestRequest,
         who: &mut Who,
     ) -> Result<(wire::Issued, audit::Issued), Denied> {
+        let now = asked.now;
         self.check_challenge(&request.challenge, now)?;
         let renewal_key = renewal_key(request.renewal_key)?;
         let thumbprint = renewal_key.thumbprint();
@@ -134,20 +134,32 @@ impl Issuing {
         check_proof(&renewal_key, &transcript, &request.proof)?;
         let subject_key = ca::public_key(&request.csr.0)?;
 
-        let Evidence::JoinToken { token } = &request.evidence;
-        let token = self.find_join_token(token, now).await?;
-        *who = Who {
-            attestor: Some(token.attestor.clone()),
-            facts: Some(token.facts.clone()),
-            lineage: Some(token.lineage.clone()),
+        let presented = Presented {
+            evidence: &request.evidence,
+            renewal_key: &renewal_key,
+            challenge: &request.challenge,
+            remote: asked.remote,
+            now,
         };
-        // Before the token is spent: a missing rule must not cost it.
-        let grant = self.rules.decide(&token.attestor, &token.facts)?;
-        self.consume_join_token(&token, thumbprint, now).await?;
+        let proven = self.attestors.prove(presented, &*self.store).await?;
+        let lineage = match proven.lineage {
+            Some(lineage) => lineage,
+            None => new_lineage()?,
+        };
+        *who = Who {
+            attestor: Some(proven.attestor.clone()),
+            facts: Some(proven.facts.clone()),
+            lineage: Some(lineage.clone()),
+        };
+        // Before the evidence is spent: a missing rule must not cost it.
+        let grant = self.rules.decide(&proven.attestor, &proven.facts)?;
+        if let Some(single_use) = proven.single_use {
+            self.spend(single_use, thumbprint, now).await?;
+        }
         let record = Record {
-            lineage: token.lineage,
-            attestor: token.attestor,
-            facts: token.facts,
+            lineage,
+            attestor: proven.attestor,
+            facts: proven.facts,
             attested_at: now,
             expires_at: now + self.settings.max_attestation_age,
             renewal_key,
@@ -260,42 +272,24 @@ impl Issuing {
         if record.expires_at <= now {
             return Err(invalid("older than `max_attestation_age`".into()));
         }
-        if !self.attestors.contains_key(&record.attestor) {
+        if !self.attestors.has(&record.attestor) {
             let why = format!("attestor {:?} is not configured any more", record.attestor);
             return Err(invalid(why));
         }
         Ok(record)
     }
 
-    async fn find_join_token(
+    /// Gives evidence that may be used once to the renewal key with `thumbprint` (S15).
+    async fn spend(
         &self,
-        token: &Secret<String>,
-        now: SystemTime,
-    ) -> Result<JoinToken, Denied> {
-        let found = self.store.join_token(join_token::hash(token)).await?;
-        let token = found.ok_or_else(|| join_token_denied(Consumption::Unknown))?;
-        if token.expires_at <= now {
-            return Err(join_token_denied(Consumption::Expired));
-        }
-        match self.attestors.get(&token.attestor) {
-            Some(Attestor::JoinToken) => Ok(token),
-            None => Err(Denied::new(
-                ErrorCode::InvalidEvidence,
-                format!("attestor {:?} is not configured any more", token.attestor),
-            )),
-        }
-    }
-
-    async fn consume_join_token(
-        &self,
-        token: &JoinToken,
+        single_use: SingleUse,
         thumbprint: String,
         now: SystemTime,
     ) -> Result<(), Denied> {
-        let consumed = self.store.consume_join_token(token.hash, thumbprint, now);
-        match consumed.await? {
+        let SingleUse::JoinToken(hash) = single_use;
+        match self.store.consume_join_token(hash, thumbprint, now).await? {
             Consumption::Yours => Ok(()),
-            why => Err(join_token_denied(why)),
+            why => Err(join_token::denied(why)),
         }
     }
 
@@ -425,14 +419,8 @@ fn check_audiences(audiences: &[String]) -> Result<(), Denied> {
     ))
 }
 
-fn join_token_denied(why: Consumption) -> Denied {
-    let what = match why {
-        Consumption::Another => "was used by another agent already",
-        Consumption::Expired => "has expired",
-        Consumption::Unknown | Consumption::Yours => "is not one of this authority's",
-    };
-    Denied::new(
-        ErrorCode::InvalidEvidence,
-        format!("this join token {what}; make a new one with `warifu authority join-token`"),
-    )
+/// The lineage of what evidence leads to that may be had again.
+fn new_lineage() -> Result<String, Denied> {
+    let random = keys::random::<16>().map_err(|why| Denied::failed("making a lineage", &why))?;
+    Ok(URL_SAFE_NO_PAD.encode(random.expose()))
 }

@@ -8,10 +8,12 @@ use thiserror::Error;
 use warifu::Secret;
 
 use super::{
+    denied::Denied,
     keys::{self, KeyError},
     rules::Facts,
-    state::{JoinToken, StoreError, TokenHash},
+    state::{Consumption, JoinToken, StoreError, TokenHash},
 };
+use crate::attest::wire::ErrorCode;
 
 /// Longest life: a token is meant for a deployment that happens now.
 pub(super) const MAX_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -88,6 +90,19 @@ pub(super) fn hash(token: &Secret<String>) -> TokenHash {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest(&SHA256, token.expose().as_bytes()).as_ref());
     hash
+}
+
+/// Why a join token attests nothing.
+pub(super) fn denied(why: Consumption) -> Denied {
+    let what = match why {
+        Consumption::Another => "was used by another agent already",
+        Consumption::Expired => "has expired",
+        Consumption::Unknown | Consumption::Yours => "is not one of this authority's",
+    };
+    Denied::new(
+        ErrorCode::InvalidEvidence,
+        format!("this join token {what}; make a new one with `warifu authority join-token`"),
+    )
 }
 
 fn check(facts: &Facts) -> Result<(), JoinTokenError> {

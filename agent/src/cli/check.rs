@@ -122,6 +122,8 @@ fn authority(config: &AuthorityConfig) -> String {
     let ca = match &config.ca.key {
         CaKey::Memory => "in memory, gone with the process".to_owned(),
         CaKey::Disk { path } => path.display().to_string(),
+        CaKey::AwsKms { key_id, .. } => format!("in KMS: {key_id}"),
+        CaKey::AcmPca { arn, .. } => format!("in ACM PCA: {arn}"),
     };
     let attestors: Vec<&str> = config.attestors.keys().map(String::as_str).collect();
     for (name, what) in [

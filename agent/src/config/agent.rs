@@ -77,6 +77,24 @@ pub enum Attestation {
         /// The single-use token.
         token: SecretRef,
     },
+    /// A token of `sts:GetWebIdentityToken`, for the role this process has.
+    AwsWebIdentity,
+    /// A signed request of `sts:GetCallerIdentity`, where the account has no outbound web identity.
+    AwsCallerIdentity,
+    /// `{kubernetes: {token_file: /…}}`.
+    Kubernetes {
+        /// A projected service-account token with the authority's audience; read anew each time.
+        #[serde(deserialize_with = "value::one::<name::AbsolutePath, _>")]
+        #[schemars(with = "As<name::AbsolutePath>")]
+        token_file: PathBuf,
+    },
+    /// `{oidc: {token_file: /…}}`.
+    Oidc {
+        /// A token of the configured issuer; read anew each time.
+        #[serde(deserialize_with = "value::one::<name::AbsolutePath, _>")]
+        #[schemars(with = "As<name::AbsolutePath>")]
+        token_file: PathBuf,
+    },
 }
 
 /// A listener for calls to the app.

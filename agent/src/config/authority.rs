@@ -7,9 +7,21 @@ use serde::Deserialize;
 use warifu::TrustDomain;
 
 use super::{
+    agent::Aws,
     defaults,
     value::{self, As, Listen, Span, name},
 };
+
+mod attestor;
+mod ca;
+mod publish;
+
+pub use attestor::{
+    Attestor, CallerIdentityAttestor, KubernetesAttestor, OidcAttestor, TokenReview,
+    WebIdentityAttestor,
+};
+pub use ca::{Ca, CaKey, PcaMode, Sealing};
+pub use publish::{Federated, FederationProfile, TokenAlgorithm, TokenIssuer, Tokens, Web, WebTls};
 
 /// The authority's configuration file.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -32,8 +44,22 @@ pub struct AuthorityConfig {
     /// First match wins; facts belong to the attestor that proved them.
     #[serde(default)]
     pub rules: Vec<Rule>,
-    /// Single use and `ca_state`.
+    /// Who may administer without being on the authority's machine; nobody where empty.
+    #[serde(default)]
+    pub administrators: Vec<Administrator>,
+    /// What replicas agree on, single use, revocation.
     pub state: State,
+    /// AWS settings: for a key or state in AWS, and for verifying callers through STS.
+    #[serde(default)]
+    pub aws: Aws,
+    /// The tokens it mints.
+    #[serde(default)]
+    pub tokens: Tokens,
+    /// The bundle, OIDC discovery and keys for the world, over HTTPS with a certificate of the Web PKI.
+    pub web: Option<Web>,
+    /// Other trust domains whose bundles agents are given.
+    #[serde(default)]
+    pub federation: Vec<Federated>,
     /// How long an attestation record may renew an identity.
     #[serde(default = "defaults::max_attestation_age")]
     pub max_attestation_age: Span,
@@ -50,50 +76,6 @@ pub struct AuthorityConfig {
     #[serde(default, deserialize_with = "value::option::<name::AbsolutePath, _>")]
     #[schemars(with = "Option<As<name::AbsolutePath>>")]
     pub audit_file: Option<PathBuf>,
-}
-
-/// The certificate authority.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(try_from = "CaFields")]
-pub struct Ca {
-    /// `disk` or `memory`.
-    pub key: CaKey,
-    /// A root's life.
-    pub root_ttl: Span,
-    /// A replica's intermediate's life: about twice the longest leaf.
-    pub intermediate_ttl: Span,
-    /// How long a new root is published before it signs.
-    pub publish_ahead: Span,
-}
-
-/// Where private keys live.
-#[derive(Debug, Clone)]
-pub enum CaKey {
-    /// `{key: memory}`: gone with the process.
-    Memory,
-    /// `{key: disk, path: DIR}`: a key-encryption key in DIR (0600); everything else is wrapped by it.
-    Disk {
-        /// The directory (0700).
-        path: PathBuf,
-    },
-}
-
-/// Where state lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum State {
-    /// In the process (memory CA only).
-    Memory,
-    /// `DIR/state.db` of the disk CA.
-    Sqlite,
-}
-
-/// How agents prove facts.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(from = "AttestorFields")]
-pub enum Attestor {
-    /// `{kind: join-token}`.
-    JoinToken,
 }
 
 /// Facts to identity.
@@ -122,94 +104,64 @@ pub struct Rule {
     #[serde(default, deserialize_with = "value::list::<name::Audience, _>")]
     #[schemars(with = "Vec<As<name::Audience>>")]
     pub audiences: Vec<String>,
-    /// Scopes a JWT-SVID carries.
+    /// Scopes a token may carry.
     #[serde(default, deserialize_with = "value::list::<name::Scope, _>")]
     #[schemars(with = "Vec<As<name::Scope>>")]
     pub scopes: Vec<String>,
+    /// This SPIFFE ID is meant for more than one account, cluster or namespace. Without it, a template
+    /// that could give two of them one ID is refused.
+    #[serde(default)]
+    pub shared: bool,
 }
 
-/// `ca`, as it is written.
-#[derive(Deserialize, JsonSchema)]
+/// Who may administer from afar, by what an attestor proved.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(rename = "Ca")]
-struct CaFields {
-    /// Where private keys live: `memory` (gone with the process) or `disk` (with `path`).
-    key: CaKeyKind,
-    /// With `key: disk`: the directory of the keys (0700) and of `state.db`.
-    #[serde(default, deserialize_with = "value::option::<name::AbsolutePath, _>")]
-    #[schemars(with = "Option<As<name::AbsolutePath>>")]
-    path: Option<PathBuf>,
-    /// A root's life.
-    #[serde(default = "defaults::root_ttl")]
-    root_ttl: Span,
-    /// A replica's intermediate's life: about twice the longest leaf.
-    #[serde(default = "defaults::intermediate_ttl")]
-    intermediate_ttl: Span,
-    /// How long a new root is published before it signs.
-    #[serde(default = "defaults::publish_ahead")]
-    publish_ahead: Span,
+pub struct Administrator {
+    /// Whose facts.
+    pub attestor: String,
+    /// Fact → glob (`*` any characters); all must match.
+    pub r#match: BTreeMap<String, String>,
+    /// What they may do.
+    pub may: Vec<AdminAction>,
 }
 
-#[derive(Deserialize, JsonSchema)]
+/// An act of administration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-enum CaKeyKind {
-    Memory,
-    Disk,
-}
-
-/// An attestor, as it is written.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "Attestor")]
-struct AttestorFields {
-    /// What an agent presents.
-    kind: AttestorKind,
-}
-
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-enum AttestorKind {
-    /// A single-use token made by `warifu authority join-token`.
+pub enum AdminAction {
+    /// Make join tokens.
     JoinToken,
+    /// Revoke, and take a revocation back.
+    Revoke,
+    /// Start a rotation.
+    Rotate,
+    /// Ask what the rules make of facts or evidence.
+    Explain,
+    /// Read the status.
+    Status,
 }
 
-impl TryFrom<CaFields> for Ca {
-    type Error = &'static str;
-
-    fn try_from(fields: CaFields) -> Result<Self, Self::Error> {
-        let key = match (fields.key, fields.path) {
-            (CaKeyKind::Memory, None) => CaKey::Memory,
-            (CaKeyKind::Memory, Some(_)) => {
-                return Err("with \"key: memory\" there is no path; remove it, or use key: disk");
-            }
-            (CaKeyKind::Disk, Some(path)) => CaKey::Disk { path },
-            (CaKeyKind::Disk, None) => {
-                return Err(
-                    "with \"key: disk\" the key \"path\" is required, such as path: \
-                            /var/lib/warifu",
-                );
-            }
-        };
-        Ok(Self {
-            key,
-            root_ttl: fields.root_ttl,
-            intermediate_ttl: fields.intermediate_ttl,
-            publish_ahead: fields.publish_ahead,
-        })
-    }
-}
-
-impl From<AttestorFields> for Attestor {
-    fn from(fields: AttestorFields) -> Self {
-        match fields.kind {
-            AttestorKind::JoinToken => Self::JoinToken,
-        }
-    }
+/// Where state lives.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum State {
+    /// In the process (memory CA only).
+    Memory,
+    /// `DIR/state.db` of the disk CA: one replica.
+    Sqlite,
+    /// `{dynamodb: {table: NAME}}`: any number of replicas.
+    Dynamodb {
+        /// The table. Its partition key is the string `pk`; no sort key.
+        #[serde(deserialize_with = "value::one::<name::Table, _>")]
+        #[schemars(with = "As<name::Table>")]
+        table: String,
+    },
 }
 
 macro_rules! described_as_written {
-    ($($kind:ty => $fields:ty),+ $(,)?) => {$(
-        impl JsonSchema for $kind {
+    ($kind:ty => $fields:ty) => {
+        impl schemars::JsonSchema for $kind {
             fn schema_name() -> std::borrow::Cow<'static, str> {
                 <$fields>::schema_name()
             }
@@ -218,6 +170,6 @@ macro_rules! described_as_written {
                 <$fields>::json_schema(generator)
             }
         }
-    )+};
+    };
 }
-described_as_written!(Ca => CaFields, Attestor => AttestorFields);
+use described_as_written;

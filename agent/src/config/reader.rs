@@ -21,20 +21,12 @@ const MAX_ERRORS: usize = 50;
 
 /// What later versions do. Named here so that a file written for one of them gets a plain answer.
 const LATER: &[&str] = &[
-    "acm-pca",
     "alb",
-    "aws-caller-identity",
-    "aws-kms",
-    "aws-web-identity",
     "aws_credentials",
     "bundle_url",
     "cognito-access",
-    "dynamodb",
-    "federation",
-    "kubernetes",
     "local",
     "oauth",
-    "oidc",
     "revocation",
     "secretsmanager",
     "source",

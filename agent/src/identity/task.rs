@@ -271,6 +271,12 @@ impl Task {
                     })?;
                 Ok(Evidence::JoinToken { token })
             }
+            Attestation::AwsWebIdentity
+            | Attestation::AwsCallerIdentity
+            | Attestation::Kubernetes { .. }
+            | Attestation::Oidc { .. } => Err(ClientError::Local(
+                "this attestation is not built yet".into(),
+            )),
         }
     }
 

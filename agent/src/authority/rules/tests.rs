@@ -16,6 +16,7 @@ fn rule(attestor: &str, matches: &[(&str, &str)], id: &str) -> Rule {
         dns: vec![],
         audiences: vec![],
         scopes: vec![],
+        shared: false,
     }
 }
 

@@ -67,7 +67,7 @@ pub(in crate::config) fn authority(config: &AuthorityConfig) -> Vec<Problem> {
 fn ca(config: &AuthorityConfig, problems: &mut Problems) {
     let at = root().key("ca");
     let ca = &config.ca;
-    match (&ca.key, config.state) {
+    match (&ca.key, &config.state) {
         (CaKey::Memory, State::Sqlite) => problems.add(
             root().key("state"),
             "sqlite lives in the directory of a disk CA; with key: memory use state: memory",

@@ -9,7 +9,7 @@ use std::{
 use http::HeaderName;
 use warifu::{SpiffeId, TrustDomain};
 
-use super::text::Kind;
+use super::{Upstream, text::Kind};
 
 type Why = Cow<'static, str>;
 
@@ -52,6 +52,16 @@ kinds! {
     Service -> String, "the signing name of an AWS service, in lower case, such as execute-api", signing_name;
     /// A role's ARN (IAM: "IAM ARNs").
     RoleArn -> String, "the ARN of a role such as arn:aws:iam::123456789012:role/orders", role_arn;
+    /// A KMS key's id, ARN or alias.
+    KmsKey -> String, "a KMS key: its id, ARN or alias/NAME", |text| word(text, ":/_-", 1..=2048);
+    /// A private CA's ARN.
+    PcaArn -> String, "the ARN of a private CA such as arn:aws:acm-pca:eu-west-1:123456789012:certificate-authority/UUID", pca_arn;
+    /// A DynamoDB table's name.
+    Table -> String, "the name of a DynamoDB table: 3 to 255 letters, digits and ._-", |text| word(text, "._-", 3..=255);
+    /// An AWS account.
+    Account -> String, "an AWS account: 12 digits, quoted", account;
+    /// An issuer, compared with `iss` byte by byte.
+    Issuer -> String, "an issuer's URL such as https://issuer.example.com, exactly as its tokens have it", issuer;
     /// `RoleSessionName` of STS AssumeRole.
     SessionName -> String, "a role session name: 2 to 64 letters, digits and +=,.@_-", |text| word(text, "+=,.@_-", 2..=64);
     /// `ExternalId` of STS AssumeRole.
@@ -109,6 +119,28 @@ fn spiffe_id(text: &str) -> Result<SpiffeId, Why> {
         true => Err("a workload's SPIFFE ID has a path".into()),
         false => Ok(id),
     }
+}
+
+fn pca_arn(text: &str) -> Result<String, Why> {
+    let resource = text.split(':').nth(5).unwrap_or_default();
+    let is_arn = text.starts_with("arn:") && text.split(':').nth(2) == Some("acm-pca");
+    match is_arn && resource.starts_with("certificate-authority/") {
+        true => word(text, ":/_-", 1..=200),
+        false => Err("".into()),
+    }
+}
+
+fn account(text: &str) -> Result<String, Why> {
+    match text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        true => Ok(text.to_owned()),
+        false => Err("".into()),
+    }
+}
+
+fn issuer(text: &str) -> Result<String, Why> {
+    // Where it is fetched from; what counts is the text, which `iss` must equal.
+    Upstream::parse(text)?;
+    Ok(text.to_owned())
 }
 
 fn header(text: &str) -> Result<HeaderName, Why> {
