@@ -13,6 +13,7 @@ mod http;
 mod metrics;
 mod refresh;
 mod roles;
+mod sdk;
 mod session;
 mod signer;
 mod sigv4;
@@ -22,6 +23,7 @@ use thiserror::Error;
 pub use self::{
     cache::CredentialsStatus,
     roles::Roles,
+    sdk::sdk,
     session::{RoleSession, SetupError, session_name},
     signer::Signer,
     sigv4::refuse_streamed,

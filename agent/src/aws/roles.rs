@@ -7,17 +7,9 @@ use std::{
     time::Duration,
 };
 
-use aws_config::{
-    BehaviorVersion, environment::region::EnvironmentVariableRegionProvider,
-    identity::IdentityCache, meta::region::RegionProviderChain, profile::ProfileFileRegionProvider,
-    retry::RetryConfig, timeout::TimeoutConfig,
-};
+use aws_config::identity::IdentityCache;
 use aws_credential_types::{
-    Credentials,
-    provider::{
-        ProvideCredentials, SharedCredentialsProvider, error::CredentialsError as ProviderError,
-        future,
-    },
+    Credentials, provider::ProvideCredentials, provider::SharedCredentialsProvider,
 };
 use aws_smithy_async::time::{SharedTimeSource, SystemTimeSource};
 use aws_types::{SdkConfig, region::Region};
@@ -27,8 +19,8 @@ use super::{
     cache::{Cache, CredentialsStatus, Limits},
     clock::{Clock, LearnSkew},
     error::CredentialsError,
-    http::SdkHttpClient,
     metrics::Metrics,
+    sdk::{self, FromCache},
     session::{RoleSession, SetupError},
 };
 use crate::config::{agent::Aws, value::Upstream};
@@ -49,7 +41,6 @@ const ATTEMPTS: u32 = 3;
 
 /// Pause before the SDK's second attempt, doubled for the third, with its jitter.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// A renewal: the base credentials first, if need be, then STS.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(25);
@@ -111,24 +102,11 @@ impl Roles {
     /// # Errors
     /// When no region is known, or TLS can't be set up.
     pub async fn from_environment(settings: &Aws) -> Result<Self, SetupError> {
-        // Instance metadata is not asked for the region: elsewhere than on EC2 that costs seconds.
-        let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new())
-            .or_else(ProfileFileRegionProvider::new())
-            .or_else(settings.region.clone().map(Region::new))
-            .region()
-            .await
-            .ok_or_else(|| {
-                SetupError::new(
-                    "aws.region",
-                    "no region is known; set it, or AWS_REGION, or the profile's region",
-                )
-            })?;
+        let region = sdk::region(settings).await?;
         let timing = Timing::default();
         let clock = Clock::new(SharedTimeSource::new(SystemTimeSource::new()));
-        let sdk = sdk_config(region, &clock, &timing)?.load().await;
-        let Some(provider) = sdk.credentials_provider() else {
-            return Err(SetupError::new("aws", "the SDK has no credential chain"));
-        };
+        let sdk = sdk::loader(region, &clock, &timing)?.load().await;
+        let provider = sdk::chain(&sdk)?;
         Ok(Self::build(&sdk, provider, settings, clock, timing))
     }
 
@@ -156,7 +134,7 @@ impl Roles {
             .clone()
             .ok_or_else(|| SetupError::new("aws.region", "it must be set"))?;
         let clock = Clock::new(time);
-        let sdk = sdk_config(Region::new(region), &clock, &timing)?
+        let sdk = sdk::loader(Region::new(region), &clock, &timing)?
             .credentials_provider(provider.clone())
             .load()
             .await;
@@ -331,51 +309,6 @@ async fn assume(
         Some(expires),
         "AssumeRole",
     ))
-}
-
-/// The base credentials for the SDK's own signer.
-#[derive(Debug)]
-struct FromCache(Cache);
-
-impl ProvideCredentials for FromCache {
-    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
-    where
-        Self: 'a,
-    {
-        future::ProvideCredentials::new(async {
-            match self.0.get().await {
-                Ok(held) => Ok(held.credentials.clone()),
-                Err(error) => Err(ProviderError::provider_error(error.to_string())),
-            }
-        })
-    }
-}
-
-fn sdk_config(
-    region: Region,
-    clock: &Clock,
-    timing: &Timing,
-) -> Result<aws_config::ConfigLoader, SetupError> {
-    let http = SdkHttpClient::new(warifu::tls::provider())
-        .map_err(|e| SetupError::new("aws", format!("TLS can't be set up: {e}")))?;
-    Ok(aws_config::defaults(BehaviorVersion::latest())
-        .region(region)
-        .http_client(http)
-        .time_source(clock.source())
-        .retry_config(
-            RetryConfig::standard()
-                .with_max_attempts(timing.attempts)
-                .with_initial_backoff(timing.first_pause)
-                .with_max_backoff(LONGEST_PAUSE),
-        )
-        .timeout_config(
-            TimeoutConfig::builder()
-                .connect_timeout(timing.connect)
-                .read_timeout(timing.attempt)
-                .operation_attempt_timeout(timing.attempt)
-                .operation_timeout(timing.call)
-                .build(),
-        ))
 }
 
 fn url(endpoint: &Upstream) -> String {
