@@ -146,12 +146,12 @@ async fn answer(session: &Session, request: Request<Incoming>) -> Result<Respons
         wire::RENEW => {
             let body = session.arrived(request).await?;
             let _place = session.place(&session.in_flight)?;
-            Ok(json(&issuing.renew(asked, &body)?))
+            Ok(json(&issuing.renew(asked, &body).await?))
         }
         _ => {
             let body = session.arrived(request).await?;
             let _place = session.place(&session.in_flight)?;
-            Ok(json(&issuing.jwt_svid(asked, &body)?))
+            Ok(json(&issuing.jwt_svid(asked, &body).await?))
         }
     }
 }

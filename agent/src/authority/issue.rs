@@ -87,27 +87,27 @@ impl Issuing {
     ) -> Result<wire::Issued, Denied> {
         let mut who = Who::default();
         let result = self.try_attest(asked, request, &mut who).await;
-        self.decided("attest", asked, who, result)
+        self.decided("attest", asked, who, result).await
     }
 
-    pub(super) fn renew(
+    pub(super) async fn renew(
         &self,
         asked: Asked<'_>,
         request: &wire::RenewRequest,
     ) -> Result<wire::Issued, Denied> {
         let mut who = Who::default();
         let result = self.try_renew(asked.now, request, &mut who);
-        self.decided("renew", asked, who, result)
+        self.decided("renew", asked, who, result).await
     }
 
-    pub(super) fn jwt_svid(
+    pub(super) async fn jwt_svid(
         &self,
         asked: Asked<'_>,
         request: &wire::JwtSvidRequest,
     ) -> Result<wire::JwtSvid, Denied> {
         let mut who = Who::default();
         let result = self.try_jwt_svid(asked.now, request, &mut who);
-        self.decided("jwt-svid", asked, who, result)
+        self.decided("jwt-svid", asked, who, result).await
     }
 
     pub(super) fn trust_domain(&self) -> &TrustDomain {
@@ -210,8 +210,8 @@ impl Issuing {
         self.mint(&grant, &request.audiences, now)
     }
 
-    /// Writes the audit line, and only then lets go of the result.
-    fn decided<T>(
+    /// Writes the audit line, and only then lets go of what was issued.
+    async fn decided<T>(
         &self,
         event: &'static str,
         asked: Asked<'_>,
@@ -221,9 +221,13 @@ impl Issuing {
         let time = Timestamp(asked.now);
         match result {
             Ok((granted, issued)) => {
-                self.metrics.decided(event, "issued");
                 let line = Line::issued(event, time, asked.remote, who, issued);
-                self.audit.write(&line);
+                if let Err(why) = self.audit.write_and_wait(&line).await {
+                    self.metrics
+                        .decided(event, &ErrorCode::Unavailable.to_string());
+                    return Err(Denied::failed("writing the audit log", &why));
+                }
+                self.metrics.decided(event, "issued");
                 Ok(granted)
             }
             Err(why) => {

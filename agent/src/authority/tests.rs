@@ -136,14 +136,19 @@ impl World {
         self.issuing.attest(self.asked(), request).await
     }
 
-    fn renew(&self, agent: &Agent, record: &str) -> Result<wire::Issued, Denied> {
+    async fn renew(&self, agent: &Agent, record: &str) -> Result<wire::Issued, Denied> {
         let request = agent.renew(&self.challenge(), record);
-        self.issuing.renew(self.asked(), &request)
+        self.issuing.renew(self.asked(), &request).await
     }
 
-    fn jwt(&self, agent: &Agent, record: &str, audience: &str) -> Result<wire::JwtSvid, Denied> {
+    async fn jwt(
+        &self,
+        agent: &Agent,
+        record: &str,
+        audience: &str,
+    ) -> Result<wire::JwtSvid, Denied> {
         let request = agent.jwt(&self.challenge(), record, &[audience]);
-        self.issuing.jwt_svid(self.asked(), &request)
+        self.issuing.jwt_svid(self.asked(), &request).await
     }
 }
 

@@ -1,4 +1,7 @@
-//! The audit log: one JSON line per decision. Writing never blocks a request.
+//! The audit log: one JSON line per decision.
+//!
+//! [`Audit::write`] never makes a request wait, and may lose a line; [`Audit::write_and_wait`] is for what must
+//! not be released before its line is out.
 //!
 //! A caller serialises its line into a buffer of its thread, and copies it into a shared one under a
 //! lock held for the copy only. A thread of its own writes batches out. When the destination
@@ -19,6 +22,7 @@ use std::{
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use serde::Serialize;
 use thiserror::Error;
+use tokio::sync::oneshot;
 
 use sink::Sink;
 
@@ -65,6 +69,11 @@ pub enum AuditError {
     #[error("starting the audit log's thread: {0}")]
     Thread(io::Error),
 }
+
+/// A line did not reach its destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the audit log cannot be written")]
+pub struct NotWritten;
 
 #[derive(Clone)]
 enum To {
@@ -131,6 +140,30 @@ impl Audit {
             // A line whose serialisation writes an audit line itself.
             Err(_) => self.write_with(line, &mut Vec::new()),
         });
+    }
+
+    /// Writes one line, and returns when its destination has it: handed to the system, that is, which
+    /// keeps it if this process dies. Lines written at the same time share one write.
+    ///
+    /// # Errors
+    /// When the destination is full, failed, or has stalled for so long that there is no room.
+    pub async fn write_and_wait(&self, line: &impl Serialize) -> Result<(), NotWritten> {
+        let mut text = serde_json::to_vec(line).map_err(|_| NotWritten)?;
+        text.push(b'\n');
+        match &self.to {
+            To::Nowhere => Ok(()),
+            To::Memory(lines) => {
+                lock(&lines.0).extend_from_slice(&text);
+                Ok(())
+            }
+            To::Writer(writer) => {
+                let written = writer.shared.push_and_tell(&text).ok_or(NotWritten)?;
+                match written.await {
+                    Ok(true) => Ok(()),
+                    Ok(false) | Err(_) => Err(NotWritten),
+                }
+            }
+        }
     }
 
     /// Waits until every line written before is out, at most `timeout`; false if it was too short.
@@ -217,20 +250,28 @@ struct State {
     done: u64,
     /// Someone waits: don't linger.
     hurry: bool,
+    /// Told whether the pending lines were written.
+    waiting: Vec<oneshot::Sender<bool>>,
     closed: bool,
+}
+
+/// Lines to be written together.
+#[derive(Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    waiting: Vec<oneshot::Sender<bool>>,
+    /// Lines refused before, for want of room.
+    refused: u64,
 }
 
 impl Shared {
     /// Appends a line; false if there is no room.
     fn push(&self, line: &[u8]) -> bool {
         let mut state = lock(&self.state);
-        if state.pending.len() + line.len() > MAX_PENDING {
-            state.refused += 1;
+        let before = state.pending.len();
+        if !state.append(line) {
             return false;
         }
-        let before = state.pending.len();
-        state.pending.extend_from_slice(line);
-        state.accepted += line.len() as u64;
         let full = before < BATCH && state.pending.len() >= BATCH;
         if state.idle || full {
             state.idle = false;
@@ -238,6 +279,24 @@ impl Shared {
             self.work.notify_one();
         }
         true
+    }
+
+    /// Appends a line at whose fate the receiver tells; `None` if there is no room.
+    fn push_and_tell(&self, line: &[u8]) -> Option<oneshot::Receiver<bool>> {
+        let mut state = lock(&self.state);
+        if !state.append(line) {
+            return None;
+        }
+        let (tell, told) = oneshot::channel();
+        state.waiting.push(tell);
+        let was_told = std::mem::replace(&mut state.hurry, true);
+        state.idle = false;
+        drop(state);
+        // Whoever hurried it before has woken it, and it takes this line along.
+        if !was_told {
+            self.work.notify_one();
+        }
+        Some(told)
     }
 
     fn flush(&self, timeout: Duration) -> bool {
@@ -260,12 +319,12 @@ impl Shared {
         true
     }
 
-    /// Waits for a batch and swaps it with the empty `batch`. `None` when closed and all is written.
-    fn take(&self, batch: &mut Vec<u8>) -> Option<u64> {
+    /// Waits for lines and swaps them with the empty `batch`. False when closed and all is written.
+    fn take(&self, batch: &mut Batch) -> bool {
         let mut state = lock(&self.state);
         while state.pending.is_empty() {
             if state.closed {
-                return None;
+                return false;
             }
             state.idle = true;
             state = wait(&self.work, state);
@@ -284,13 +343,28 @@ impl Shared {
                 .0;
         }
         state.hurry = false;
-        std::mem::swap(&mut state.pending, batch);
-        Some(std::mem::take(&mut state.refused))
+        std::mem::swap(&mut state.pending, &mut batch.bytes);
+        std::mem::swap(&mut state.waiting, &mut batch.waiting);
+        batch.refused = std::mem::take(&mut state.refused);
+        true
     }
 
     fn wrote(&self, bytes: usize) {
         lock(&self.state).done += bytes as u64;
         self.written.notify_all();
+    }
+}
+
+impl State {
+    /// False if there is no room.
+    fn append(&mut self, line: &[u8]) -> bool {
+        if self.pending.len() + line.len() > MAX_PENDING {
+            self.refused += 1;
+            return false;
+        }
+        self.pending.extend_from_slice(line);
+        self.accepted += line.len() as u64;
+        true
     }
 }
 
@@ -306,22 +380,27 @@ impl Writer {
         thread::Builder::new()
             .name("audit".to_owned())
             .spawn(move || {
-                let mut batch = Vec::new();
-                while let Some(refused) = theirs.take(&mut batch) {
-                    if refused > 0 {
+                let mut batch = Batch::default();
+                while theirs.take(&mut batch) {
+                    if batch.refused > 0 {
                         tracing::error!(
-                            lines = refused,
+                            lines = batch.refused,
                             "audit lines were dropped: their destination stalled"
                         );
                     }
-                    if let Err(error) = sink.write(&batch) {
-                        let lines = batch.iter().filter(|byte| **byte == b'\n').count() as u64;
+                    let written = sink.write(&batch.bytes);
+                    for waiting in batch.waiting.drain(..) {
+                        let _ = waiting.send(written.is_ok());
+                    }
+                    if let Err(error) = written {
+                        let lines =
+                            batch.bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
                         dropped.inc_by(lines);
                         tracing::error!(lines, %error, "audit lines were dropped: writing failed");
                     }
-                    theirs.wrote(batch.len());
-                    batch.clear();
-                    batch.shrink_to(KEEP_CAPACITY);
+                    theirs.wrote(batch.bytes.len());
+                    batch.bytes.clear();
+                    batch.bytes.shrink_to(KEEP_CAPACITY);
                 }
             })?;
         Ok(Self { shared })
@@ -446,5 +525,41 @@ mod tests {
         audit.write(&2);
         assert!(audit.flush(LONG));
         assert_eq!(audit.dropped.get(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_waited_for_is_out_when_the_wait_ends() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.log");
+        let audit = Audit::file(&path).unwrap();
+        for n in 1..=3 {
+            audit.write(&"in passing");
+            audit.write_and_wait(&n).await.unwrap();
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.ends_with(&format!("{n}\n")), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_learns_that_a_line_was_lost() {
+        let audit = Audit::start(Sink::test(|_| Err(io::ErrorKind::StorageFull.into()))).unwrap();
+        assert_eq!(audit.write_and_wait(&1).await, Err(NotWritten));
+
+        let (reached, is_reached) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let audit = Audit::start(Sink::test(move |_| {
+            let _ = reached.send(());
+            let _ = released.recv();
+            Ok(())
+        }))
+        .unwrap();
+        audit.write(&"first");
+        is_reached.recv().unwrap();
+        audit.write(&"x".repeat(MAX_PENDING - 8));
+        assert_eq!(
+            audit.write_and_wait(&"no room for it").await,
+            Err(NotWritten)
+        );
+        drop(release);
     }
 }

@@ -38,7 +38,7 @@ async fn a_join_token_leads_to_the_identity_its_facts_entitle_to() {
     let asked = b"wanted.example";
     assert!(!leaf.windows(asked.len()).any(|window| window == asked));
 
-    let renewed = world.renew(&agent, &issued.record).unwrap();
+    let renewed = world.renew(&agent, &issued.record).await.unwrap();
     assert_eq!(renewed.spiffe_id, "spiffe://example.org/orders");
     assert_eq!(renewed.record_expires_at, issued.record_expires_at);
 }
@@ -115,11 +115,11 @@ async fn an_exported_svid_renews_nothing() {
         leaf: KeyPair::generate().unwrap(),
     };
     assert_eq!(
-        code(world.renew(&thief, &issued.record)),
+        code(world.renew(&thief, &issued.record).await),
         ErrorCode::InvalidProof
     );
     assert_eq!(
-        code(world.jwt(&thief, &issued.record, "payments")),
+        code(world.jwt(&thief, &issued.record, "payments").await),
         ErrorCode::InvalidProof
     );
     // Nor can it put its own key into a record.
@@ -132,7 +132,10 @@ async fn an_exported_svid_renews_nothing() {
         renewal_key: thief.renewal.public().clone(),
     };
     let forged = forged.sign(&thief.renewal, &td());
-    assert_eq!(code(world.renew(&thief, &forged)), ErrorCode::InvalidRecord);
+    assert_eq!(
+        code(world.renew(&thief, &forged).await),
+        ErrorCode::InvalidRecord
+    );
 }
 
 #[tokio::test]
@@ -152,12 +155,12 @@ async fn a_proof_is_good_for_one_request_only() {
         ..good.clone()
     };
     for changed in [other_csr, other_challenge] {
-        let refused = world.issuing.renew(world.asked(), &changed);
+        let refused = world.issuing.renew(world.asked(), &changed).await;
         assert_eq!(code(refused), ErrorCode::InvalidProof);
     }
     let mut jwt = agent.jwt(&world.challenge(), &issued.record, &["payments"]);
     jwt.audiences = vec!["other".into()];
-    let refused = world.issuing.jwt_svid(world.asked(), &jwt);
+    let refused = world.issuing.jwt_svid(world.asked(), &jwt).await;
     assert_eq!(code(refused), ErrorCode::InvalidProof);
     let mut attest = agent.attest(&world.challenge(), &token);
     attest.renewal_key = Agent::new().renewal.public().to_json("sig");
@@ -187,9 +190,12 @@ async fn s18_a_removed_rule_bites_at_the_next_renewal_and_token() {
     let token = world.token("orders").await;
     let issued = world.attest(&agent, &token).await.unwrap();
     world.issuing.rules = Rules::compile(&td(), &[], std::iter::empty(), &[]).unwrap();
-    assert_eq!(code(world.renew(&agent, &issued.record)), ErrorCode::NoRule);
     assert_eq!(
-        code(world.jwt(&agent, &issued.record, "payments")),
+        code(world.renew(&agent, &issued.record).await),
+        ErrorCode::NoRule
+    );
+    assert_eq!(
+        code(world.jwt(&agent, &issued.record, "payments").await),
         ErrorCode::NoRule
     );
 }
@@ -202,18 +208,21 @@ async fn a_record_ends_with_the_age_the_configuration_allows_today() {
     let token = world.token("orders").await;
     let issued = world.attest(&agent, &token).await.unwrap();
     world.later(DAY - MINUTE).await;
-    let renewed = world.renew(&agent, &issued.record).unwrap();
+    let renewed = world.renew(&agent, &issued.record).await.unwrap();
     world.later(MINUTE + jwt::DEFAULT_SKEW).await;
     for record in [&issued.record, &renewed.record] {
-        assert_eq!(code(world.renew(&agent, record)), ErrorCode::InvalidRecord);
+        assert_eq!(
+            code(world.renew(&agent, record).await),
+            ErrorCode::InvalidRecord
+        );
     }
     let token = world.token("orders").await;
     let issued = world.attest(&agent, &token).await.unwrap();
     world.later(HOUR).await;
-    assert!(world.renew(&agent, &issued.record).is_ok());
+    assert!(world.renew(&agent, &issued.record).await.is_ok());
     world.issuing.settings.max_attestation_age = HOUR;
     assert_eq!(
-        code(world.renew(&agent, &issued.record)),
+        code(world.renew(&agent, &issued.record).await),
         ErrorCode::InvalidRecord
     );
 }
@@ -226,7 +235,7 @@ async fn a_record_whose_attestor_is_gone_renews_nothing() {
     let issued = world.attest(&agent, &token).await.unwrap();
     world.issuing.attestors = Attestors::new(BTreeMap::new());
     assert_eq!(
-        code(world.renew(&agent, &issued.record)),
+        code(world.renew(&agent, &issued.record).await),
         ErrorCode::InvalidRecord
     );
     assert_eq!(
@@ -241,7 +250,7 @@ async fn a_jwt_svid_verifies_with_the_bundle_and_says_what_the_rule_grants() {
     let agent = Agent::new();
     let token = world.token("orders").await;
     let issued = world.attest(&agent, &token).await.unwrap();
-    let svid = world.jwt(&agent, &issued.record, "payments").unwrap();
+    let svid = world.jwt(&agent, &issued.record, "payments").await.unwrap();
     let bundle = world.issuing.live.load().bundle.clone();
     let profile = Profile::jwt_svid(vec!["payments".into()]);
     let claims = jwt::verify(
@@ -270,11 +279,11 @@ async fn s05_a_token_is_minted_only_for_an_audience_the_rule_names() {
     let agent = Agent::new();
     let token = world.token("orders").await;
     let issued = world.attest(&agent, &token).await.unwrap();
-    let refused = world.jwt(&agent, &issued.record, "billing");
+    let refused = world.jwt(&agent, &issued.record, "billing").await;
     assert_eq!(code(refused), ErrorCode::AudienceRefused);
     for audiences in [vec![], vec![""], vec!["payments", "payments"], vec!["a\nb"]] {
         let request = agent.jwt(&world.challenge(), &issued.record, &audiences);
-        let refused = world.issuing.jwt_svid(world.asked(), &request);
+        let refused = world.issuing.jwt_svid(world.asked(), &request).await;
         assert_eq!(code(refused), ErrorCode::BadRequest, "{audiences:?}");
     }
     // Even where a rule allows every audience, those which mean something here are not for workloads.
@@ -287,12 +296,12 @@ async fn s05_a_token_is_minted_only_for_an_audience_the_rule_names() {
         "warifu:example.org:attest:x",
         "warifu:x",
     ] {
-        let refused = world.jwt(&agent, &issued.record, audience);
+        let refused = world.jwt(&agent, &issued.record, audience).await;
         assert_eq!(code(refused), ErrorCode::AudienceRefused, "{audience}");
     }
     for audience in ["warifu:example.org:call:payments", "anything"] {
         assert!(
-            world.jwt(&agent, &issued.record, audience).is_ok(),
+            world.jwt(&agent, &issued.record, audience).await.is_ok(),
             "{audience}"
         );
     }
@@ -304,9 +313,9 @@ async fn a_jwt_svid_is_no_record_and_a_record_no_jwt_svid() {
     let agent = Agent::new();
     let token = world.token("orders").await;
     let issued = world.attest(&agent, &token).await.unwrap();
-    let svid = world.jwt(&agent, &issued.record, "payments").unwrap();
+    let svid = world.jwt(&agent, &issued.record, "payments").await.unwrap();
     assert_eq!(
-        code(world.renew(&agent, svid.token.expose())),
+        code(world.renew(&agent, svid.token.expose()).await),
         ErrorCode::InvalidRecord
     );
     let live = world.issuing.live.load();
@@ -333,9 +342,12 @@ async fn every_decision_is_in_the_audit_log_and_no_secret_is() {
     let agent = Agent::new();
     let token = world.token("orders").await;
     let issued = world.attest(&agent, &token).await.unwrap();
-    world.renew(&agent, &issued.record).unwrap();
-    let svid = world.jwt(&agent, &issued.record, "payments").unwrap();
-    world.jwt(&agent, &issued.record, "billing").unwrap_err();
+    world.renew(&agent, &issued.record).await.unwrap();
+    let svid = world.jwt(&agent, &issued.record, "payments").await.unwrap();
+    world
+        .jwt(&agent, &issued.record, "billing")
+        .await
+        .unwrap_err();
     world.attest(&Agent::new(), &token).await.unwrap_err();
 
     let lines = world.lines.all();
@@ -370,4 +382,23 @@ async fn every_decision_is_in_the_audit_log_and_no_secret_is() {
     for secret in [token.expose(), &issued.record, svid.token.expose()] {
         assert!(!all.contains(secret.as_str()), "S12");
     }
+}
+
+#[tokio::test]
+async fn nothing_is_released_whose_audit_line_was_not_written() {
+    let (mut world, dir) = world().await;
+    let agent = Agent::new();
+    let token = world.token("orders").await;
+    // A full disk that every system has.
+    world.issuing.audit = Audit::file(Path::new("/dev/full")).unwrap();
+    let refused = world.attest(&agent, &token).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Unavailable, "{refused:?}");
+    assert!(refused.retry_after.is_some());
+
+    let file = dir.path().join("audit.log");
+    world.issuing.audit = Audit::file(&file).unwrap();
+    let issued = world.attest(&agent, &token).await.unwrap();
+    let log = std::fs::read_to_string(file).unwrap();
+    let line: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    assert_eq!(line["spiffe_id"], issued.spiffe_id);
 }

@@ -59,7 +59,7 @@ async fn a_new_root_is_published_before_it_signs_and_the_old_one_after() {
     world.later(Duration::from_millis(1)).await;
     let second = current_root(&world);
     assert_ne!(second, first);
-    let issued = world.renew(&agent, &issued.record).unwrap();
+    let issued = world.renew(&agent, &issued.record).await.unwrap();
     assert!(is_signed_by(&issued.chain, &second));
     assert_eq!(
         bundle(&world).x509_authorities.len(),
@@ -79,7 +79,7 @@ async fn a_new_root_is_published_before_it_signs_and_the_old_one_after() {
     assert_eq!(after.x509_authorities[0].as_ref(), second);
     assert!(after.sequence > published.sequence);
     // A record from before the rotation still renews: its key is kept as long as records live.
-    assert!(world.renew(&agent, &issued.record).is_ok());
+    assert!(world.renew(&agent, &issued.record).await.is_ok());
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn a_restarted_disk_authority_keeps_its_roots_keys_and_records() {
     let world = World::new(&disk(dir.path())).await;
     assert_eq!(current_root(&world), root);
     assert_eq!(bundle(&world).sequence, sequence);
-    assert!(world.renew(&agent, &issued.record).is_ok());
+    assert!(world.renew(&agent, &issued.record).await.is_ok());
     let other = world.attest(&Agent::new(), &token).await;
     assert_eq!(
         code(other),
@@ -201,7 +201,7 @@ async fn two_replicas_share_challenges_records_tokens_and_rotations() {
     let token = one.token("orders").await;
     let request = agent.attest(&one.challenge(), &token);
     let issued = other.issuing.attest(other.asked(), request).await.unwrap();
-    assert!(one.renew(&agent, &issued.record).is_ok());
+    assert!(one.renew(&agent, &issued.record).await.is_ok());
 
     let (a, b) = tokio::join!(one.issuing.rotate(one.now), other.issuing.rotate(other.now));
     assert!(
@@ -283,7 +283,7 @@ async fn without_the_store_renewals_and_tokens_go_on_and_only_join_tokens_stop()
 
     world.now += HOUR + HOUR / 2;
     assert!(world.issuing.maintain(world.now).await.is_err());
-    let renewed = world.renew(&agent, &issued.record).unwrap();
+    let renewed = world.renew(&agent, &issued.record).await.unwrap();
     let (_, leaf) = x509_parser::parse_x509_certificate(&renewed.chain[0].0).unwrap();
     let end = u64::try_from(leaf.validity().not_after.timestamp()).unwrap();
     let full = world.now.duration_since(SystemTime::UNIX_EPOCH).unwrap() + HOUR;
@@ -291,7 +291,7 @@ async fn without_the_store_renewals_and_tokens_go_on_and_only_join_tokens_stop()
         end >= full.as_secs(),
         "a new intermediate was made without the store"
     );
-    assert!(world.jwt(&agent, &issued.record, "payments").is_ok());
+    assert!(world.jwt(&agent, &issued.record, "payments").await.is_ok());
     let refused = world.attest(&agent, &token).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::Unavailable);
     assert!(refused.retry_after.is_some());
