@@ -47,6 +47,7 @@ mod denied;
 mod issue;
 mod join_token;
 mod keys;
+mod limits;
 mod live;
 mod maintain;
 mod metrics;
@@ -300,6 +301,7 @@ async fn prepare(
     Ok(Issuing {
         settings,
         attestors: Attestors::new(config.attestors.clone()),
+        limits: limits::PerAccount::new(config.attestations_per_second),
         rules,
         kek,
         store,

@@ -34,6 +34,19 @@ impl Denied {
         }
     }
 
+    /// Over what one account may ask.
+    pub(super) fn too_many(attestor: &str, wait: Duration) -> Self {
+        Self {
+            code: ErrorCode::TooManyRequests,
+            message: format!(
+                "attestor {attestor:?} has proved this account, namespace or subject too often; wait, or raise \
+                 `attestations_per_second` of the authority"
+            ),
+            // In whole seconds on the wire; agents add jitter of their own.
+            retry_after: Some(wait.max(RETRY_AFTER)),
+        }
+    }
+
     /// Something of ours failed: the log gets the reason, the agent that it is not its fault.
     pub(super) fn failed(doing: &'static str, why: &dyn std::error::Error) -> Self {
         tracing::error!(%why, "{doing} failed");

@@ -21,6 +21,7 @@ use super::{
     denied::Denied,
     join_token,
     keys::{self, Kek},
+    limits::PerAccount,
     live::Live,
     metrics::Metrics,
     record::{Record, unix},
@@ -42,6 +43,7 @@ pub(super) struct Issuing {
     pub(super) settings: Settings,
     pub(super) attestors: Attestors,
     pub(super) rules: Rules,
+    pub(super) limits: PerAccount,
     pub(super) kek: Kek,
     pub(super) store: Arc<dyn Store>,
     pub(super) live: ArcSwap<Live>,
@@ -151,6 +153,9 @@ impl Issuing {
             facts: Some(proven.facts.clone()),
             lineage: Some(lineage.clone()),
         };
+        self.limits
+            .take(&proven.attestor, &proven.facts, now)
+            .map_err(|wait| Denied::too_many(&proven.attestor, wait))?;
         // Before the evidence is spent: a missing rule must not cost it.
         let grant = self.rules.decide(&proven.attestor, &proven.facts)?;
         if let Some(single_use) = proven.single_use {

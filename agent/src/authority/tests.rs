@@ -73,6 +73,7 @@ fn config(dir: &Path) -> AuthorityConfig {
         federation: vec![],
         state: State::Memory,
         max_attestation_age: span(DAY),
+        attestations_per_second: 1000,
         bundle_refresh_hint: span(MINUTE * 5),
         dns_names: vec!["authority.internal".into()],
         probes: None,

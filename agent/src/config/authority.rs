@@ -63,6 +63,10 @@ pub struct AuthorityConfig {
     /// How long an attestation record may renew an identity.
     #[serde(default = "defaults::max_attestation_age")]
     pub max_attestation_age: Span,
+    /// Attestations a second that each account (AWS), namespace (Kubernetes) or subject (OIDC) is granted by
+    /// one replica; twenty times as many at once.
+    #[serde(default = "defaults::attestations_per_second")]
+    pub attestations_per_second: u32,
     /// `spiffe_refresh_hint` of the bundle: how often agents ask again.
     #[serde(default = "defaults::bundle_refresh_hint")]
     pub bundle_refresh_hint: Span,

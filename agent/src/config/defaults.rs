@@ -53,8 +53,17 @@ pub const PUBLISH_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long an attestation record may renew an identity without new evidence: a long week-end's outage.
 pub const MAX_ATTESTATION_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// Attestations a second for each account: a third of a core. With 1 h certificates, renewed at a third of
+/// their life, one replica so serves a million agents of one account; twenty times as many at once are a
+/// cold start of twenty thousand.
+pub const ATTESTATIONS_PER_SECOND: u32 = 1000;
+
 /// How often agents ask for the bundle. The SPIFFE federation document's own example is five minutes.
 pub const BUNDLE_REFRESH_HINT: Duration = Duration::from_secs(5 * 60);
+
+pub(super) fn attestations_per_second() -> u32 {
+    ATTESTATIONS_PER_SECOND
+}
 
 pub(super) fn drain() -> Span {
     Span(DRAIN)

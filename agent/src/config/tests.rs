@@ -391,6 +391,18 @@ fn a_disk_ca_needs_a_path_and_a_memory_ca_has_none() {
 }
 
 #[test]
+fn a_limit_that_admits_nobody_is_refused() {
+    let text = format!("{AUTHORITY}attestations_per_second: 0\n");
+    let line = text.lines().count();
+    one(
+        authority_errors(&text),
+        line.try_into().unwrap(),
+        "attestations_per_second",
+        "expected at least 1",
+    );
+}
+
+#[test]
 fn s12_an_inline_secret_is_refused_and_not_repeated() {
     let text = SMALL.replace("file:/run/token", "hunter2");
     let error = parse_agent(&text, "agent.yaml").unwrap_err().to_string();

@@ -402,3 +402,22 @@ async fn nothing_is_released_whose_audit_line_was_not_written() {
     let line: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
     assert_eq!(line["spiffe_id"], issued.spiffe_id);
 }
+
+#[tokio::test]
+async fn s14_an_account_that_attests_too_often_is_told_to_wait_and_nothing_is_spent() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.attestations_per_second = 1;
+    let mut world = World::new(&config).await;
+    let agent = Agent::new();
+    let token = world.token("orders").await;
+    // The same key may retry its token.
+    while world.attest(&agent, &token).await.is_ok() {}
+    let stranger = Agent::new();
+    let fresh = world.token("payments").await;
+    let refused = world.attest(&stranger, &fresh).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::TooManyRequests, "{refused:?}");
+    assert_eq!(refused.code.status(), 429);
+    world.now += refused.retry_after.unwrap();
+    assert!(world.attest(&stranger, &fresh).await.is_ok());
+}

@@ -55,6 +55,11 @@ pub(in crate::config) fn authority(config: &AuthorityConfig) -> Vec<Problem> {
         SHORTEST,
         YEAR,
     );
+    problems.add_if(
+        config.attestations_per_second == 0,
+        root().key("attestations_per_second"),
+        "expected at least 1: nobody could attest",
+    );
     problems.span(
         root().key("bundle_refresh_hint"),
         config.bundle_refresh_hint,
