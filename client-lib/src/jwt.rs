@@ -25,6 +25,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 pub(crate) mod json;
+pub mod jwks;
 mod key;
 pub(crate) mod params;
 mod sign;
@@ -61,8 +62,13 @@ pub struct Profile {
     pub issuer: Option<String>,
     /// The token must name at least one of these in `aud`.
     pub audiences: Vec<String>,
+    /// Whether `aud` must be one audience and no more. Whoever a token is for can present it to the
+    /// others it is for.
+    pub single_audience: bool,
     /// What `sub` must be.
     pub subject: SubjectRule,
+    /// Claims that must be there beside `sub`, `aud` and `exp`.
+    pub required: &'static [Required],
     /// Whether `exp`, `nbf` and `iat` may have a fraction (RFC 7519 allows it, JWT-SVID clients don't).
     pub fractional_dates: bool,
     /// Tolerated clock difference.
@@ -78,6 +84,17 @@ pub enum SubjectRule {
     SpiffeId,
 }
 
+/// A claim that a profile demands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Required {
+    /// `iat`.
+    IssuedAt,
+    /// `jti`.
+    Id,
+    /// `client_id`, a string that is not empty.
+    ClientId,
+}
+
 /// The claims of a token that verified.
 #[derive(Debug, Clone)]
 pub struct Claims {
@@ -89,6 +106,10 @@ pub struct Claims {
     pub audiences: Vec<String>,
     /// `exp`.
     pub expires_at: SystemTime,
+    /// `iat`, where present.
+    pub issued_at: Option<SystemTime>,
+    /// `jti`, where present; never empty.
+    pub id: Option<String>,
     /// `scope`, split at spaces; empty where absent.
     pub scopes: Vec<String>,
     /// The whole payload.
@@ -122,7 +143,7 @@ pub enum JwtError {
     Key(&'static str),
 }
 
-/// The header members of a JWT-SVID; we make and accept no others anywhere.
+/// The header members of a JWT-SVID; we make no others anywhere.
 const HEADER_MEMBERS: &[&str] = &["alg", "kid", "typ"];
 
 /// The algorithms of the JWT-SVID specification.
@@ -138,19 +159,29 @@ const JWT_SVID_ALGORITHMS: &[Algorithm] = &[
     Algorithm::PS512,
 ];
 
+/// What every profile starts from: nothing here is an exception to S9.
+const STRICT: Profile = Profile {
+    typ: Vec::new(),
+    header: HEADER_MEMBERS,
+    algorithms: JWT_SVID_ALGORITHMS,
+    issuer: None,
+    audiences: Vec::new(),
+    single_audience: false,
+    subject: SubjectRule::Text,
+    required: &[],
+    fractional_dates: false,
+    skew: DEFAULT_SKEW,
+};
+
 impl Profile {
     /// A JWT-SVID for one of `audiences`. `sub` must be a SPIFFE ID; the caller checks its trust
     /// domain against the keys it passed. `kid` is required, as every issuer and client has it.
     pub fn jwt_svid(audiences: Vec<String>) -> Self {
         Self {
             typ: vec!["JWT", "JOSE", ""],
-            header: HEADER_MEMBERS,
-            algorithms: JWT_SVID_ALGORITHMS,
-            issuer: None,
             audiences,
             subject: SubjectRule::SpiffeId,
-            fractional_dates: false,
-            skew: DEFAULT_SKEW,
+            ..STRICT
         }
     }
 
@@ -163,13 +194,54 @@ impl Profile {
     ) -> Self {
         Self {
             typ: vec![typ],
-            header: HEADER_MEMBERS,
             algorithms: &[Algorithm::ES256],
             issuer: Some(issuer.into()),
             audiences: vec![audience.into()],
-            subject: SubjectRule::Text,
-            fractional_dates: false,
-            skew: DEFAULT_SKEW,
+            ..STRICT
+        }
+    }
+
+    /// A token of `sts:GetWebIdentityToken` for `audience` alone. AWS signs it with RS256 or ES384, as
+    /// its caller asked. How old it may be, whose account it is of, and that `sub` is a role, is for the
+    /// caller to check.
+    /// <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_outbound_token_claims.html>
+    pub fn aws_web_identity(issuer: impl Into<String>, audience: impl Into<String>) -> Self {
+        Self {
+            typ: vec!["JWT", ""],
+            algorithms: &[Algorithm::RS256, Algorithm::ES384],
+            issuer: Some(issuer.into()),
+            audiences: vec![audience.into()],
+            single_audience: true,
+            required: &[Required::IssuedAt],
+            ..STRICT
+        }
+    }
+
+    /// An ID token (OpenID Connect Core §2) or a Kubernetes service-account token, for `audience`
+    /// alone. Exceptions, because issuers in use have them: dates may have a fraction, and the header
+    /// may name a certificate by its thumbprint (`x5t`), which nobody looks at.
+    pub fn oidc(issuer: impl Into<String>, audience: impl Into<String>) -> Self {
+        Self {
+            typ: vec!["JWT", ""],
+            header: &["alg", "kid", "typ", "x5t", "x5t#S256"],
+            algorithms: Algorithm::ALL,
+            issuer: Some(issuer.into()),
+            audiences: vec![audience.into()],
+            single_audience: true,
+            required: &[Required::IssuedAt],
+            fractional_dates: true,
+            ..STRICT
+        }
+    }
+
+    /// An OAuth access token (RFC 9068). Its `typ` is spelt in either of the two ways of §4.
+    pub fn access_token(issuer: impl Into<String>, audience: impl Into<String>) -> Self {
+        Self {
+            typ: vec!["at+jwt", "application/at+jwt"],
+            issuer: Some(issuer.into()),
+            audiences: vec![audience.into()],
+            required: &[Required::IssuedAt, Required::Id, Required::ClientId],
+            ..STRICT
         }
     }
 }

@@ -49,8 +49,8 @@
 //! | feature | gives | pulls in |
 //! | --- | --- | --- |
 //! | `client` (default) | [`Client`] | hyper, tokio; no TLS, no cryptography |
-//! | `caller` (default) | [`Caller`], [`CallerLayer`] | `jwt`, tower's two traits, tokio |
-//! | `jwt` | `jwt`: strict JWS/JWT verification | aws-lc-rs |
+//! | `caller` (default) | [`Caller`], [`CallerLayer`] | `jwt`, tower's two traits |
+//! | `jwt` | `jwt`: strict JWS/JWT verification, the keys of issuers | aws-lc-rs, tokio |
 //! | `tls` | `identity`, `tls`: X.509-SVIDs, trust bundles, rustls configurations | rustls |
 
 #[cfg(feature = "caller")]

@@ -2,7 +2,11 @@
 
 use std::{fmt, sync::Arc};
 
-use aws_lc_rs::signature::{self, ParsedPublicKey};
+use aws_lc_rs::{
+    digest,
+    encoding::AsDer as _,
+    signature::{self, ParsedPublicKey},
+};
 use serde_json::{Map, Value};
 
 use super::{
@@ -47,6 +51,7 @@ struct Inner {
     algorithm: Algorithm,
     params: Params,
     verifier: ParsedPublicKey,
+    spki_sha256: [u8; 32],
 }
 
 /// Keys by `kid`; parsed once.
@@ -70,7 +75,8 @@ impl PublicJwk {
             return Err(JwtError::Key("use is not that of a signature key"));
         }
         let kid = kid(members)?.map(str::to_owned);
-        Self::from_members(members, kid)?.ok_or(JwtError::Key("unknown kty, crv or alg"))
+        Self::from_members(members, kid, Algorithm::ALL)?
+            .ok_or(JwtError::Key("unknown kty, crv or alg"))
     }
 
     /// The `kid`.
@@ -97,6 +103,11 @@ impl PublicJwk {
         self.0.params.thumbprint()
     }
 
+    /// SHA-256 of the key as DER SubjectPublicKeyInfo (RFC 5280 §4.1.2.7), whatever its `kid`.
+    pub fn spki_sha256(&self) -> [u8; 32] {
+        self.0.spki_sha256
+    }
+
     /// Whether `signature` is over `message`, in the form the key's JWS algorithm has it
     /// (ES256: r ‖ s, 64 bytes, as [`super::SigningKey::sign_raw`] makes them).
     pub fn verify_raw(&self, message: &[u8], signature: &[u8]) -> bool {
@@ -109,10 +120,12 @@ impl PublicJwk {
         Self::build(params.thumbprint(), algorithm, params)
     }
 
-    /// `None`: a key to be ignored, because its kind or algorithm is none of ours.
+    /// `None`: a key to be ignored, because its kind or algorithm is none of `pinned`. A key that
+    /// names no algorithm has the first of them that fits it.
     fn from_members(
         jwk: &Map<String, Value>,
         kid: Option<String>,
+        pinned: &[Algorithm],
     ) -> Result<Option<Self>, JwtError> {
         let Some(params) = Params::from_members(jwk)? else {
             return Ok(None);
@@ -121,14 +134,18 @@ impl PublicJwk {
             return Err(JwtError::Key("it has private members"));
         }
         check_operations(jwk)?;
+        let fits = |algorithm: &&Algorithm| params.allows(**algorithm);
         let algorithm = match jwk.get("alg") {
-            None => params.default_algorithm(),
+            None => pinned.iter().find(fits),
             Some(Value::String(name)) => match Algorithm::from_name(name) {
-                None => return Ok(None),
-                Some(algorithm) if params.allows(algorithm) => algorithm,
+                None => None,
+                Some(named) if params.allows(named) => pinned.iter().find(|it| **it == named),
                 Some(_) => return Err(JwtError::Key("alg does not fit kty and crv")),
             },
             Some(_) => return Err(JwtError::Key("alg is not a string")),
+        };
+        let Some(&algorithm) = algorithm else {
+            return Ok(None);
         };
         let kid = kid.unwrap_or_else(|| params.thumbprint());
         Self::build(kid, algorithm, params).map(Some)
@@ -136,11 +153,17 @@ impl PublicJwk {
 
     fn build(kid: String, algorithm: Algorithm, params: Params) -> Result<Self, JwtError> {
         let verifier = params.parse(algorithm)?;
+        let spki = verifier
+            .as_der()
+            .map_err(|_| JwtError::Key("it has no DER form"))?;
+        let mut spki_sha256 = [0; 32];
+        spki_sha256.copy_from_slice(digest::digest(&digest::SHA256, spki.as_ref()).as_ref());
         Ok(Self(Arc::new(Inner {
             kid,
             algorithm,
             params,
             verifier,
+            spki_sha256,
         })))
     }
 }
@@ -169,6 +192,20 @@ impl KeySet {
     /// [`JwtError::Key`]: not a JWK set, too large, a duplicate `kid`, a private member, a weak or
     /// malformed key.
     pub fn from_jwks(json: &[u8], key_use: &str) -> Result<Self, JwtError> {
+        Self::parse(json, key_use, Algorithm::ALL)
+    }
+
+    /// Parses the JWK set of an issuer that signs with the `pinned` algorithms only: its signature
+    /// keys of other algorithms are ignored, too. A key that names none, as those of AWS don't, is
+    /// used with the first of `pinned` that fits its `kty` and `crv`.
+    ///
+    /// # Errors
+    /// As for [`from_jwks`](Self::from_jwks).
+    pub fn of_issuer(json: &[u8], pinned: &[Algorithm]) -> Result<Self, JwtError> {
+        Self::parse(json, "sig", pinned)
+    }
+
+    fn parse(json: &[u8], key_use: &str, pinned: &[Algorithm]) -> Result<Self, JwtError> {
         if json.len() > MAX_JWKS_BYTES {
             return Err(JwtError::Key("the JWK set is too large"));
         }
@@ -187,7 +224,11 @@ impl KeySet {
                 continue;
             }
             let Some(kid) = kid(members)? else { continue };
-            keys.extend(PublicJwk::from_members(members, Some(kid.to_owned()))?);
+            keys.extend(PublicJwk::from_members(
+                members,
+                Some(kid.to_owned()),
+                pinned,
+            )?);
         }
         Self::unique(keys)
     }
@@ -198,7 +239,7 @@ impl KeySet {
         members: &Map<String, Value>,
     ) -> Result<Option<PublicJwk>, JwtError> {
         let kid = kid(members)?.ok_or(JwtError::Key("kid is missing"))?;
-        PublicJwk::from_members(members, Some(kid.to_owned()))
+        PublicJwk::from_members(members, Some(kid.to_owned()), Algorithm::ALL)
     }
 
     /// A set of exactly these; of two with the same `kid`, the first.
@@ -234,6 +275,20 @@ impl KeySet {
 }
 
 impl Algorithm {
+    /// All of them. RS256 leads those of RSA: it is the default of every issuer that leaves `alg` out.
+    pub(super) const ALL: &'static [Self] = &[
+        Self::ES256,
+        Self::ES384,
+        Self::ES512,
+        Self::RS256,
+        Self::RS384,
+        Self::RS512,
+        Self::PS256,
+        Self::PS384,
+        Self::PS512,
+        Self::EdDSA,
+    ];
+
     /// The `alg` value.
     pub fn name(self) -> &'static str {
         match self {
@@ -252,19 +307,10 @@ impl Algorithm {
 
     /// The algorithm `alg` names; case matters (RFC 7515 §4.1.1).
     pub(super) fn from_name(name: &str) -> Option<Self> {
-        const ALL: [Algorithm; 10] = [
-            Algorithm::ES256,
-            Algorithm::ES384,
-            Algorithm::ES512,
-            Algorithm::RS256,
-            Algorithm::RS384,
-            Algorithm::RS512,
-            Algorithm::PS256,
-            Algorithm::PS384,
-            Algorithm::PS512,
-            Algorithm::EdDSA,
-        ];
-        ALL.into_iter().find(|algorithm| algorithm.name() == name)
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|algorithm| algorithm.name() == name)
     }
 
     /// Who verifies it. PSS salts are as long as the digest, as RFC 7518 §3.5 demands.

@@ -1,10 +1,12 @@
-//! Signing compact JWS with ES256 (RFC 7515, RFC 7518 §3.4).
+//! Signing compact JWS with ES256 or RS256 (RFC 7515, RFC 7518 §3.3 and §3.4).
 
 use std::fmt;
 
 use aws_lc_rs::{
+    encoding::{AsDer as _, Pkcs8V1Der},
     rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _},
+    rsa,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, RSA_PKCS1_SHA256},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
@@ -12,15 +14,21 @@ use serde::Serialize;
 use super::{JwtError, PublicJwk, params::Params};
 use crate::Secret;
 
-/// A P-256 private key with its `kid` (its RFC 7638 thumbprint).
+/// A private key with its `kid` (its RFC 7638 thumbprint): P-256, which signs ES256, or RSA, which
+/// signs RS256. RSA is for tokens that API Gateway or an ALB verifies; all else is P-256.
 pub struct SigningKey {
-    pair: EcdsaKeyPair,
+    pair: Pair,
     pkcs8: Secret<Vec<u8>>,
     public: PublicJwk,
 }
 
+enum Pair {
+    Es256(EcdsaKeyPair),
+    Rs256(rsa::KeyPair),
+}
+
 impl SigningKey {
-    /// A new key.
+    /// A new P-256 key.
     ///
     /// # Panics
     /// When the system gives no randomness or no memory: nothing can go on without.
@@ -32,7 +40,18 @@ impl SigningKey {
         Self::from_pkcs8(pkcs8.as_ref()).expect("aws-lc reads its own key")
     }
 
-    /// Reads PKCS#8 DER.
+    /// A new RSA key of 2048 bits. Takes tens of milliseconds, at times many more.
+    ///
+    /// # Panics
+    /// When the system gives no randomness or no memory: nothing can go on without.
+    #[expect(clippy::expect_used, reason = "see # Panics; no input reaches this")]
+    pub fn generate_rsa() -> Self {
+        let pair = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).expect("aws-lc makes an RSA key");
+        let pkcs8: Pkcs8V1Der<'_> = pair.as_der().expect("aws-lc encodes its own key");
+        Self::rsa_from_pkcs8(pkcs8.as_ref()).expect("aws-lc reads its own key")
+    }
+
+    /// Reads a P-256 key from PKCS#8 DER.
     ///
     /// # Errors
     /// [`JwtError::Key`]: not a P-256 PKCS#8 key.
@@ -41,6 +60,26 @@ impl SigningKey {
             .map_err(|_| JwtError::Key("not a P-256 private key in PKCS#8"))?;
         let params = Params::from_point(pair.public_key().as_ref())
             .ok_or(JwtError::Key("the public key is not an uncompressed point"))?;
+        Self::new(Pair::Es256(pair), params, der)
+    }
+
+    /// Reads an RSA key from PKCS#8 DER. A function of its own, so that no place that wants a P-256
+    /// key takes one of these.
+    ///
+    /// # Errors
+    /// [`JwtError::Key`]: not an RSA PKCS#8 key, or a weak one.
+    pub fn rsa_from_pkcs8(der: &[u8]) -> Result<Self, JwtError> {
+        let pair = rsa::KeyPair::from_pkcs8(der)
+            .map_err(|_| JwtError::Key("not an RSA private key in PKCS#8"))?;
+        let public = pair.public_key();
+        let params = Params::rsa(
+            public.modulus().big_endian_without_leading_zero(),
+            public.exponent().big_endian_without_leading_zero(),
+        )?;
+        Self::new(Pair::Rs256(pair), params, der)
+    }
+
+    fn new(pair: Pair, params: Params, der: &[u8]) -> Result<Self, JwtError> {
         Ok(Self {
             public: PublicJwk::from_params(params)?,
             pkcs8: Secret::new(der.to_vec()),
@@ -58,7 +97,7 @@ impl SigningKey {
         &self.public
     }
 
-    /// A raw ES256 signature (r ‖ s, 64 bytes) over `message`.
+    /// A signature over `message` as the key's JWS algorithm has it (ES256: r ‖ s, 64 bytes).
     ///
     /// # Panics
     /// When the system gives no randomness or no memory.
@@ -67,11 +106,20 @@ impl SigningKey {
         reason = "see # Panics; any message can be signed"
     )]
     pub fn sign_raw(&self, message: &[u8]) -> Vec<u8> {
-        self.pair
-            .sign(&SystemRandom::new(), message)
-            .expect("aws-lc signs with a valid key")
-            .as_ref()
-            .to_vec()
+        let random = SystemRandom::new();
+        match &self.pair {
+            Pair::Es256(pair) => pair
+                .sign(&random, message)
+                .expect("aws-lc signs with a valid key")
+                .as_ref()
+                .to_vec(),
+            Pair::Rs256(pair) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature)
+                    .expect("aws-lc signs with a valid key");
+                signature
+            }
+        }
     }
 }
 

@@ -6,7 +6,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
 use super::{
-    Claims, JwtError, KeySet, MAX_AUDIENCES, MAX_TOKEN_BYTES, Profile, PublicJwk, SubjectRule, json,
+    Claims, JwtError, KeySet, MAX_AUDIENCES, MAX_TOKEN_BYTES, Profile, PublicJwk, Required,
+    SubjectRule, json,
 };
 use crate::SpiffeId;
 
@@ -124,10 +125,25 @@ fn key_for<'k>(
 
 /// Reads the claims of a payload whose signature verified.
 fn claims(all: Map<String, Value>, profile: &Profile, now: SystemTime) -> Result<Claims, JwtError> {
-    let expires_at = check_dates(&all, profile, now)?;
+    let dates = dates(&all, profile, now)?;
     let issuer = issuer(&all, profile)?;
     let audiences = audiences(&all, profile)?;
     let subject = subject(&all, profile)?;
+    let id = id(&all)?;
+    for claim in profile.required {
+        match claim {
+            Required::IssuedAt if dates.issued_at.is_none() => {
+                return Err(JwtError::Claim("iat is missing"));
+            }
+            Required::Id if id.is_none() => return Err(JwtError::Claim("jti is missing")),
+            Required::ClientId if !is_text(all.get("client_id")) => {
+                return Err(JwtError::Claim(
+                    "client_id is missing, or not a string of 1 to 2048 bytes",
+                ));
+            }
+            _ => {}
+        }
+    }
     let scopes = match all.get("scope") {
         None => Vec::new(),
         Some(Value::String(scope)) => scope.split(' ').map(str::to_owned).collect(),
@@ -137,7 +153,9 @@ fn claims(all: Map<String, Value>, profile: &Profile, now: SystemTime) -> Result
         subject,
         issuer,
         audiences,
-        expires_at,
+        expires_at: dates.expires_at,
+        issued_at: dates.issued_at,
+        id,
         scopes: scopes
             .into_iter()
             .filter(|scope| !scope.is_empty())
@@ -146,11 +164,13 @@ fn claims(all: Map<String, Value>, profile: &Profile, now: SystemTime) -> Result
     })
 }
 
-fn check_dates(
-    all: &Map<String, Value>,
-    profile: &Profile,
-    now: SystemTime,
-) -> Result<SystemTime, JwtError> {
+/// The dates a caller needs; the others are checked and forgotten.
+struct Dates {
+    expires_at: SystemTime,
+    issued_at: Option<SystemTime>,
+}
+
+fn dates(all: &Map<String, Value>, profile: &Profile, now: SystemTime) -> Result<Dates, JwtError> {
     let now = now
         .duration_since(UNIX_EPOCH)
         .map_err(|_| JwtError::Claim("our own clock is before 1970"))?;
@@ -173,7 +193,10 @@ fn check_dates(
     if iat.is_some_and(|iat| iat > horizon) {
         return Err(JwtError::Claim("iat is in the future"));
     }
-    Ok(UNIX_EPOCH + exp)
+    Ok(Dates {
+        expires_at: UNIX_EPOCH + exp,
+        issued_at: iat.map(|iat| UNIX_EPOCH + iat),
+    })
 }
 
 /// RFC 7519 §2 NumericDate, from 1970 to 9999.
@@ -206,6 +229,9 @@ fn audiences(all: &Map<String, Value>, profile: &Profile) -> Result<Vec<String>,
         Some(_) => return Err(ILL_TYPED),
         None => return Err(JwtError::Claim("aud is missing")),
     };
+    if profile.single_audience && listed.len() > 1 {
+        return Err(JwtError::Claim("aud names more than one audience"));
+    }
     let audiences: Vec<String> = listed
         .iter()
         .map(|audience| audience.as_str().map(str::to_owned))
@@ -220,7 +246,7 @@ fn audiences(all: &Map<String, Value>, profile: &Profile) -> Result<Vec<String>,
 
 fn subject(all: &Map<String, Value>, profile: &Profile) -> Result<String, JwtError> {
     let subject = match all.get("sub") {
-        Some(Value::String(subject)) if (1..=MAX_NAME_BYTES).contains(&subject.len()) => subject,
+        Some(Value::String(subject)) if is_name(subject) => subject,
         Some(_) => return Err(JwtError::Claim("sub is not a string of 1 to 2048 bytes")),
         None => return Err(JwtError::Claim("sub is missing")),
     };
@@ -232,4 +258,20 @@ fn subject(all: &Map<String, Value>, profile: &Profile) -> Result<String, JwtErr
         return Err(JwtError::Claim("sub is not a SPIFFE ID with a path"));
     }
     Ok(subject.clone())
+}
+
+fn id(all: &Map<String, Value>) -> Result<Option<String>, JwtError> {
+    match all.get("jti") {
+        None => Ok(None),
+        Some(Value::String(id)) if is_name(id) => Ok(Some(id.clone())),
+        Some(_) => Err(JwtError::Claim("jti is not a string of 1 to 2048 bytes")),
+    }
+}
+
+fn is_text(claim: Option<&Value>) -> bool {
+    claim.and_then(Value::as_str).is_some_and(is_name)
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME_BYTES).contains(&text.len())
 }
