@@ -8,12 +8,17 @@
 
 mod account;
 mod agent;
+mod signature;
 mod sts;
+mod web_identity;
 mod wire;
 
 pub use self::{
     account::{API_ACTION, Account},
     agent::{Agent, Answer, Keys, Workload},
     sts::{Mood, Sts},
+    web_identity::{
+        AWS_CLAIMS, Principal, REGION, Session, StsMood, WebIdentitySts, web_identity_claims,
+    },
     wire::Wire,
 };

@@ -22,6 +22,14 @@ pub mod fuzz;
     clippy::indexing_slicing,
     reason = "what the harness cannot do fails the test that asked for it"
 )]
+pub mod kubernetes;
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what the harness cannot do fails the test that asked for it"
+)]
 pub mod listener;
 #[allow(
     clippy::unwrap_used,
@@ -31,6 +39,14 @@ pub mod listener;
     reason = "what the harness cannot do fails the test that asked for it"
 )]
 pub mod mesh;
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what the harness cannot do fails the test that asked for it"
+)]
+pub mod oidc;
 pub mod peers;
 #[allow(
     clippy::expect_used,
