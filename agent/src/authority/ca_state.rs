@@ -1,4 +1,4 @@
-//! The document replicas agree on: roots, JWT keys, record keys, the challenge key, the bundle's
+//! The document replicas agree on: roots, keys of tokens, records and challenges, the bundle's
 //! sequence. Private keys in it are wrapped. It changes by [`CaState::advance`] and
 //! [`CaState::start_rotation`], and is then compared and swapped in the store.
 
@@ -12,13 +12,18 @@ use warifu::{Secret, jwt::SigningKey};
 use super::{
     ca::{self, CaError},
     keys::{self, Kek, KeyError, Wrapped},
-    rotation::{self, Action, Millis, Phase, Schedule, Slot, from_millis, slot, to_millis},
+    rotation::{self, Action, Millis, Phase, Slot, from_millis, slot, to_millis},
     settings::Settings,
 };
 use crate::attest::wire::Base64;
 
-/// The version of this layout.
-const LAYOUT: u32 = 1;
+mod layout1;
+mod line;
+
+pub(super) use line::{KeyAlgorithm, Line};
+
+/// The version of this layout; older ones are read, and written as this one.
+const LAYOUT: u32 = 2;
 
 /// The document.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,12 +32,11 @@ pub(super) struct CaState {
     trust_domain: String,
     /// `spiffe_sequence`: counts up with every change of what is published.
     pub(super) sequence: u64,
-    pub(super) roots: Vec<Slot<RootSlot>>,
-    /// Sign JWT-SVIDs; published.
-    pub(super) jwt_keys: Vec<Slot<KeySlot>>,
-    /// Sign attestation records; never published.
-    pub(super) record_keys: Vec<Slot<KeySlot>>,
-    challenge_key: Wrapped,
+    roots: Vec<Slot<RootSlot>>,
+    jwt_keys: Vec<Slot<KeySlot>>,
+    access_keys: Vec<Slot<KeySlot>>,
+    record_keys: Vec<Slot<KeySlot>>,
+    challenge_keys: Vec<Slot<KeySlot>>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,6 +48,7 @@ pub(super) struct RootSlot {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct KeySlot {
     kid: String,
+    algorithm: KeyAlgorithm,
     key: Wrapped,
 }
 
@@ -72,40 +77,15 @@ pub enum CaStateError {
     /// No slot is current.
     #[error("the CA's state has no current {0}; restore it from backup")]
     NoCurrent(&'static str),
+    /// A key of this kind can't be made.
+    #[error("keys for {0} cannot be made by this version; set `tokens` to ES256")]
+    Algorithm(&'static str),
     /// See there.
     #[error(transparent)]
     Key(#[from] KeyError),
     /// See there.
     #[error(transparent)]
     Ca(#[from] CaError),
-}
-
-/// A line that rotates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Line {
-    Roots,
-    JwtKeys,
-    RecordKeys,
-}
-
-impl Line {
-    pub(super) const ALL: [Self; 3] = [Self::Roots, Self::JwtKeys, Self::RecordKeys];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Roots => "root",
-            Self::JwtKeys => "JWT key",
-            Self::RecordKeys => "record key",
-        }
-    }
-
-    fn schedule(self, settings: &Settings) -> Schedule {
-        match self {
-            Self::Roots => settings.roots(),
-            Self::JwtKeys => settings.jwt_keys(),
-            Self::RecordKeys => settings.record_keys(),
-        }
-    }
 }
 
 impl CaState {
@@ -115,20 +95,17 @@ impl CaState {
         kek: &Kek,
         now: SystemTime,
     ) -> Result<Self, CaStateError> {
-        let challenge_key = keys::random::<32>()?;
         let mut state = Self {
             layout: LAYOUT,
             trust_domain: settings.trust_domain.to_string(),
             sequence: 1,
             roots: Vec::new(),
             jwt_keys: Vec::new(),
+            access_keys: Vec::new(),
             record_keys: Vec::new(),
-            challenge_key: kek.wrap(
-                &purpose(settings, "challenge", ""),
-                challenge_key.expose().as_slice(),
-            )?,
+            challenge_keys: Vec::new(),
         };
-        for line in Line::ALL {
+        for line in wanted(settings) {
             state.apply(line, Action::Prepare, settings, kek, now)?;
             state.apply(line, Action::Activate, settings, kek, now)?;
         }
@@ -143,10 +120,13 @@ impl CaState {
         }
         let damaged = |why: serde_json::Error| CaStateError::Damaged(why.to_string());
         let Layout { layout } = serde_json::from_slice(document).map_err(damaged)?;
-        if layout > LAYOUT {
-            return Err(CaStateError::Newer(layout));
-        }
-        let state: Self = serde_json::from_slice(document).map_err(damaged)?;
+        let state: Self = match layout {
+            1 => serde_json::from_slice::<layout1::Layout1>(document)
+                .map_err(damaged)?
+                .into(),
+            LAYOUT => serde_json::from_slice(document).map_err(damaged)?,
+            newer => return Err(CaStateError::Newer(newer)),
+        };
         if state.trust_domain != settings.trust_domain.as_str() {
             return Err(CaStateError::TrustDomain {
                 found: state.trust_domain,
@@ -168,7 +148,7 @@ impl CaState {
         now: SystemTime,
     ) -> Result<Vec<(Line, Action)>, CaStateError> {
         let mut done = Vec::new();
-        for line in Line::ALL {
+        for line in wanted(settings) {
             // Each step leads to the next, and no line needs more than its three at one moment.
             for _ in 0..4 {
                 let Some(action) = self.due(line, settings, to_millis(now)) else {
@@ -202,11 +182,10 @@ impl CaState {
         line: Line,
         settings: &Settings,
     ) -> Option<(Action, SystemTime)> {
-        let schedule = line.schedule(settings);
+        let schedule = line.schedule(settings)?;
         let step = match line {
             Line::Roots => rotation::under_way(&self.roots, &schedule),
-            Line::JwtKeys => rotation::under_way(&self.jwt_keys, &schedule),
-            Line::RecordKeys => rotation::under_way(&self.record_keys, &schedule),
+            keys => rotation::under_way(self.slots(keys), &schedule),
         };
         step.map(|(action, at)| (action, from_millis(at)))
     }
@@ -232,43 +211,64 @@ impl CaState {
         Ok(ca::Root::load(certificate, &key)?)
     }
 
-    /// The keys of a line, unwrapped.
+    /// The signing keys of a line, unwrapped.
     pub(super) fn keys(
         &self,
         line: Line,
         settings: &Settings,
         kek: &Kek,
     ) -> Result<Vec<(Phase, SigningKey)>, CaStateError> {
-        let slots = match line {
-            Line::JwtKeys => &self.jwt_keys,
-            Line::RecordKeys => &self.record_keys,
-            Line::Roots => return Ok(Vec::new()),
-        };
-        let unwrapped = slots.iter().map(|slot| {
-            let purpose = purpose(settings, line.name(), &slot.body.kid);
-            let der = kek.unwrap(line.name(), &purpose, &slot.body.key)?;
+        let unwrapped = self.secrets(line, settings, kek)?;
+        let keys = unwrapped.into_iter().map(|(phase, der)| {
             let key = SigningKey::from_pkcs8(der.expose())
                 .map_err(|why| CaStateError::Damaged(why.to_string()))?;
-            Ok((slot.phase, key))
+            Ok((phase, key))
+        });
+        keys.collect()
+    }
+
+    /// What is wrapped in a line of keys.
+    pub(super) fn secrets(
+        &self,
+        line: Line,
+        settings: &Settings,
+        kek: &Kek,
+    ) -> Result<Vec<(Phase, Secret<Vec<u8>>)>, CaStateError> {
+        let unwrapped = self.slots(line).iter().map(|slot| {
+            let purpose = purpose(settings, line.kind(), &slot.body.kid);
+            Ok((
+                slot.phase,
+                kek.unwrap(line.name(), &purpose, &slot.body.key)?,
+            ))
         });
         unwrapped.collect()
     }
 
-    pub(super) fn challenge_key(
-        &self,
-        settings: &Settings,
-        kek: &Kek,
-    ) -> Result<Secret<Vec<u8>>, CaStateError> {
-        let purpose = purpose(settings, "challenge", "");
-        Ok(kek.unwrap("challenge key", &purpose, &self.challenge_key)?)
-    }
-
     fn due(&self, line: Line, settings: &Settings, now: Millis) -> Option<Action> {
-        let schedule = line.schedule(settings);
+        let schedule = line.schedule(settings)?;
         match line {
             Line::Roots => rotation::due(&self.roots, now, &schedule),
-            Line::JwtKeys => rotation::due(&self.jwt_keys, now, &schedule),
-            Line::RecordKeys => rotation::due(&self.record_keys, now, &schedule),
+            keys => {
+                let slots = self.slots(keys);
+                let another = |slot: &Slot<KeySlot>| {
+                    slots.len() == 1 && slot.body.algorithm != keys.algorithm(settings)
+                };
+                rotation::due(slots, now, &schedule).or_else(|| {
+                    let current = slot(slots, Phase::Current);
+                    current.is_some_and(another).then_some(Action::Prepare)
+                })
+            }
+        }
+    }
+
+    /// The slots of a line of keys; roots are none.
+    fn slots(&self, line: Line) -> &[Slot<KeySlot>] {
+        match line {
+            Line::Roots => &[],
+            Line::JwtKeys => &self.jwt_keys,
+            Line::AccessKeys => &self.access_keys,
+            Line::RecordKeys => &self.record_keys,
+            Line::ChallengeKeys => &self.challenge_keys,
         }
     }
 
@@ -280,19 +280,20 @@ impl CaState {
         kek: &Kek,
         now: SystemTime,
     ) -> Result<(), CaStateError> {
-        match line {
-            Line::Roots => step(&mut self.roots, action, now, || root(settings, kek, now))?,
-            Line::JwtKeys => step(&mut self.jwt_keys, action, now, || {
-                key(line, settings, kek, now)
-            })?,
-            Line::RecordKeys => step(&mut self.record_keys, action, now, || {
-                key(line, settings, kek, now)
-            })?,
-        }
+        let slots = match line {
+            Line::Roots => {
+                step(&mut self.roots, action, now, || root(settings, kek, now))?;
+                self.sequence += u64::from(action != Action::Activate);
+                return Ok(());
+            }
+            Line::JwtKeys => &mut self.jwt_keys,
+            Line::AccessKeys => &mut self.access_keys,
+            Line::RecordKeys => &mut self.record_keys,
+            Line::ChallengeKeys => &mut self.challenge_keys,
+        };
+        step(slots, action, now, || key(line, settings, kek, now))?;
         // What is published changes when something comes or goes, not when it begins to sign.
-        if line != Line::RecordKeys && action != Action::Activate {
-            self.sequence += 1;
-        }
+        self.sequence += u64::from(line.is_in_bundle() && action != Action::Activate);
         Ok(())
     }
 }
@@ -357,17 +358,36 @@ fn key(
     kek: &Kek,
     now: SystemTime,
 ) -> Result<(KeySlot, Millis), CaStateError> {
-    let key = SigningKey::generate();
-    let kid = key.public().kid().to_owned();
+    let algorithm = line.algorithm(settings);
+    let (kid, secret) = generate(algorithm)?;
     let slot = KeySlot {
-        key: kek.wrap(
-            &purpose(settings, line.name(), &kid),
-            key.to_pkcs8().expose(),
-        )?,
+        key: kek.wrap(&purpose(settings, line.kind(), &kid), secret.expose())?,
+        algorithm,
         kid,
     };
-    let life = line.schedule(settings).life;
-    Ok((slot, to_millis(now) + rotation::millis(life)))
+    let life = line.schedule(settings).map(|schedule| schedule.life);
+    let until = to_millis(now) + rotation::millis(life.unwrap_or_default());
+    Ok((slot, until))
+}
+
+/// A new key: its name, and its PKCS#8 or its bytes.
+fn generate(algorithm: KeyAlgorithm) -> Result<(String, Secret<Vec<u8>>), CaStateError> {
+    let key = match algorithm {
+        KeyAlgorithm::Es256 => SigningKey::generate(),
+        KeyAlgorithm::Rs256 => return Err(CaStateError::Algorithm("RS256")),
+        KeyAlgorithm::Hs256 => {
+            let name = hex(keys::random::<8>()?.expose());
+            return Ok((name, Secret::new(keys::random::<32>()?.expose().to_vec())));
+        }
+    };
+    let secret = Secret::new(key.to_pkcs8().expose().clone());
+    Ok((key.public().kid().to_owned(), secret))
+}
+
+/// The lines that the configuration has a use for.
+fn wanted(settings: &Settings) -> impl Iterator<Item = Line> {
+    let lines = Line::ALL.into_iter();
+    lines.filter(|line| line.schedule(settings).is_some())
 }
 
 /// What a key is wrapped for: in one trust domain, of one kind, one key.

@@ -16,23 +16,44 @@ const SKEW: Duration = Duration::from_secs(5);
 const TIME_BYTES: usize = 8;
 const RANDOM_BYTES: usize = 16;
 
+/// The keys that authenticate challenges.
+#[derive(Debug)]
+pub(super) struct Keys {
+    /// Makes them …
+    current: hmac::Key,
+    /// … and these are accepted too: the one before, and the one to come, which another replica may
+    /// use already.
+    others: Vec<hmac::Key>,
+}
+
+impl Keys {
+    /// From the bytes of the current one and of the others.
+    pub(super) fn new<'a>(current: &[u8], others: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let key = |bytes: &[u8]| hmac::Key::new(hmac::HMAC_SHA256, bytes);
+        Self {
+            current: key(current),
+            others: others.into_iter().map(key).collect(),
+        }
+    }
+}
+
 /// A fresh one: time, randomness, and a MAC over both.
 pub(super) fn make(
-    key: &hmac::Key,
+    keys: &Keys,
     trust_domain: &TrustDomain,
     now: SystemTime,
 ) -> Result<String, KeyError> {
     let random = keys::random::<RANDOM_BYTES>()?;
     let mut bytes = millis(now).to_be_bytes().to_vec();
     bytes.extend(random.expose());
-    let tag = hmac::sign(key, &message(trust_domain, &bytes));
+    let tag = hmac::sign(&keys.current, &message(trust_domain, &bytes));
     bytes.extend(tag.as_ref());
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
 /// Whether `challenge` is one of ours and still good.
 pub(super) fn is_good(
-    key: &hmac::Key,
+    keys: &Keys,
     trust_domain: &TrustDomain,
     challenge: &str,
     now: SystemTime,
@@ -49,7 +70,9 @@ pub(super) fn is_good(
     let age = i128::from(millis(now)) - i128::from(made_at);
     let allowed = -(SKEW.as_millis() as i128)..LIFE.as_millis() as i128;
     // The MAC in any case: how long this takes says nothing.
-    let ours = hmac::verify(key, &message(trust_domain, signed), tag).is_ok();
+    let message = message(trust_domain, signed);
+    let is_by = |key| hmac::verify(key, &message, tag).is_ok();
+    let ours = is_by(&keys.current) || keys.others.iter().any(is_by);
     ours && allowed.contains(&age)
 }
 
@@ -69,8 +92,8 @@ mod tests {
 
     use super::*;
 
-    fn key(byte: u8) -> hmac::Key {
-        hmac::Key::new(hmac::HMAC_SHA256, &[byte; 32])
+    fn key(byte: u8) -> Keys {
+        Keys::new(&[byte; 32], [])
     }
 
     fn td(name: &str) -> TrustDomain {
@@ -89,6 +112,17 @@ mod tests {
         assert!(!good(t0() + LIFE));
         assert!(good(t0() - SKEW), "made by a replica that is ahead");
         assert!(!good(t0() - SKEW - Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn a_challenge_of_the_key_before_and_of_the_one_to_come_is_accepted() {
+        let keys = Keys::new(&[1; 32], [[0; 32].as_slice(), &[2; 32]]);
+        for byte in [0, 1, 2] {
+            let made = make(&key(byte), &td("example.org"), t0()).unwrap();
+            assert!(is_good(&keys, &td("example.org"), &made, t0()), "{byte}");
+        }
+        let made = make(&keys, &td("example.org"), t0()).unwrap();
+        assert!(is_good(&key(1), &td("example.org"), &made, t0()));
     }
 
     #[test]

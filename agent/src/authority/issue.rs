@@ -73,7 +73,7 @@ struct JwtSvidClaims<'a> {
 impl Issuing {
     pub(super) fn challenge(&self, now: SystemTime) -> Result<wire::Challenge, Denied> {
         let live = self.live.load();
-        let challenge = challenge::make(&live.challenge_key, self.trust_domain(), now)
+        let challenge = challenge::make(&live.challenge_keys, self.trust_domain(), now)
             .map_err(|why| Denied::failed("making a challenge", &why))?;
         Ok(wire::Challenge {
             challenge,
@@ -246,7 +246,7 @@ impl Issuing {
 
     fn check_challenge(&self, challenge: &str, now: SystemTime) -> Result<(), Denied> {
         let live = self.live.load();
-        if challenge::is_good(&live.challenge_key, self.trust_domain(), challenge, now) {
+        if challenge::is_good(&live.challenge_keys, self.trust_domain(), challenge, now) {
             return Ok(());
         }
         Err(Denied::new(

@@ -3,10 +3,7 @@
 
 use std::{sync::Arc, time::Duration, time::SystemTime};
 
-use aws_lc_rs::{
-    digest::{SHA256, digest},
-    hmac,
-};
+use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::HeaderValue;
 use rcgen::{PublicKeyData, SubjectPublicKeyInfo};
@@ -21,6 +18,7 @@ use warifu::{
 use super::{
     ca::{self, Intermediate},
     ca_state::{CaState, CaStateError, Line, hex},
+    challenge,
     keys::Kek,
     rotation::Phase,
     settings::Settings,
@@ -38,10 +36,16 @@ pub(super) struct Live {
     pub(super) state: CaState,
     pub(super) intermediate: Arc<Intermediate>,
     pub(super) jwt_key: SigningKey,
+    /// Signs access tokens, where any are minted.
+    #[cfg_attr(not(test), expect(dead_code, reason = "access tokens are being built"))]
+    pub(super) access_key: Option<SigningKey>,
+    /// Every key an access token may be signed with: for their issuer's JWKS.
+    #[cfg_attr(not(test), expect(dead_code, reason = "access tokens are being built"))]
+    pub(super) access_keys: KeySet,
     pub(super) record_key: SigningKey,
     /// Every key a record may be signed with.
     pub(super) record_keys: KeySet,
-    pub(super) challenge_key: hmac::Key,
+    pub(super) challenge_keys: challenge::Keys,
     pub(super) bundle: TrustBundle,
     pub(super) bundle_json: Bytes,
     pub(super) etag: HeaderValue,
@@ -96,13 +100,18 @@ impl Live {
             refresh_hint: settings.refresh_hint,
         };
         let bundle_json = Bytes::from(bundle.to_json());
-        let challenge_key = state.challenge_key(settings, kek)?;
+        let mut access_keys = state.keys(Line::AccessKeys, settings, kek)?;
         Ok(Self {
             version,
             jwt_key: current(&mut jwt_keys, Line::JwtKeys)?,
             record_keys: KeySet::new(public(&record_keys)),
             record_key: current(&mut record_keys, Line::RecordKeys)?,
-            challenge_key: hmac::Key::new(hmac::HMAC_SHA256, challenge_key.expose()),
+            access_keys: KeySet::new(public(&access_keys)),
+            access_key: match settings.access_algorithm {
+                Some(_) => Some(current(&mut access_keys, Line::AccessKeys)?),
+                None => None,
+            },
+            challenge_keys: challenge_keys(&state, settings, kek)?,
             etag: etag(&bundle_json),
             bundle,
             bundle_json,
@@ -169,7 +178,20 @@ fn public(keys: &[(Phase, SigningKey)]) -> Vec<warifu::jwt::PublicJwk> {
     keys.iter().map(|(_, key)| key.public().clone()).collect()
 }
 
-fn current(keys: &mut Vec<(Phase, SigningKey)>, line: Line) -> Result<SigningKey, CaStateError> {
+fn challenge_keys(
+    state: &CaState,
+    settings: &Settings,
+    kek: &Kek,
+) -> Result<challenge::Keys, CaStateError> {
+    let line = Line::ChallengeKeys;
+    let mut others = state.secrets(line, settings, kek)?;
+    let current = current(&mut others, line)?;
+    let others = others.iter().map(|(_, key)| key.expose().as_slice());
+    Ok(challenge::Keys::new(current.expose(), others))
+}
+
+/// Takes the current one out of `keys`.
+fn current<K>(keys: &mut Vec<(Phase, K)>, line: Line) -> Result<K, CaStateError> {
     let at = keys.iter().position(|(phase, _)| *phase == Phase::Current);
     let at = at.ok_or(CaStateError::NoCurrent(line.name()))?;
     Ok(keys.swap_remove(at).1)

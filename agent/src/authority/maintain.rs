@@ -74,7 +74,7 @@ pub(super) async fn first(
             None => (None, CaState::new(settings, kek, now)?, true),
         };
         // Unwraps before it changes anything: a wrong key must not rotate the right one away.
-        state.challenge_key(settings, kek)?;
+        state.secrets(Line::ChallengeKeys, settings, kek)?;
         let done = state.advance(settings, kek, now)?;
         changed |= !done.is_empty();
         if !changed

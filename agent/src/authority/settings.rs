@@ -5,8 +5,11 @@ use std::time::Duration;
 use thiserror::Error;
 use warifu::TrustDomain;
 
-use super::{rotation::Schedule, rules::Rules};
-use crate::config::AuthorityConfig;
+use super::{challenge, rotation::Schedule, rules::Rules};
+use crate::config::{
+    AuthorityConfig,
+    authority::{TokenAlgorithm, TokenIssuer},
+};
 
 /// Longest life of a key that signs tokens or records; a new one takes over at half of it.
 const KEY_LIFE: Duration = Duration::from_secs(28 * 24 * 3600);
@@ -27,6 +30,10 @@ pub(super) struct Settings {
     pub(super) max_attestation_age: Duration,
     pub(super) refresh_hint: Duration,
     pub(super) longest_jwt_ttl: Duration,
+    /// What JWT-SVIDs are signed with.
+    pub(super) jwt_algorithm: TokenAlgorithm,
+    /// What access tokens are signed with, where any are minted.
+    pub(super) access_algorithm: Option<TokenAlgorithm>,
     /// DNS names of the authority's own certificate.
     pub(super) dns_names: Vec<String>,
 }
@@ -55,6 +62,8 @@ impl Settings {
             max_attestation_age: config.max_attestation_age.0,
             refresh_hint: config.bundle_refresh_hint.0,
             longest_jwt_ttl: rules.longest_jwt_ttl(),
+            jwt_algorithm: algorithm(&config.tokens.jwt_svid).unwrap_or_default(),
+            access_algorithm: algorithm(&config.tokens.access_token),
             dns_names: config.dns_names.clone(),
         };
         at_least(
@@ -95,14 +104,23 @@ impl Settings {
         }
     }
 
-    /// The rotation of the keys that sign JWT-SVIDs.
-    pub(super) fn jwt_keys(&self) -> Schedule {
+    /// The rotation of the keys that sign JWT-SVIDs and access tokens.
+    pub(super) fn token_keys(&self) -> Schedule {
         self.keys(self.longest_jwt_ttl)
     }
 
     /// The rotation of the keys that sign attestation records.
     pub(super) fn record_keys(&self) -> Schedule {
         self.keys(self.max_attestation_age)
+    }
+
+    /// The rotation of the keys that authenticate challenges: only replicas need to know the next one
+    /// before it is used, and they look at the store.
+    pub(super) fn challenge_keys(&self) -> Schedule {
+        Schedule {
+            publish_ahead: self.margin(),
+            ..self.keys(challenge::LIFE)
+        }
     }
 
     fn keys(&self, outlives: Duration) -> Schedule {
@@ -118,6 +136,10 @@ impl Settings {
     fn margin(&self) -> Duration {
         self.reload() * 2 + CLOCKS
     }
+}
+
+fn algorithm(issuer: &Option<TokenIssuer>) -> Option<TokenAlgorithm> {
+    issuer.as_ref().map(|issuer| issuer.algorithm)
 }
 
 fn at_least(

@@ -31,6 +31,7 @@ use crate::{
 mod agents;
 mod front_door;
 mod issuing;
+mod lines;
 mod rotations;
 
 const HOUR: Duration = Duration::from_secs(3600);
