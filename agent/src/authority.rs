@@ -73,7 +73,7 @@ use issue::Issuing;
 use keys::Kek;
 use rules::{Facts, Outcome, RuleError, Rules};
 use settings::Settings;
-use state::{Memory, Sqlite, Store, StoreError};
+use state::{Document, Memory, Sqlite, Store, StoreError};
 
 /// The database, in the disk CA's directory.
 const STATE_FILE: &str = "state.db";
@@ -351,7 +351,7 @@ async fn open_sqlite(dir: &Path) -> Result<(Sqlite, bool), StartError> {
         .await
         .map_err(|why| StoreError::Failed(why.to_string()))?;
     let store = opened?.ok_or(KeyError::StateMissing)?;
-    let there_is_state = store.load().await?.is_some();
+    let there_is_state = store.load(Document::CaState).await?.is_some();
     Ok((store, there_is_state))
 }
 

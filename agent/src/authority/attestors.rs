@@ -11,9 +11,9 @@ use warifu::{Secret, jwt::PublicJwk};
 
 use super::{
     denied::Denied,
-    join_token,
+    join_token::{self, Unusable},
     rules::Facts,
-    state::{Consumption, Store, TokenHash},
+    state::{Store, TokenHash},
 };
 use crate::{
     attest::wire::{ErrorCode, Evidence},
@@ -53,11 +53,22 @@ pub(super) struct Proven {
     pub(super) single_use: Option<SingleUse>,
 }
 
-/// Evidence that one key may use.
+/// Evidence that one key may use. Whoever proved it has found that it is still good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum SingleUse {
     /// A join token.
-    JoinToken(TokenHash),
+    JoinToken { hash: TokenHash, until: SystemTime },
+    /// A bearer token of somebody else's.
+    #[expect(
+        dead_code,
+        reason = "the attestors that take bearer tokens are being built"
+    )]
+    Token {
+        /// SHA-256 of the attestor's name and the token's `jti`, or of the whole token where it has none.
+        id: [u8; 32],
+        /// Its `exp`.
+        until: SystemTime,
+    },
 }
 
 impl Attestors {
@@ -101,9 +112,9 @@ impl Attestors {
     ) -> Result<Proven, Denied> {
         let hash = join_token::hash(token);
         let found = store.join_token(hash).await?;
-        let token = found.ok_or_else(|| join_token::denied(Consumption::Unknown))?;
+        let token = found.ok_or_else(|| join_token::denied(Unusable::Unknown))?;
         if token.expires_at <= now {
-            return Err(join_token::denied(Consumption::Expired));
+            return Err(join_token::denied(Unusable::Expired));
         }
         if !self.takes_join_tokens(&token.attestor) {
             return Err(Denied::new(
@@ -115,7 +126,10 @@ impl Attestors {
             attestor: token.attestor,
             facts: token.facts,
             lineage: Some(token.lineage),
-            single_use: Some(SingleUse::JoinToken(hash)),
+            single_use: Some(SingleUse::JoinToken {
+                hash,
+                until: token.expires_at,
+            }),
         })
     }
 }

@@ -19,7 +19,7 @@ use super::{
     audit::{self, Line, Who},
     ca, challenge,
     denied::Denied,
-    join_token,
+    join_token::{self, Unusable},
     keys::{self, Kek},
     limits::PerAccount,
     live::Live,
@@ -27,7 +27,7 @@ use super::{
     record::{Record, unix},
     rules::{Grant, Rules},
     settings::Settings,
-    state::{Consumption, Store},
+    state::{Claim, Claimed, Store},
 };
 use crate::{
     attest::{
@@ -295,10 +295,24 @@ impl Issuing {
         thumbprint: String,
         now: SystemTime,
     ) -> Result<(), Denied> {
-        let SingleUse::JoinToken(hash) = single_use;
-        match self.store.consume_join_token(hash, thumbprint, now).await? {
-            Consumption::Yours => Ok(()),
-            why => Err(join_token::denied(why)),
+        let (id, until) = match single_use {
+            SingleUse::JoinToken { hash, until } => (hash, until),
+            SingleUse::Token { id, until } => (id, until),
+        };
+        let claim = Claim {
+            id,
+            holder: thumbprint,
+            until,
+        };
+        match (self.store.claim(claim, now).await?, single_use) {
+            (Claimed::Yours, _) => Ok(()),
+            (Claimed::Another, SingleUse::JoinToken { .. }) => {
+                Err(join_token::denied(Unusable::Used))
+            }
+            (Claimed::Another, SingleUse::Token { .. }) => Err(Denied::new(
+                ErrorCode::InvalidEvidence,
+                "this token was used by another agent already; get a new one from its issuer",
+            )),
         }
     }
 

@@ -11,7 +11,7 @@ use super::{
     denied::Denied,
     keys::{self, KeyError},
     rules::Facts,
-    state::{Consumption, JoinToken, StoreError, TokenHash},
+    state::{JoinToken, StoreError, TokenHash},
 };
 use crate::attest::wire::ErrorCode;
 
@@ -57,6 +57,17 @@ pub enum JoinTokenError {
     Crypto(String),
 }
 
+/// Why a join token attests nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unusable {
+    /// There is none such.
+    Unknown,
+    /// Its time is over.
+    Expired,
+    /// Another key has it.
+    Used,
+}
+
 /// A token and what is kept of it.
 pub(super) fn make(
     attestor: &str,
@@ -92,12 +103,12 @@ pub(super) fn hash(token: &Secret<String>) -> TokenHash {
     hash
 }
 
-/// Why a join token attests nothing.
-pub(super) fn denied(why: Consumption) -> Denied {
+/// The same to the agent.
+pub(super) fn denied(why: Unusable) -> Denied {
     let what = match why {
-        Consumption::Another => "was used by another agent already",
-        Consumption::Expired => "has expired",
-        Consumption::Unknown | Consumption::Yours => "is not one of this authority's",
+        Unusable::Unknown => "is not one of this authority's",
+        Unusable::Expired => "has expired",
+        Unusable::Used => "was used by another agent already",
     };
     Denied::new(
         ErrorCode::InvalidEvidence,

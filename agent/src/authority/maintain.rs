@@ -11,7 +11,7 @@ use super::{
     live::Live,
     rotation::Action,
     settings::Settings,
-    state::{Store, StoreError},
+    state::{Document, Store, StoreError},
 };
 
 /// Attempts to change the document before leaving it to the next round: replicas collide rarely,
@@ -66,7 +66,7 @@ pub(super) async fn first(
     now: SystemTime,
 ) -> Result<Live, MaintainError> {
     for _ in 0..ATTEMPTS {
-        let (version, mut state, mut changed) = match store.load().await? {
+        let (version, mut state, mut changed) = match store.load(Document::CaState).await? {
             Some(found) => {
                 let state = CaState::parse(&found.document, settings)?;
                 (Some(found.version), state, false)
@@ -79,7 +79,7 @@ pub(super) async fn first(
         changed |= !done.is_empty();
         if !changed
             || store
-                .compare_and_swap(version, state.to_document()?)
+                .compare_and_swap(Document::CaState, version, state.to_document()?)
                 .await?
         {
             log(&done);
@@ -130,7 +130,8 @@ impl Issuing {
         by: impl Fn(&mut CaState) -> Result<(), E>,
     ) -> Result<(), E> {
         for _ in 0..ATTEMPTS {
-            let found = self.store.load().await.map_err(MaintainError::from)?;
+            let found = self.store.load(Document::CaState).await;
+            let found = found.map_err(MaintainError::from)?;
             let found = found.ok_or(MaintainError::Gone)?;
             let mut state =
                 CaState::parse(&found.document, &self.settings).map_err(MaintainError::from)?;
@@ -144,7 +145,7 @@ impl Issuing {
             let swapped = !changed
                 || self
                     .store
-                    .compare_and_swap(Some(found.version), after)
+                    .compare_and_swap(Document::CaState, Some(found.version), after)
                     .await
                     .map_err(MaintainError::from)?;
             if swapped {

@@ -70,6 +70,25 @@ pub fn ensure_dir(dir: &Path) -> Result<(), PrivateError> {
     check(dir, &metadata, 0o700)
 }
 
+/// Makes the file (0600, empty) where it is missing; where it exists, it must be ours and closed to others.
+///
+/// # Errors
+/// When it can't be made, or is open to others.
+pub fn ensure_file(path: &Path) -> Result<(), PrivateError> {
+    let made = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    match made {
+        Err(why) if why.kind() == io::ErrorKind::AlreadyExists => {
+            let metadata = fs::metadata(path).map_err(io_error("looking at", path))?;
+            check(path, &metadata, 0o600)
+        }
+        made => made.map(drop).map_err(io_error("making", path)),
+    }
+}
+
 /// The content of a private file; `None` where there is none.
 ///
 /// # Errors

@@ -95,12 +95,13 @@ async fn a_missing_rule_does_not_cost_the_join_token() {
         code(world.attest(&Agent::new(), &token).await),
         ErrorCode::NoRule
     );
-    let hash = join_token::hash(&token);
-    let other = world
-        .issuing
-        .store
-        .consume_join_token(hash, "k".into(), world.now);
-    assert_eq!(other.await.unwrap(), state::Consumption::Yours);
+    let claim = state::Claim {
+        id: join_token::hash(&token),
+        holder: "k".into(),
+        until: world.now + HOUR,
+    };
+    let other = world.issuing.store.claim(claim, world.now);
+    assert_eq!(other.await.unwrap(), state::Claimed::Yours);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use warifu::identity::TrustBundle;
 use super::*;
 use crate::authority::{
     rotation::Phase,
-    state::{Consumption, JoinToken, Pending, TokenHash, Versioned},
+    state::{Claim, Claimed, JoinToken, Pending, TokenHash, Versioned},
 };
 
 fn disk(dir: &Path) -> AuthorityConfig {
@@ -250,10 +250,10 @@ impl Away {
 }
 
 impl Store for Away {
-    fn load(&self) -> Pending<'_, Option<Versioned>> {
+    fn load(&self, _: Document) -> Pending<'_, Option<Versioned>> {
         Self::answer()
     }
-    fn compare_and_swap(&self, _: Option<i64>, _: Vec<u8>) -> Pending<'_, bool> {
+    fn compare_and_swap(&self, _: Document, _: Option<i64>, _: Vec<u8>) -> Pending<'_, bool> {
         Self::answer()
     }
     fn put_join_token(&self, _: JoinToken, _: SystemTime) -> Pending<'_, ()> {
@@ -262,12 +262,7 @@ impl Store for Away {
     fn join_token(&self, _: TokenHash) -> Pending<'_, Option<JoinToken>> {
         Self::answer()
     }
-    fn consume_join_token(
-        &self,
-        _: TokenHash,
-        _: String,
-        _: SystemTime,
-    ) -> Pending<'_, Consumption> {
+    fn claim(&self, _: Claim, _: SystemTime) -> Pending<'_, Claimed> {
         Self::answer()
     }
 }
