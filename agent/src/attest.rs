@@ -4,6 +4,7 @@
 //! signed with the renewal key over a transcript ([`proof`]) which both sides compute.
 
 mod anchors;
+mod binding;
 mod client;
 mod connection;
 mod error;
@@ -12,6 +13,7 @@ mod skew;
 pub mod wire;
 
 pub use anchors::AnchorError;
-pub use client::{Client, Credentials, MintedJwt};
+pub use binding::{spki_hash, spki_sha256};
+pub use client::{Client, Credentials, MakeEvidence, MintedJwt, bearer};
 pub use error::ClientError;
 pub use skew::Skew;

@@ -39,6 +39,14 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 /// "Not known" in [`Client::skew_ms`].
 const NO_SKEW: i64 = i64::MIN;
 
+/// Makes evidence for a challenge: only some kinds sign it. Called again for another challenge.
+pub type MakeEvidence = dyn Fn(&str) -> Result<Evidence, ClientError> + Send + Sync;
+
+/// Evidence that is the same whatever the challenge: a token.
+pub fn bearer(evidence: Evidence) -> Box<MakeEvidence> {
+    Box::new(move |_| Ok(evidence.clone()))
+}
+
 /// Talks to one authority. All methods may be called at once; they share one connection.
 #[derive(Debug)]
 pub struct Client {
@@ -121,33 +129,38 @@ impl Client {
         &self.target.url
     }
 
-    /// Attests with `evidence`; what is issued is bound to `renewal_key`.
+    /// Attests with what `evidence` makes of a challenge; what is issued is bound to `renewal_key`. `record`
+    /// is that of an earlier attestation, whose lineage may go on.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn attest(
         &self,
-        evidence: Evidence,
+        evidence: &MakeEvidence,
+        record: Option<&str>,
         csr: &[u8],
         renewal_key: &SigningKey,
     ) -> Result<Credentials, ClientError> {
         let public = renewal_key.public();
         let issued = self
             .challenged(wire::ATTEST, |challenge| {
+                let evidence = evidence(&challenge)?;
                 let transcript = proof::attest(
                     &self.trust_domain,
                     &challenge,
                     csr,
                     &public.thumbprint(),
                     &evidence,
+                    record,
                 );
-                wire::AttestRequest {
+                Ok(wire::AttestRequest {
                     proof: Base64(renewal_key.sign_raw(&transcript)),
                     challenge,
-                    evidence: evidence.clone(),
+                    evidence,
                     csr: Base64(csr.to_vec()),
                     renewal_key: public.to_json("sig"),
-                }
+                    record: record.map(str::to_owned),
+                })
             })
             .await?;
         self.credentials(issued)
@@ -166,12 +179,12 @@ impl Client {
         let issued = self
             .challenged(wire::RENEW, |challenge| {
                 let transcript = proof::renew(&self.trust_domain, &challenge, csr, record);
-                wire::RenewRequest {
+                Ok(wire::RenewRequest {
                     proof: Base64(renewal_key.sign_raw(&transcript)),
                     challenge,
                     record: record.to_owned(),
                     csr: Base64(csr.to_vec()),
-                }
+                })
             })
             .await?;
         self.credentials(issued)
@@ -192,12 +205,12 @@ impl Client {
             .challenged(wire::JWT_SVID, |challenge| {
                 let transcript =
                     proof::jwt_svid(&self.trust_domain, &challenge, &audiences, record);
-                wire::JwtSvidRequest {
+                Ok(wire::JwtSvidRequest {
                     proof: Base64(renewal_key.sign_raw(&transcript)),
                     challenge,
                     record: record.to_owned(),
                     audiences: audiences.clone(),
-                }
+                })
             })
             .await?;
         Ok(MintedJwt {
@@ -244,7 +257,7 @@ impl Client {
     async fn challenged<Q: Serialize, A: DeserializeOwned>(
         &self,
         path: &'static str,
-        make: impl Fn(String) -> Q,
+        make: impl Fn(String) -> Result<Q, ClientError>,
     ) -> Result<A, ClientError> {
         match self.challenged_once(path, &make).await {
             Err(ClientError::Refused {
@@ -258,11 +271,11 @@ impl Client {
     async fn challenged_once<Q: Serialize, A: DeserializeOwned>(
         &self,
         path: &'static str,
-        make: impl Fn(String) -> Q,
+        make: impl Fn(String) -> Result<Q, ClientError>,
     ) -> Result<A, ClientError> {
         let challenge: wire::Challenge = self.post(wire::CHALLENGE, Bytes::new()).await?;
         self.note_time(challenge.time);
-        let body = serde_json::to_vec(&make(challenge.challenge))
+        let body = serde_json::to_vec(&make(challenge.challenge)?)
             .map_err(|why| ClientError::Local(format!("writing a request: {why}")))?;
         self.post(path, body.into()).await
     }

@@ -11,13 +11,15 @@ use warifu::{Secret, TrustDomain};
 
 use super::wire::Evidence;
 
-/// For [`AttestRequest`](super::wire::AttestRequest). `thumbprint` is the renewal key's (RFC 7638).
+/// For [`AttestRequest`](super::wire::AttestRequest). `thumbprint` is the renewal key's (RFC 7638). A `record`
+/// adds a line.
 pub fn attest(
     trust_domain: &TrustDomain,
     challenge: &str,
     csr: &[u8],
     thumbprint: &str,
     evidence: &Evidence,
+    record: Option<&str>,
 ) -> Vec<u8> {
     let token =
         |kind: &str, token: &Secret<String>| format!("{kind} {}", hash(token.expose().as_bytes()));
@@ -31,12 +33,11 @@ pub fn attest(
             format!("aws-caller-identity {}", hash(it.signature.as_bytes()))
         }
     };
-    transcript(
-        "attest",
-        trust_domain,
-        challenge,
-        &[&hash(csr), thumbprint, &evidence],
-    )
+    let csr = hash(csr);
+    let record = record.map(|record| hash(record.as_bytes()));
+    let mut parts = vec![csr.as_str(), thumbprint, evidence.as_str()];
+    parts.extend(record.as_deref());
+    transcript("attest", trust_domain, challenge, &parts)
 }
 
 /// For [`RenewRequest`](super::wire::RenewRequest).
@@ -109,6 +110,7 @@ mod tests {
                 &Evidence::JoinToken {
                     token: Secret::new("r".into()),
                 },
+                None,
             ),
         ];
         for (i, a) in all.iter().enumerate() {
@@ -121,7 +123,7 @@ mod tests {
         let evidence = Evidence::JoinToken {
             token: Secret::new("hunter2".into()),
         };
-        let text = String::from_utf8(attest(&td(), "c", b"x", "t", &evidence)).unwrap();
+        let text = String::from_utf8(attest(&td(), "c", b"x", "t", &evidence, None)).unwrap();
         assert!(!text.contains("hunter2"));
     }
 

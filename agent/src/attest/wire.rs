@@ -100,7 +100,8 @@ pub fn attest_audience(trust_domain: &TrustDomain, spki_hash: &str) -> String {
     format!("warifu:{trust_domain}:attest:{spki_hash}")
 }
 
-/// Asks for the first X.509-SVID of a lineage.
+/// Asks for an X.509-SVID with evidence: for the first one of a lineage, and for the next where evidence can be
+/// had again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AttestRequest {
     /// From [`CHALLENGE`].
@@ -109,13 +110,17 @@ pub struct AttestRequest {
     pub evidence: Evidence,
     /// A PKCS#10 request (DER). Everything in it but the public key is ignored.
     pub csr: Base64,
-    /// The renewal key, a public P-256 JWK. What is issued is bound to it.
+    /// The renewal key, a public P-256 JWK. What is issued is bound to it. Never the key of the CSR.
     pub renewal_key: serde_json::Value,
+    /// The attestation record of an earlier attestation, so that the lineage goes on where the same key proves
+    /// the same again. It proves nothing here, and one that is of no use is no mistake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<String>,
     /// ES256 by the renewal key over [`super::proof::attest`].
     pub proof: Base64,
 }
 
-/// Asks for the next X.509-SVID of a lineage.
+/// Asks for the next X.509-SVID of a lineage without evidence.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RenewRequest {
     /// From [`CHALLENGE`].
@@ -197,8 +202,11 @@ pub enum ErrorCode {
     InvalidChallenge,
     /// Not signed by the renewal key, or over something else.
     InvalidProof,
-    /// The evidence proves nothing (any more).
+    /// The evidence proves nothing (any more). A record is no way around it.
     InvalidEvidence,
+    /// Nobody can say now what the evidence proves: what it takes (STS, a cluster, an issuer's keys) is away or
+    /// busy. A record may renew meanwhile; else ask again after `Retry-After`.
+    EvidenceUnavailable,
     /// The attestation record is not one of ours, or has expired. Attest again.
     InvalidRecord,
     /// What was proved entitles to no identity: no rule matches, or the rule can't be filled in.
@@ -237,7 +245,9 @@ impl ErrorCode {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TimedOut => StatusCode::REQUEST_TIMEOUT,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable | Self::Unknown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::EvidenceUnavailable | Self::Unavailable | Self::Unknown => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 }

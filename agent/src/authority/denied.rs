@@ -47,6 +47,16 @@ impl Denied {
         }
     }
 
+    /// What it takes to verify this evidence is away or busy: no verdict on the evidence (S10). Agents may renew
+    /// with a record meanwhile.
+    pub(super) fn evidence_unavailable(message: impl Into<String>) -> Self {
+        Self {
+            code: ErrorCode::EvidenceUnavailable,
+            message: message.into(),
+            retry_after: Some(RETRY_AFTER),
+        }
+    }
+
     /// Something of ours failed: the log gets the reason, the agent that it is not its fault.
     pub(super) fn failed(doing: &'static str, why: &dyn std::error::Error) -> Self {
         tracing::error!(%why, "{doing} failed");

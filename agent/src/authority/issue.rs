@@ -6,8 +6,9 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use rcgen::SubjectPublicKeyInfo;
+use rcgen::{PublicKeyData, SubjectPublicKeyInfo};
 use serde::Serialize;
 use warifu::{
     Secret, TrustDomain,
@@ -15,7 +16,7 @@ use warifu::{
 };
 
 use super::{
-    attestors::{Attestors, Presented, SingleUse},
+    attestors::{Attestors, Presented, Proven, SingleUse},
     audit::{self, Line, Who},
     ca, challenge,
     denied::Denied,
@@ -31,7 +32,7 @@ use super::{
 };
 use crate::{
     attest::{
-        proof,
+        proof, spki_sha256,
         wire::{self, Base64, ErrorCode},
     },
     telemetry::{audit::Audit, timestamp::Timestamp},
@@ -132,9 +133,10 @@ impl Issuing {
             &request.csr.0,
             &thumbprint,
             &request.evidence,
+            request.record.as_deref(),
         );
         check_proof(&renewal_key, &transcript, &request.proof)?;
-        let subject_key = ca::public_key(&request.csr.0)?;
+        let subject_key = subject_key(&request.csr, &renewal_key)?;
 
         let presented = Presented {
             evidence: &request.evidence,
@@ -144,9 +146,12 @@ impl Issuing {
             now,
         };
         let proven = self.attestors.prove(presented, &*self.store).await?;
-        let lineage = match proven.lineage {
-            Some(lineage) => lineage,
-            None => new_lineage()?,
+        let lineage = match &proven.lineage {
+            Some(lineage) => lineage.clone(),
+            None => match self.lineage_of(request.record.as_deref(), &proven, &renewal_key, now) {
+                Some(lineage) => lineage,
+                None => new_lineage()?,
+            },
         };
         *who = Who {
             attestor: Some(proven.attestor.clone()),
@@ -187,7 +192,7 @@ impl Issuing {
             &request.record,
         );
         check_proof(&record.renewal_key, &transcript, &request.proof)?;
-        let subject_key = ca::public_key(&request.csr.0)?;
+        let subject_key = subject_key(&request.csr, &record.renewal_key)?;
         let grant = self.rules.decide(&record.attestor, &record.facts)?;
         self.certify(&record, &grant, &subject_key, now)
     }
@@ -286,6 +291,24 @@ impl Issuing {
             return Err(invalid(why));
         }
         Ok(record)
+    }
+
+    /// The lineage that goes on: `record` holds, the same key holds it, and what the same attestor proved then
+    /// is the same to the rules. Anything else begins a new one; it is no reason to refuse what was proved now.
+    fn lineage_of(
+        &self,
+        record: Option<&str>,
+        proven: &Proven,
+        renewal_key: &PublicJwk,
+        now: SystemTime,
+    ) -> Option<String> {
+        let record = self.record(record?, now, &mut Who::default()).ok()?;
+        let same = record.renewal_key == *renewal_key
+            && record.attestor == proven.attestor
+            && self
+                .rules
+                .same(&proven.attestor, &proven.facts, &record.facts);
+        same.then_some(record.lineage)
     }
 
     /// Gives evidence that may be used once to the renewal key with `thumbprint` (S15).
@@ -412,6 +435,20 @@ fn renewal_key(mut jwk: serde_json::Value) -> Result<PublicJwk, Denied> {
                 "renewal_key: expected a public P-256 JWK",
             )
         })
+}
+
+/// The key to certify. Not the renewal key, which never leaves the agent: this one is the workload's, and whoever
+/// is given it must not be able to renew.
+fn subject_key(csr: &Base64, renewal_key: &PublicJwk) -> Result<SubjectPublicKeyInfo, Denied> {
+    let key = ca::public_key(&csr.0)?;
+    let hash = digest(&SHA256, &key.subject_public_key_info());
+    if hash.as_ref() == spki_sha256(renewal_key) {
+        return Err(Denied::new(
+            ErrorCode::InvalidCsr,
+            "csr: its key is the renewal key; make a key for each certificate: the renewal key stays with the agent",
+        ));
+    }
+    Ok(key)
 }
 
 fn check_proof(key: &PublicJwk, transcript: &[u8], proof: &Base64) -> Result<(), Denied> {

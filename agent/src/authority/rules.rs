@@ -144,6 +144,22 @@ impl Rules {
             .map_err(|why| Refusal::Unfillable { rule: index, why })
     }
 
+    /// Whether `facts` and `earlier` ones are the same to the rules of today: the same rule decides, it finds the
+    /// same in every fact it names, and yields the same identity. What no rule asks for (a session's or a pod's
+    /// name) may have changed.
+    pub fn same(&self, attestor: &str, facts: &Facts, earlier: &Facts) -> bool {
+        let (Ok(now), Ok(then)) = (self.decide(attestor, facts), self.decide(attestor, earlier))
+        else {
+            return false;
+        };
+        let named = self.rules.get(now.rule).into_iter();
+        let mut named = named.flat_map(|rule| &rule.matches).map(|(name, _)| name);
+        now.rule == then.rule
+            && now.spiffe_id == then.spiffe_id
+            && now.dns == then.dns
+            && named.all(|name| facts.get(name) == earlier.get(name))
+    }
+
     /// What each rule makes of `facts`, in order: for people who wonder.
     pub fn explain(&self, attestor: &str, facts: &Facts) -> Vec<Outcome> {
         let mut decided = false;

@@ -234,12 +234,20 @@ impl Agent {
         };
         let csr = self.csr();
         let public = self.renewal.public();
-        let said = proof::attest(&td(), challenge, &csr, &public.thumbprint(), &evidence);
+        let said = proof::attest(
+            &td(),
+            challenge,
+            &csr,
+            &public.thumbprint(),
+            &evidence,
+            None,
+        );
         wire::AttestRequest {
             challenge: challenge.to_owned(),
             evidence,
             csr: Base64(csr),
             renewal_key: public.to_json("sig"),
+            record: None,
             proof: Base64(self.renewal.sign_raw(&said)),
         }
     }

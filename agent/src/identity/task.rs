@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     attest::{
-        Client, ClientError, Credentials, MintedJwt,
+        Client, ClientError, Credentials, MintedJwt, bearer,
         wire::{ErrorCode, Evidence},
     },
     config::agent::Attestation,
@@ -250,7 +250,7 @@ impl Task {
         let evidence = self.evidence().await?;
         let credentials = shared
             .client
-            .attest(evidence, &csr, &shared.renewal_key)
+            .attest(&bearer(evidence), None, &csr, &shared.renewal_key)
             .await
             .map_err(|why| self.name_evidence(why))?;
         self.accept(credentials, key).await

@@ -14,7 +14,7 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use warifu::{Secret, jwt::SigningKey};
 use warifu_agent::{
-    attest::{Client, wire::Evidence},
+    attest::{Client, bearer, wire::Evidence},
     authority::{self, Authority, Parts},
     config::{
         self,
@@ -91,7 +91,8 @@ rules: [{{attestor: bench, match: {{service: "*"}}, id: "/{{service}}"}}]
         let csr = CertificateParams::default().serialize_request(&key)?;
         let issued = client
             .attest(
-                Evidence::JoinToken { token },
+                &bearer(Evidence::JoinToken { token }),
+                None,
                 csr.der(),
                 &SigningKey::generate(),
             )

@@ -12,7 +12,7 @@ use warifu::tls::{self, Anchors};
 
 use super::*;
 use crate::{
-    attest::{Client, ClientError},
+    attest::{Client, ClientError, bearer},
     authority::admin::{ExplainRequest, JoinTokenRequest, client},
 };
 
@@ -96,7 +96,7 @@ async fn attest(
         token: token.clone(),
     };
     client
-        .attest(evidence, &csr(), &SigningKey::generate())
+        .attest(&bearer(evidence), None, &csr(), &SigningKey::generate())
         .await
 }
 
@@ -109,7 +109,8 @@ async fn an_agent_attests_renews_and_mints_over_one_connection() {
     let evidence = Evidence::JoinToken {
         token: running.token("orders").await,
     };
-    let granted = client.attest(evidence, &csr(), &key).await.unwrap();
+    let granted = client.attest(&bearer(evidence), None, &csr(), &key).await;
+    let granted = granted.unwrap();
     assert_eq!(granted.bundle.x509_authorities.len(), 1);
     client.trust(&granted.bundle);
     let renewed = client.renew(&granted.record, &csr(), &key).await.unwrap();
@@ -191,7 +192,7 @@ async fn s19_a_workload_cannot_pass_for_the_authority() {
         token: running.token("orders").await,
     };
     let granted = client
-        .attest(evidence, &agent.csr(), &agent.renewal)
+        .attest(&bearer(evidence), None, &agent.csr(), &agent.renewal)
         .await
         .unwrap();
     let svid = X509Svid::new(granted.chain, agent.leaf.serialize_der().into()).unwrap();

@@ -422,3 +422,27 @@ async fn s14_an_account_that_attests_too_often_is_told_to_wait_and_nothing_is_sp
     world.now += refused.retry_after.unwrap();
     assert!(world.attest(&stranger, &fresh).await.is_ok());
 }
+
+#[tokio::test]
+async fn the_renewal_key_is_never_certified() {
+    let (world, _dir) = world().await;
+    let token = world.token("orders").await;
+    let mut agent = Agent::new();
+    let pkcs8 = agent.renewal.to_pkcs8();
+    agent.leaf = KeyPair::try_from(pkcs8.expose().as_slice()).unwrap();
+    assert_eq!(
+        code(world.attest(&agent, &token).await),
+        ErrorCode::InvalidCsr
+    );
+
+    agent.leaf = KeyPair::generate().unwrap();
+    let issued = world.attest(&agent, &token).await.unwrap();
+    agent.leaf = KeyPair::try_from(pkcs8.expose().as_slice()).unwrap();
+    let refused = world.renew(&agent, &issued.record).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::InvalidCsr);
+    assert!(
+        refused.message.contains("the renewal key"),
+        "{}",
+        refused.message
+    );
+}
