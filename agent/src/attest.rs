@@ -4,7 +4,6 @@
 //! signed with the renewal key over a transcript ([`proof`]) which both sides compute.
 
 mod anchors;
-mod binding;
 mod client;
 mod connection;
 mod error;
@@ -13,7 +12,6 @@ mod skew;
 pub mod wire;
 
 pub use anchors::AnchorError;
-pub use binding::{spki_hash, spki_sha256};
 pub use client::{Client, Credentials, MakeEvidence, MintedJwt, bearer};
 pub use error::ClientError;
 pub use skew::Skew;

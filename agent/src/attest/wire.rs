@@ -7,7 +7,7 @@ use std::fmt;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use warifu::{Secret, TrustDomain};
+use warifu::{Secret, TrustDomain, jwt::PublicJwk};
 
 /// `POST`: a fresh challenge. No body.
 pub const CHALLENGE: &str = "/v1/challenge";
@@ -91,13 +91,17 @@ pub struct CallerIdentityProof {
     pub signature: String,
 }
 
+/// A renewal key in what is bound to it: base64url of SHA-256 of its SubjectPublicKeyInfo (RFC 5280 §4.1).
+pub fn key_hash(renewal_key: &PublicJwk) -> String {
+    URL_SAFE_NO_PAD.encode(renewal_key.spki_sha256())
+}
+
 /// Binds a `sts:GetCallerIdentity` to a renewal key and a challenge: `<SPKI hash>.<challenge>`.
 pub const BINDING_HEADER: &str = "x-warifu-binding";
 
-/// The only audience of a web identity token that attests here: bound to the renewal key by the base64url of
-/// SHA-256 of its SubjectPublicKeyInfo.
-pub fn attest_audience(trust_domain: &TrustDomain, spki_hash: &str) -> String {
-    format!("warifu:{trust_domain}:attest:{spki_hash}")
+/// The only audience of a web identity token that attests here: bound to the renewal key by its [`key_hash`].
+pub fn attest_audience(trust_domain: &TrustDomain, key_hash: &str) -> String {
+    format!("warifu:{trust_domain}:attest:{key_hash}")
 }
 
 /// Asks for an X.509-SVID with evidence: for the first one of a lineage, and for the next where evidence can be

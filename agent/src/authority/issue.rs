@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     attest::{
-        proof, spki_sha256,
+        proof,
         wire::{self, Base64, ErrorCode},
     },
     telemetry::{audit::Audit, timestamp::Timestamp},
@@ -442,7 +442,7 @@ fn renewal_key(mut jwk: serde_json::Value) -> Result<PublicJwk, Denied> {
 fn subject_key(csr: &Base64, renewal_key: &PublicJwk) -> Result<SubjectPublicKeyInfo, Denied> {
     let key = ca::public_key(&csr.0)?;
     let hash = digest(&SHA256, &key.subject_public_key_info());
-    if hash.as_ref() == spki_sha256(renewal_key) {
+    if hash.as_ref() == renewal_key.spki_sha256() {
         return Err(Denied::new(
             ErrorCode::InvalidCsr,
             "csr: its key is the renewal key; make a key for each certificate: the renewal key stays with the agent",
