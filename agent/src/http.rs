@@ -1,8 +1,10 @@
-//! Proxy mechanics with no idea of identity: server, client pool, headers, paths, limits.
+//! Mechanics of HTTP with no idea of identity: server, client pool, headers, paths, limits, documents.
 
 pub mod answer;
 pub mod body;
+pub mod fetch;
 pub mod headers;
+pub mod origin;
 pub mod path;
 pub mod pool;
 pub mod server;

@@ -13,7 +13,8 @@ const STOREYS: &[&[&str]] = &[
     &["app"],
     &["inbound", "outbound", "authority", "admin"],
     &["identity", "token"],
-    &["attest", "aws", "policy", "http"],
+    &["attest", "aws", "policy"],
+    &["http"],
     &["config", "telemetry"],
 ];
 

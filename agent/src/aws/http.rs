@@ -4,8 +4,7 @@
 //! connection kept that long would be dead when it is wanted.
 
 use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::Duration,
 };
@@ -23,19 +22,15 @@ use aws_smithy_runtime_api::{
     shared::IntoShared,
 };
 use aws_smithy_types::body::SdkBody;
-use http::{HeaderValue, Uri, header::HOST, uri::PathAndQuery};
+use http::{Uri, header::HOST, uri::PathAndQuery};
 use http_body_util::{BodyExt, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore, client::Resumption, crypto::CryptoProvider};
-use rustls_pki_types::ServerName;
+use rustls::ClientConfig;
 use thiserror::Error;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, lookup_host},
-    time::timeout,
-};
-use tokio_rustls::TlsConnector;
+use tokio::time::timeout;
+
+use crate::http::origin::{self, ConnectError, Origin, Stream};
 
 /// STS and the metadata services answer in a few KiB; an answer beyond this is not one of theirs.
 const MAX_ANSWER: usize = 1024 * 1024;
@@ -65,14 +60,8 @@ pub(super) struct SdkHttpClient {
 impl SdkHttpClient {
     /// # Errors
     /// When the provider supports no TLS version.
-    pub(super) fn new(provider: Arc<CryptoProvider>) -> Result<Self, rustls::Error> {
-        let roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
-        let mut tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        tls.resumption = Resumption::disabled();
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    pub(super) fn new() -> Result<Self, rustls::Error> {
+        let tls = origin::https_client(origin::web_pki())?;
         Ok(Self { tls: Arc::new(tls) })
     }
 }
@@ -104,20 +93,27 @@ struct Connector {
 enum CallError {
     #[error("the URL {0:?} has no host or a scheme that is neither http nor https")]
     Url(String),
-    #[error(
-        "plaintext to {0} is refused: http:// is for loopback and the metadata services of AWS only"
-    )]
-    Plaintext(String),
+    #[error("{0}; http:// is for loopback and the metadata services of AWS only")]
+    Plaintext(ConnectError),
     #[error("no connection to {to} within {after:?}")]
     ConnectTimedOut { to: String, after: Duration },
-    #[error("connecting to {to}: {why}")]
-    Connect { to: String, why: io::Error },
+    #[error(transparent)]
+    Connect(ConnectError),
     #[error("no answer from {to} within {after:?}")]
     ReadTimedOut { to: String, after: Duration },
     #[error("{to} broke the connection: {why}")]
     Broken { to: String, why: hyper::Error },
     #[error("the answer of {to} is not HTTP the SDK understands")]
     Answer { to: String },
+}
+
+impl From<ConnectError> for CallError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Plaintext { .. } => Self::Plaintext(error),
+            ConnectError::Failed { .. } => Self::Connect(error),
+        }
+    }
 }
 
 impl From<CallError> for ConnectorError {
@@ -127,7 +123,7 @@ impl From<CallError> for ConnectorError {
             CallError::ConnectTimedOut { .. } | CallError::ReadTimedOut { .. } => {
                 Self::timeout(error.into())
             }
-            CallError::Connect { .. } | CallError::Broken { .. } => Self::io(error.into()),
+            CallError::Connect(_) | CallError::Broken { .. } => Self::io(error.into()),
             CallError::Answer { .. } => Self::other(error.into(), None),
         }
     }
@@ -158,103 +154,17 @@ impl Connector {
         if !request.headers().contains_key(HOST) {
             request
                 .headers_mut()
-                .insert(HOST, origin.host_header.clone());
+                .insert(HOST, origin.host_header().clone());
         }
 
-        let stream = timeout(self.connect_timeout, self.connect(&origin))
+        let connecting = origin.connect(&self.tls, may_be_plaintext);
+        let stream = timeout(self.connect_timeout, connecting)
             .await
             .map_err(|_| CallError::ConnectTimedOut {
                 to: origin.name(),
                 after: self.connect_timeout,
             })??;
         exchange(&origin, stream, request, self.read_timeout).await
-    }
-
-    async fn connect(&self, origin: &Origin) -> Result<Box<dyn Stream>, CallError> {
-        let tcp = origin.connect().await?;
-        if !origin.tls {
-            return Ok(Box::new(tcp));
-        }
-        let tls = TlsConnector::from(self.tls.clone())
-            .connect(origin.server_name.clone(), tcp)
-            .await
-            .map_err(|why| origin.failed_to_connect(why))?;
-        Ok(Box::new(tls))
-    }
-}
-
-/// A connection, encrypted or not.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
-
-/// Where a request goes.
-#[derive(Debug, Clone)]
-struct Origin {
-    tls: bool,
-    host: String,
-    port: u16,
-    host_header: HeaderValue,
-    server_name: ServerName<'static>,
-}
-
-impl Origin {
-    fn of(uri: &Uri) -> Option<Self> {
-        let tls = match uri.scheme_str()? {
-            "https" => true,
-            "http" => false,
-            _ => return None,
-        };
-        let host = uri
-            .host()?
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .to_owned();
-        let default_port = if tls { 443 } else { 80 };
-        let port = uri.port_u16().unwrap_or(default_port);
-        // A default port is left out, as the SDK left it out when it signed.
-        let host_header = if port == default_port {
-            uri.host()?
-        } else {
-            uri.authority()?.as_str()
-        };
-        Some(Self {
-            tls,
-            port,
-            host_header: HeaderValue::from_str(host_header).ok()?,
-            server_name: ServerName::try_from(host.clone()).ok()?,
-            host,
-        })
-    }
-
-    fn name(&self) -> String {
-        let scheme = if self.tls { "https" } else { "http" };
-        format!(
-            "{scheme}://{}",
-            self.host_header.to_str().unwrap_or_default()
-        )
-    }
-
-    fn failed_to_connect(&self, why: io::Error) -> CallError {
-        CallError::Connect {
-            to: self.name(),
-            why,
-        }
-    }
-
-    async fn connect(&self) -> Result<TcpStream, CallError> {
-        let addresses: Vec<SocketAddr> = lookup_host((self.host.as_str(), self.port))
-            .await
-            .map_err(|why| self.failed_to_connect(why))?
-            .collect();
-        // What is checked is what is connected to: the name is not resolved again.
-        if !self.tls && !addresses.iter().all(|a| may_be_plaintext(a.ip())) {
-            return Err(CallError::Plaintext(self.name()));
-        }
-        let tcp = TcpStream::connect(addresses.as_slice())
-            .await
-            .map_err(|why| self.failed_to_connect(why))?;
-        let _ = tcp.set_nodelay(true);
-        Ok(tcp)
     }
 }
 
@@ -316,26 +226,5 @@ mod tests {
         for refused in ["10.0.0.1", "169.254.1.1", "54.239.28.85", "fd00:ec2::24"] {
             assert!(!may_be_plaintext(refused.parse().unwrap()), "{refused}");
         }
-    }
-
-    #[test]
-    fn leaves_a_default_port_out_of_the_host_header_and_keeps_another() {
-        let host = |url: &'static str| {
-            let origin = Origin::of(&Uri::from_static(url)).unwrap();
-            (origin.host_header.to_str().unwrap().to_owned(), origin.port)
-        };
-        assert_eq!(
-            host("https://sts.eu-west-1.amazonaws.com:443/"),
-            ("sts.eu-west-1.amazonaws.com".to_owned(), 443)
-        );
-        assert_eq!(
-            host("http://127.0.0.1:8000/x"),
-            ("127.0.0.1:8000".to_owned(), 8000)
-        );
-        assert_eq!(
-            host("http://[fd00:ec2::23]/v1"),
-            ("[fd00:ec2::23]".to_owned(), 80)
-        );
-        assert!(Origin::of(&Uri::from_static("ftp://x/")).is_none());
     }
 }

@@ -82,7 +82,7 @@ pub(super) fn loader(
     clock: &Clock,
     timing: &Timing,
 ) -> Result<ConfigLoader, SetupError> {
-    let http = SdkHttpClient::new(warifu::tls::provider())
+    let http = SdkHttpClient::new()
         .map_err(|e| SetupError::new("aws", format!("TLS can't be set up: {e}")))?;
     Ok(aws_config::defaults(BehaviorVersion::latest())
         .region(region)
