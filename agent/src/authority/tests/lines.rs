@@ -5,6 +5,7 @@ use crate::{
     authority::{
         ca_state::{CaState, Line},
         rotation::Phase,
+        state::Document,
     },
     config::authority::{TokenAlgorithm, TokenIssuer},
 };
@@ -44,7 +45,10 @@ async fn a_document_of_the_first_layout_is_read_and_written_as_todays() {
     private::ensure_dir(&ca).unwrap();
     private::create(&ca.join(keys::FILE), &LAYOUT_1_KEK).unwrap();
     let store = Sqlite::open(&ca.join(STATE_FILE)).unwrap();
-    let kept = store.compare_and_swap(None, LAYOUT_1.into()).await.unwrap();
+    let kept = store
+        .compare_and_swap(Document::CaState, None, LAYOUT_1.into())
+        .await
+        .unwrap();
     assert!(kept);
 
     let mut config = config(dir.path());
@@ -69,7 +73,12 @@ async fn a_document_of_the_first_layout_is_read_and_written_as_todays() {
     world.later(HOUR).await;
     let live = world.issuing.live.load_full();
     assert_eq!(live.jwt_key.public().kid(), was["jwt_keys"][1]["kid"]);
-    let written = store.load().await.unwrap().unwrap().document;
+    let written = store
+        .load(Document::CaState)
+        .await
+        .unwrap()
+        .unwrap()
+        .document;
     let written: serde_json::Value = serde_json::from_slice(&written).unwrap();
     assert_eq!(written["layout"], 2);
     drop(world);
