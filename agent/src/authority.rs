@@ -287,6 +287,19 @@ async fn prepare(
     registry: &mut Registry,
     now: SystemTime,
 ) -> Result<Issuing, StartError> {
+    let (kek, store) = open(config).await?;
+    replica(config, kek, store, audit, registry, now).await
+}
+
+/// One of those that share `store`.
+async fn replica(
+    config: &AuthorityConfig,
+    kek: Kek,
+    store: Arc<dyn Store>,
+    audit: Audit,
+    registry: &mut Registry,
+    now: SystemTime,
+) -> Result<Issuing, StartError> {
     let rules = Rules::compile(
         &config.trust_domain,
         &config.rules,
@@ -294,7 +307,6 @@ async fn prepare(
         &config.dns_names,
     )?;
     let settings = Settings::new(config, &rules)?;
-    let (kek, store) = open(config).await?;
     let live = maintain::first(&*store, &settings, &kek, now).await?;
     let metrics = metrics::Metrics::new(registry);
     metrics.live(&live);

@@ -50,6 +50,7 @@ async fn a_document_of_the_first_layout_is_read_and_written_as_todays() {
         .await
         .unwrap();
     assert!(kept);
+    drop(store);
 
     let mut config = config(dir.path());
     config.ca.key = CaKey::Disk { path: ca };
@@ -73,12 +74,8 @@ async fn a_document_of_the_first_layout_is_read_and_written_as_todays() {
     world.later(HOUR).await;
     let live = world.issuing.live.load_full();
     assert_eq!(live.jwt_key.public().kid(), was["jwt_keys"][1]["kid"]);
-    let written = store
-        .load(Document::CaState)
-        .await
-        .unwrap()
-        .unwrap()
-        .document;
+    let written = world.issuing.store.load(Document::CaState).await.unwrap();
+    let written = written.unwrap().document;
     let written: serde_json::Value = serde_json::from_slice(&written).unwrap();
     assert_eq!(written["layout"], 2);
     drop(world);

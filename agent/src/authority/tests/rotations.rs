@@ -194,8 +194,24 @@ async fn a_lost_or_foreign_key_file_is_a_clear_error_and_nothing_is_lost() {
 #[tokio::test]
 async fn two_replicas_share_challenges_records_tokens_and_rotations() {
     let dir = tempfile::tempdir().unwrap();
-    let one = World::new(&disk(dir.path())).await;
-    let other = World::new(&disk(dir.path())).await;
+    let config = disk(dir.path());
+    let one = World::new(&config).await;
+    // A second one on this database would be refused; they share it as they would a table.
+    let (audit, lines) = Audit::memory();
+    let issuing = replica(
+        &config,
+        Kek::on_disk(&dir.path().join("ca"), true).unwrap(),
+        Arc::clone(&one.issuing.store),
+        audit,
+        &mut metrics::registry(),
+        one.now,
+    )
+    .await;
+    let other = World {
+        issuing: issuing.unwrap(),
+        lines,
+        now: one.now,
+    };
     assert_eq!(current_root(&one), current_root(&other));
     let agent = Agent::new();
     let token = one.token("orders").await;
