@@ -1,8 +1,8 @@
 //! The trusted daemon beside a service: attests, issues, signs, decides and proxies.
 //!
 //! Imports point down only (a test holds them to it):
-//! `main → demo → app → {inbound, outbound, authority, admin} → {identity, attest, token, aws, policy,
-//! http} → {config, telemetry} → client-lib`.
+//! `main → demo → app → {inbound, outbound, authority, admin} → {identity, token} → {attest, aws, policy}
+//! → {http, revocation} → {config, telemetry} → client-lib`.
 
 pub mod admin;
 pub mod app;
@@ -16,5 +16,6 @@ pub mod identity;
 pub mod inbound;
 pub mod outbound;
 pub mod policy;
+pub mod revocation;
 pub mod telemetry;
 pub mod token;

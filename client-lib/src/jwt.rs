@@ -36,7 +36,7 @@ mod tests;
 
 pub use key::{Algorithm, KeySet, MAX_JWKS_BYTES, MAX_KEYS, PublicJwk};
 pub use sign::{SigningKey, sign};
-pub use verify::verify;
+pub use verify::{verify, verify_document};
 
 /// Longest token accepted, in bytes (S9).
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
@@ -114,6 +114,8 @@ pub struct Claims {
     pub scopes: Vec<String>,
     /// The whole payload.
     pub all: Map<String, Value>,
+    /// `kid` of the key that signed it.
+    pub key_id: String,
 }
 
 /// Why a token or a key was refused. The text is for logs; a caller learns only `invalid_token`.

@@ -14,7 +14,7 @@ const STOREYS: &[&[&str]] = &[
     &["inbound", "outbound", "authority", "admin"],
     &["identity", "token"],
     &["attest", "aws", "policy"],
-    &["http"],
+    &["http", "revocation"],
     &["config", "telemetry"],
 ];
 

@@ -30,12 +30,26 @@ pub fn verify(
     if token.len() > MAX_TOKEN_BYTES {
         return Err(JwtError::Malformed("longer than 8 KiB"));
     }
-    let parts = Parts::split(token)?;
+    verify_document(token, profile, keys, now)
+}
+
+/// The same for what is no token of a request but a document that was asked for. Whoever read it has
+/// bounded its length.
+///
+/// # Errors
+/// See [`JwtError`].
+pub fn verify_document(
+    document: &str,
+    profile: &Profile,
+    keys: &KeySet,
+    now: SystemTime,
+) -> Result<Claims, JwtError> {
+    let parts = Parts::split(document)?;
     let key = key_for(&parts.header()?, profile, keys)?;
     if !key.verify_raw(parts.signed.as_bytes(), &decode(parts.signature)?) {
         return Err(JwtError::Signature);
     }
-    claims(parts.payload()?, profile, now)
+    claims(parts.payload()?, key, profile, now)
 }
 
 /// A compact serialisation, cut but not yet decoded.
@@ -124,7 +138,12 @@ fn key_for<'k>(
 }
 
 /// Reads the claims of a payload whose signature verified.
-fn claims(all: Map<String, Value>, profile: &Profile, now: SystemTime) -> Result<Claims, JwtError> {
+fn claims(
+    all: Map<String, Value>,
+    key: &PublicJwk,
+    profile: &Profile,
+    now: SystemTime,
+) -> Result<Claims, JwtError> {
     let dates = dates(&all, profile, now)?;
     let issuer = issuer(&all, profile)?;
     let audiences = audiences(&all, profile)?;
@@ -161,6 +180,7 @@ fn claims(all: Map<String, Value>, profile: &Profile, now: SystemTime) -> Result
             .filter(|scope| !scope.is_empty())
             .collect(),
         all,
+        key_id: key.kid().to_owned(),
     })
 }
 
