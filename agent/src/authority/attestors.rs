@@ -18,6 +18,7 @@ use super::{
 use crate::{
     attest::wire::{ErrorCode, Evidence},
     config::authority::Attestor,
+    revocation::role_name,
 };
 
 /// The configured attestors.
@@ -84,6 +85,17 @@ impl Attestors {
     /// Whether `name` is of kind `join-token`.
     pub(super) fn takes_join_tokens(&self, name: &str) -> bool {
         matches!(self.by_name.get(name), Some(Attestor::JoinToken))
+    }
+
+    /// The AWS role among `facts`, where an attestor proved it.
+    pub(super) fn role(&self, attestor: &str, facts: &Facts) -> Option<String> {
+        use Attestor::{AwsCallerIdentity, AwsWebIdentity};
+        match self.by_name.get(attestor)? {
+            AwsWebIdentity(_) | AwsCallerIdentity(_) => {
+                Some(role_name(facts.get("account")?, facts.get("role")?))
+            }
+            Attestor::JoinToken | Attestor::Kubernetes(_) | Attestor::Oidc(_) => None,
+        }
     }
 
     /// What the evidence proves. `store` knows the join tokens.

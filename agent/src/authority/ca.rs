@@ -15,6 +15,8 @@ use thiserror::Error;
 use warifu::{Secret, SpiffeId, TrustDomain};
 use x509_parser::{parse_x509_certificate, time::ASN1Time};
 
+use crate::revocation::Origin;
+
 mod csr;
 mod template;
 
@@ -146,12 +148,14 @@ impl Intermediate {
         })
     }
 
-    /// Signs a leaf for `key`: one URI SAN, `dns` SANs, nothing else a request could have asked for.
+    /// Signs a leaf for `key`: one URI SAN, `dns` SANs, what it goes back to; nothing a request could have
+    /// asked for.
     pub(super) fn leaf(
         &self,
         key: &SubjectPublicKeyInfo,
         id: &SpiffeId,
         dns: &[String],
+        origin: Option<&Origin>,
         now: SystemTime,
         ttl: Duration,
     ) -> Result<Leaf, CaError> {
@@ -159,7 +163,7 @@ impl Intermediate {
             .within(self.validity)
             .filter(|validity| now < validity.not_after)
             .ok_or(CaError::Expired("intermediate"))?;
-        let params = template::leaf(id, dns, validity)?;
+        let params = template::leaf(id, dns, origin, validity)?;
         let serial = params.serial_number.as_ref().map(ToString::to_string);
         let certificate = params
             .signed_by(key, &self.issuer)

@@ -35,6 +35,7 @@ use crate::{
         proof,
         wire::{self, Base64, ErrorCode},
     },
+    revocation::Origin,
     telemetry::{audit::Audit, timestamp::Timestamp},
 };
 
@@ -69,6 +70,9 @@ struct JwtSvidClaims<'a> {
     jti: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
+    warifu_lineage: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warifu_role: Option<String>,
 }
 
 impl Issuing {
@@ -217,7 +221,8 @@ impl Issuing {
         for audience in &request.audiences {
             self.check_audience(audience, &grant)?;
         }
-        self.mint(&grant, &request.audiences, now)
+        let origin = self.origin(&record)?;
+        self.mint(&grant, &origin, &request.audiences, now)
     }
 
     /// Writes the audit line, and only then lets go of what was issued.
@@ -347,9 +352,17 @@ impl Issuing {
         now: SystemTime,
     ) -> Result<(wire::Issued, audit::Issued), Denied> {
         let live = self.live.load();
+        let origin = self.origin(record)?;
         let leaf = live
             .intermediate
-            .leaf(subject_key, &grant.spiffe_id, &grant.dns, now, grant.ttl)
+            .leaf(
+                subject_key,
+                &grant.spiffe_id,
+                &grant.dns,
+                Some(&origin),
+                now,
+                grant.ttl,
+            )
             .map_err(|why| Denied::failed("signing a certificate", &why))?;
         let audit = audit::Issued {
             rule: grant.rule,
@@ -389,9 +402,17 @@ impl Issuing {
         ))
     }
 
+    /// What is issued on `record` goes back to, for whoever has a revocation list.
+    fn origin(&self, record: &Record) -> Result<Origin, Denied> {
+        let role = self.attestors.role(&record.attestor, &record.facts);
+        Origin::new(&record.lineage, role.as_deref())
+            .map_err(|why| Denied::failed("naming the lineage", &why))
+    }
+
     fn mint(
         &self,
         grant: &Grant,
+        origin: &Origin,
         audiences: &[String],
         now: SystemTime,
     ) -> Result<(wire::JwtSvid, audit::Issued), Denied> {
@@ -407,6 +428,8 @@ impl Issuing {
             iat: unix(now),
             jti: &jti,
             scope: (!grant.scopes.is_empty()).then(|| grant.scopes.join(" ")),
+            warifu_lineage: origin.lineage(),
+            warifu_role: origin.role(),
         };
         let token = Secret::new(jwt::sign(&live.jwt_key, "JWT", &claims));
         let audit = audit::Issued {

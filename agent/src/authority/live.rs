@@ -155,7 +155,7 @@ impl Own {
         let td = &settings.trust_domain;
         let id = SpiffeId::new(format!("spiffe://{td}/warifu/authority"))
             .map_err(|why| CaStateError::Damaged(why.to_string()))?;
-        let leaf = intermediate.leaf(&public, &id, &settings.dns_names, now, OWN_TTL)?;
+        let leaf = intermediate.leaf(&public, &id, &settings.dns_names, None, now, OWN_TTL)?;
         let not_after = leaf.not_after;
         let life = not_after.duration_since(now).unwrap_or_default();
         let chain = vec![leaf.certificate, intermediate.certificate().clone()];

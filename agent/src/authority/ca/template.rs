@@ -3,13 +3,13 @@
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use warifu::{SpiffeId, TrustDomain};
 
 use super::{CaError, failed};
-use crate::authority::keys;
+use crate::{authority::keys, revocation::Origin};
 
 /// How long before its making a certificate is valid already: for verifiers whose clocks are
 /// behind. Three times what a machine with time synchronisation is off at worst.
@@ -84,10 +84,11 @@ pub(super) fn intermediate(
     Ok(params)
 }
 
-/// A leaf. The subject is empty, which makes the SAN extension critical (RFC 5280 §4.2.1.6).
+/// A leaf, and what it goes back to. The subject is empty, which makes the SAN extension critical (RFC 5280 §4.2.1.6).
 pub(super) fn leaf(
     id: &SpiffeId,
     dns: &[String],
+    origin: Option<&Origin>,
     validity: Validity,
 ) -> Result<CertificateParams, CaError> {
     let mut params = base(validity)?;
@@ -103,6 +104,9 @@ pub(super) fn leaf(
         ExtendedKeyUsagePurpose::ServerAuth,
         ExtendedKeyUsagePurpose::ClientAuth,
     ];
+    // Not critical, which is rcgen's default.
+    let extension = |it: &Origin| CustomExtension::from_oid_content(Origin::oid(), it.to_der());
+    params.custom_extensions = origin.map(extension).into_iter().collect();
     params.use_authority_key_identifier_extension = true;
     Ok(params)
 }

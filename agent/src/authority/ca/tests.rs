@@ -30,7 +30,7 @@ fn subject_key() -> SubjectPublicKeyInfo {
 fn leaf_of(intermediate: &Intermediate, now: SystemTime, ttl: Duration) -> Result<Leaf, CaError> {
     let id = SpiffeId::new("spiffe://example.org/orders").unwrap();
     let dns = ["orders.internal".to_owned()];
-    intermediate.leaf(&subject_key(), &id, &dns, now, ttl)
+    intermediate.leaf(&subject_key(), &id, &dns, None, now, ttl)
 }
 
 fn parsed(der: &CertificateDer<'static>) -> X509Certificate<'static> {
