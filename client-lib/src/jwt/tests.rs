@@ -13,6 +13,7 @@ mod form;
 mod header;
 mod keys;
 mod oracle;
+mod profiles;
 
 /// A moment all tests agree on: 2026-11-18.
 const NOW: u64 = 1_795_000_000;
@@ -153,6 +154,46 @@ fn a_key_survives_its_pkcs8_form() {
     assert_eq!(key.sign_raw(b"x").len(), 64);
     assert_eq!(key.public().kid(), key.public().thumbprint());
     assert!(SigningKey::from_pkcs8(b"not a key").is_err());
+}
+
+#[test]
+fn an_rsa_key_survives_its_pkcs8_form_and_signs_rs256() {
+    let key = SigningKey::generate_rsa();
+    let read = SigningKey::rsa_from_pkcs8(key.to_pkcs8().expose()).unwrap();
+    assert_eq!(read.public(), key.public());
+    assert_eq!(key.public().algorithm(), Algorithm::RS256);
+    assert!(key.public().verify_raw(b"x", &read.sign_raw(b"x")));
+    assert_eq!(key.sign_raw(b"x").len(), 256);
+    assert_eq!(key.public().kid(), key.public().thumbprint());
+}
+
+#[test]
+fn each_kind_of_signing_key_is_read_by_its_own_function_only() {
+    let (ec, rsa) = (SigningKey::generate(), SigningKey::generate_rsa());
+    assert!(SigningKey::from_pkcs8(rsa.to_pkcs8().expose()).is_err());
+    assert!(SigningKey::rsa_from_pkcs8(ec.to_pkcs8().expose()).is_err());
+    assert!(SigningKey::rsa_from_pkcs8(b"not a key").is_err());
+}
+
+#[test]
+fn the_hash_of_a_public_key_is_that_of_its_spki() {
+    let ec = SigningKey::generate();
+    let rsa = SigningKey::generate_rsa();
+    for (key, algorithm) in [
+        (&ec, &rcgen::PKCS_ECDSA_P256_SHA256),
+        (&rsa, &rcgen::PKCS_RSA_SHA256),
+    ] {
+        let der = key.to_pkcs8().expose().as_slice().into();
+        let other = rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&der, algorithm).unwrap();
+        let spki = rcgen::PublicKeyData::subject_public_key_info(&other);
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &spki);
+        assert_eq!(key.public().spki_sha256(), hash.as_ref());
+        // However the key is spelt.
+        let mut renamed = key.public().to_json("sig");
+        renamed["kid"] = "another".into();
+        let renamed = PublicJwk::from_json(&renamed).unwrap();
+        assert_eq!(renamed.spki_sha256(), key.public().spki_sha256());
+    }
 }
 
 #[test]
