@@ -303,7 +303,7 @@ async fn replica(
     let rules = Rules::compile(
         &config.trust_domain,
         &config.rules,
-        config.attestors.keys(),
+        &config.attestors,
         &config.dns_names,
     )?;
     let settings = Settings::new(config, &rules)?;

@@ -10,6 +10,7 @@ pub mod authority;
 pub mod defaults;
 mod error;
 mod node;
+pub mod overlap;
 pub mod private;
 mod reader;
 pub mod schema;

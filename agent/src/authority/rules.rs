@@ -10,13 +10,16 @@ use serde::Serialize;
 use thiserror::Error;
 use warifu::{SpiffeId, TrustDomain};
 
-use crate::config::authority::Rule;
+use crate::config::{
+    authority::{Attestor, Rule},
+    overlap,
+    value::{DnsTemplate, Glob, IdTemplate},
+};
 
-mod glob;
-mod template;
+mod fill;
+mod index;
 
-use glob::Glob;
-use template::{DnsTemplate, PathTemplate};
+use index::Index;
 
 /// What an attestor proved: name → value.
 pub type Facts = BTreeMap<String, String>;
@@ -28,6 +31,7 @@ pub struct Rules {
     /// Lower case.
     own_dns: Vec<String>,
     rules: Vec<Compiled>,
+    index: Index,
 }
 
 /// What a rule entitles to.
@@ -72,8 +76,8 @@ pub enum Refusal {
 pub struct RuleError {
     /// Which rule, counted from 0.
     pub rule: usize,
-    /// Its field.
-    pub field: &'static str,
+    /// Its field, such as `id` or `dns[0]`.
+    pub field: String,
     /// What is wrong and what was expected.
     pub why: String,
 }
@@ -96,7 +100,7 @@ pub enum Outcome {
 struct Compiled {
     attestor: String,
     matches: Vec<(String, Glob)>,
-    path: PathTemplate,
+    id: IdTemplate,
     dns: Vec<DnsTemplate>,
     ttl: Duration,
     jwt_ttl: Duration,
@@ -108,23 +112,41 @@ impl Rules {
     /// Checks `rules`. `attestors` are the configured ones; `own_dns` the authority's names.
     ///
     /// # Errors
-    /// The first rule that names an unknown attestor or has a template that can't yield an identity.
-    pub fn compile<'a>(
+    /// The first rule that names an unknown attestor, or that could give two accounts, clusters or namespaces
+    /// one identity.
+    pub fn compile(
         trust_domain: &TrustDomain,
         rules: &[Rule],
-        attestors: impl Iterator<Item = &'a String> + Clone,
+        attestors: &BTreeMap<String, Attestor>,
         own_dns: &[String],
     ) -> Result<Self, RuleError> {
-        let rules = rules
-            .iter()
-            .enumerate()
-            .map(|(index, rule)| compile(index, rule, attestors.clone()))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
+        if let Some((rule, unknown)) =
+            (rules.iter().enumerate()).find(|(_, rule)| !attestors.contains_key(&rule.attestor))
+        {
+            return Err(RuleError {
+                rule,
+                field: "attestor".to_owned(),
+                why: format!("no attestor is called {:?}", unknown.attestor),
+            });
+        }
+        if let Some(found) = overlap::find(rules, attestors).into_iter().next() {
+            return Err(RuleError {
+                why: found.to_string(),
+                rule: found.rule,
+                field: (found.dns).map_or_else(|| "id".to_owned(), |index| format!("dns[{index}]")),
+            });
+        }
+        Ok(Self::of(trust_domain, rules, own_dns))
+    }
+
+    fn of(trust_domain: &TrustDomain, rules: &[Rule], own_dns: &[String]) -> Self {
+        let rules: Vec<Compiled> = rules.iter().map(Compiled::from).collect();
+        Self {
             trust_domain: trust_domain.clone(),
             own_dns: own_dns.iter().map(|name| name.to_lowercase()).collect(),
+            index: Index::new(&rules),
             rules,
-        })
+        }
     }
 
     /// What `facts`, proved by `attestor`, entitle to.
@@ -132,12 +154,13 @@ impl Rules {
     /// # Errors
     /// See [`Refusal`].
     pub fn decide(&self, attestor: &str, facts: &Facts) -> Result<Grant, Refusal> {
-        let found = self
-            .rules
-            .iter()
-            .enumerate()
-            .find(|(_, rule)| rule.mismatch(attestor, facts).is_none());
-        let Some((index, rule)) = found else {
+        let matches = |number: usize| {
+            let rule = self.rules.get(number);
+            rule.is_some_and(|rule| rule.matches(facts))
+        };
+        let found = self.index.first(attestor, facts, matches);
+        let Some((index, rule)) = found.and_then(|index| Some((index, self.rules.get(index)?)))
+        else {
             return Err(Refusal::NoMatch);
         };
         self.fill(index, rule, facts)
@@ -192,12 +215,12 @@ impl Rules {
     }
 
     fn fill(&self, index: usize, rule: &Compiled, facts: &Facts) -> Result<Grant, String> {
-        let path = rule.path.fill(facts).map_err(|why| format!("id: {why}"))?;
+        let path = fill::path(&rule.id, facts).map_err(|why| format!("id: {why}"))?;
         let spiffe_id = SpiffeId::new(format!("spiffe://{}{path}", self.trust_domain))
             .map_err(|why| format!("id: {path:?} is not a SPIFFE ID path: {why}"))?;
         let mut dns = Vec::with_capacity(rule.dns.len());
         for template in &rule.dns {
-            let name = template.fill(facts).map_err(|why| format!("dns: {why}"))?;
+            let name = fill::dns(template, facts).map_err(|why| format!("dns: {why}"))?;
             if self.own_dns.contains(&name) {
                 return Err(format!("dns: {name} is the authority's own name"));
             }
@@ -224,6 +247,12 @@ impl Grant {
 }
 
 impl Compiled {
+    /// Whether this rule of the facts' attestor applies.
+    fn matches(&self, facts: &Facts) -> bool {
+        let mut all = self.matches.iter();
+        all.all(|(name, glob)| facts.get(name).is_some_and(|value| glob.matches(value)))
+    }
+
     /// Why this rule does not apply; `None` if it does.
     fn mismatch(&self, attestor: &str, facts: &Facts) -> Option<String> {
         if self.attestor != attestor {
@@ -252,37 +281,19 @@ impl fmt::Display for Outcome {
     }
 }
 
-fn compile<'a>(
-    index: usize,
-    rule: &Rule,
-    mut attestors: impl Iterator<Item = &'a String>,
-) -> Result<Compiled, RuleError> {
-    let wrong = |field, why: String| RuleError {
-        rule: index,
-        field,
-        why,
-    };
-    if !attestors.any(|name| *name == rule.attestor) {
-        let why = format!("no attestor is called {:?}", rule.attestor);
-        return Err(wrong("attestor", why));
+impl From<&Rule> for Compiled {
+    fn from(rule: &Rule) -> Self {
+        Self {
+            attestor: rule.attestor.clone(),
+            matches: rule.r#match.clone().into_iter().collect(),
+            id: rule.id.clone(),
+            dns: rule.dns.clone(),
+            ttl: rule.ttl.0,
+            jwt_ttl: rule.jwt_ttl.0,
+            audiences: rule.audiences.clone(),
+            scopes: rule.scopes.clone(),
+        }
     }
-    let dns = rule.dns.iter().map(|name| DnsTemplate::parse(name));
-    Ok(Compiled {
-        attestor: rule.attestor.clone(),
-        matches: rule
-            .r#match
-            .iter()
-            .map(|(fact, pattern)| (fact.clone(), Glob::new(pattern)))
-            .collect(),
-        path: PathTemplate::parse(&rule.id).map_err(|why| wrong("id", why))?,
-        dns: dns
-            .collect::<Result<_, _>>()
-            .map_err(|why| wrong("dns", why))?,
-        ttl: rule.ttl.0,
-        jwt_ttl: rule.jwt_ttl.0,
-        audiences: rule.audiences.clone(),
-        scopes: rule.scopes.clone(),
-    })
 }
 
 #[cfg(test)]

@@ -9,11 +9,12 @@ use warifu::TrustDomain;
 use super::{
     agent::Aws,
     defaults,
-    value::{self, As, Listen, Span, name},
+    value::{self, As, DnsTemplate, Glob, IdTemplate, Listen, Span, name},
 };
 
 mod attestor;
 mod ca;
+pub mod facts;
 mod publish;
 
 pub use attestor::{
@@ -89,11 +90,9 @@ pub struct Rule {
     /// Whose facts.
     pub attestor: String,
     /// Fact → glob (`*` any characters); all must match.
-    pub r#match: BTreeMap<String, String>,
+    pub r#match: BTreeMap<String, Glob>,
     /// The SPIFFE ID's path, with `{fact}` templates.
-    #[serde(deserialize_with = "value::one::<name::IdTemplate, _>")]
-    #[schemars(with = "As<name::IdTemplate>")]
-    pub id: String,
+    pub id: IdTemplate,
     /// Life of an X.509-SVID.
     #[serde(default = "defaults::svid_ttl")]
     pub ttl: Span,
@@ -101,9 +100,8 @@ pub struct Rule {
     #[serde(default = "defaults::jwt_ttl")]
     pub jwt_ttl: Span,
     /// DNS SANs, with `{fact}` templates.
-    #[serde(default, deserialize_with = "value::list::<name::DnsTemplate, _>")]
-    #[schemars(with = "Vec<As<name::DnsTemplate>>")]
-    pub dns: Vec<String>,
+    #[serde(default)]
+    pub dns: Vec<DnsTemplate>,
     /// Audiences a JWT-SVID may name: exact, or `*`.
     #[serde(default, deserialize_with = "value::list::<name::Audience, _>")]
     #[schemars(with = "Vec<As<name::Audience>>")]
@@ -125,7 +123,7 @@ pub struct Administrator {
     /// Whose facts.
     pub attestor: String,
     /// Fact → glob (`*` any characters); all must match.
-    pub r#match: BTreeMap<String, String>,
+    pub r#match: BTreeMap<String, Glob>,
     /// What they may do.
     pub may: Vec<AdminAction>,
 }

@@ -2,16 +2,20 @@
 //! Each parses from a string once ([`std::str::FromStr`]) and says what it expected when it can't.
 
 mod address;
+mod glob;
 pub(super) mod name;
 mod pattern;
 mod quantity;
 mod secret;
+pub mod template;
 mod text;
 
 pub use address::{Forward, HttpsOrigin, Listen, Upstream};
+pub use glob::Glob;
 pub use pattern::{IdPattern, Segment, Target};
 pub(super) use quantity::size;
 pub use quantity::{Size, Span};
 pub use secret::{SecretFileError, SecretRef, SpkiPin};
+pub use template::{DnsTemplate, IdTemplate};
 pub use text::ValueError;
 pub(super) use text::{As, list, map, one, option, shortened};

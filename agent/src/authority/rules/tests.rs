@@ -3,14 +3,16 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::value::Span;
 
+mod scopes;
+
 fn rule(attestor: &str, matches: &[(&str, &str)], id: &str) -> Rule {
     Rule {
         attestor: attestor.into(),
         r#match: matches
             .iter()
-            .map(|(k, v)| ((*k).into(), (*v).into()))
+            .map(|(k, v)| ((*k).into(), v.parse().unwrap()))
             .collect(),
-        id: id.into(),
+        id: id.parse().unwrap(),
         ttl: Span(Duration::from_secs(3600)),
         jwt_ttl: Span(Duration::from_secs(300)),
         dns: vec![],
@@ -24,7 +26,9 @@ fn compile_all(rules: &[Rule]) -> Result<Rules, RuleError> {
     Rules::compile(
         &TrustDomain::new("example.org").unwrap(),
         rules,
-        ["join".to_owned(), "aws".to_owned()].iter(),
+        &["join", "ci"]
+            .map(|name| (name.to_owned(), Attestor::JoinToken))
+            .into(),
         &["Authority.internal".to_owned()],
     )
 }
@@ -45,7 +49,7 @@ fn id(rules: &Rules, given: &[(&str, &str)]) -> Result<String, Refusal> {
 #[test]
 fn the_first_rule_that_matches_decides() {
     let rules = compile_all(&[
-        rule("aws", &[], "/of-another-attestor"),
+        rule("ci", &[], "/of/another-attestor"),
         rule("join", &[("service", "pay*")], "/payments"),
         rule("join", &[], "/{service}"),
     ])
@@ -65,19 +69,6 @@ fn s16_without_a_matching_rule_nothing_is_issued() {
     let rules = compile_all(&[rule("join", &[("service", "x")], "/x")]).unwrap();
     assert_eq!(id(&rules, &[("service", "orders")]), Err(Refusal::NoMatch));
     assert_eq!(id(&rules, &[]), Err(Refusal::NoMatch));
-}
-
-#[test]
-fn s18_no_rule_is_accepted_that_yields_a_reserved_identity() {
-    for path in [
-        "/warifu",
-        "/warifu/authority",
-        "/warifu/{service}",
-        "/Warifu/x",
-    ] {
-        let refused = compile_all(&[rule("join", &[], path)]).unwrap_err();
-        assert!(refused.why.contains("reserved"), "{path}: {refused}");
-    }
 }
 
 #[test]
@@ -123,15 +114,9 @@ fn s18_a_rule_that_matches_and_cannot_be_filled_is_not_passed_over() {
 }
 
 #[test]
-fn s18_two_facts_in_one_segment_are_refused_for_they_could_be_split_two_ways() {
-    let refused = compile_all(&[rule("join", &[], "/{a}-{b}")]).unwrap_err();
-    assert!(refused.why.contains("at most one"), "{refused}");
-}
-
-#[test]
 fn s18_a_dns_name_takes_whole_lower_case_labels_and_never_the_authoritys() {
     let mut of = rule("join", &[], "/{s}");
-    of.dns = vec!["{s}.internal".into()];
+    of.dns = vec!["{s}.internal".parse().unwrap()];
     let rules = compile_all(std::slice::from_ref(&of)).unwrap();
     let grant = rules.decide("join", &facts(&[("s", "orders")])).unwrap();
     assert_eq!(grant.dns, ["orders.internal"]);
@@ -148,54 +133,23 @@ fn s18_a_dns_name_takes_whole_lower_case_labels_and_never_the_authoritys() {
         let refused = rules.decide("join", &facts(&[("s", value)]));
         assert!(refused.is_err(), "{value}");
     }
-    for template in [
-        "{s}",
-        "x.{s}",
-        "svc-{s}.internal",
-        "*.internal",
-        "Internal",
-        "a..b",
-        "",
-    ] {
-        of.dns = vec![template.into()];
-        assert!(
-            compile_all(std::slice::from_ref(&of)).is_err(),
-            "{template}"
-        );
-    }
 }
 
 #[test]
-fn a_bad_rule_is_named_with_its_field_and_what_was_expected() {
-    for (path, expected) in [
-        ("orders", "begin with"),
-        ("/", "SPIFFE forbids"),
-        ("/a//b", "SPIFFE forbids"),
-        ("/a/../b", "SPIFFE forbids"),
-        ("/a/", "SPIFFE forbids"),
-        ("/a b", "SPIFFE forbids"),
-        ("/{", "at most one"),
-        ("/a}", "at most one"),
-        ("/{}", "at most one"),
-        ("/{A}", "at most one"),
-    ] {
-        let refused =
-            compile_all(&[rule("join", &[], "/ok"), rule("join", &[], path)]).unwrap_err();
-        assert!(refused.to_string().starts_with("rules[1].id"), "{refused}");
-        assert!(refused.why.contains(expected), "{path}: {refused}");
-    }
-    let refused = compile_all(&[rule("nobody", &[], "/x")]).unwrap_err();
-    assert_eq!(refused.field, "attestor");
+fn a_rule_of_an_unknown_attestor_is_named() {
+    let rules = [rule("join", &[], "/ok"), rule("nobody", &[], "/x")];
+    let refused = compile_all(&rules).unwrap_err();
+    assert_eq!((refused.rule, &*refused.field), (1, "attestor"));
 }
 
 #[test]
 fn explains_which_rule_decided_and_why_the_others_did_not() {
     let rules = compile_all(&[
-        rule("aws", &[], "/a"),
-        rule("join", &[("env", "prod")], "/b"),
-        rule("join", &[("service", "pay*")], "/c"),
+        rule("ci", &[], "/x/a"),
+        rule("join", &[("env", "prod")], "/x/b"),
+        rule("join", &[("service", "pay*")], "/x/c"),
         rule("join", &[], "/{service}"),
-        rule("join", &[], "/e"),
+        rule("join", &[], "/x/e"),
     ])
     .unwrap();
     let outcomes: Vec<String> = rules
@@ -203,7 +157,7 @@ fn explains_which_rule_decided_and_why_the_others_did_not() {
         .iter()
         .map(ToString::to_string)
         .collect();
-    assert!(outcomes[0].contains("attestor is \"aws\""), "{outcomes:?}");
+    assert!(outcomes[0].contains("attestor is \"ci\""), "{outcomes:?}");
     assert!(
         outcomes[1].contains("\"env\" was not attested"),
         "{outcomes:?}"
@@ -255,4 +209,34 @@ proptest! {
             prop_assert_ne!(one, other);
         }
     }
+
+    #[test]
+    fn the_index_finds_what_asking_every_rule_finds(
+        rules in prop::collection::vec(any_rule(), 0..12), given in prop::collection::vec(any_facts(), 1..12),
+    ) {
+        let rules = Rules::of(&TrustDomain::new("example.org").unwrap(), &rules, &[]);
+        for facts in given {
+            for attestor in ["join", "ci", "nobody"] {
+                let first = rules.rules.iter().position(|rule| rule.mismatch(attestor, &facts).is_none());
+                let found = match rules.decide(attestor, &facts) {
+                    Ok(grant) => Some(grant.rule),
+                    Err(Refusal::Unfillable { rule, .. }) => Some(rule),
+                    Err(_) => None,
+                };
+                prop_assert_eq!(found, first, "{:?}", facts);
+            }
+        }
+    }
+}
+
+fn any_rule() -> impl Strategy<Value = Rule> {
+    let demands = prop::collection::btree_map("[ab]", "[ab*]{1,3}", 0..3);
+    (prop_oneof![Just("join"), Just("ci")], demands).prop_map(|(attestor, demands)| {
+        let demands: Vec<(&str, &str)> = demands.iter().map(|(k, v)| (&**k, &**v)).collect();
+        rule(attestor, &demands, "/{a}")
+    })
+}
+
+fn any_facts() -> impl Strategy<Value = Facts> {
+    prop::collection::btree_map("[abc]", "[ab]{0,4}", 0..4)
 }

@@ -190,7 +190,7 @@ async fn s18_a_removed_rule_bites_at_the_next_renewal_and_token() {
     let agent = Agent::new();
     let token = world.token("orders").await;
     let issued = world.attest(&agent, &token).await.unwrap();
-    world.issuing.rules = Rules::compile(&td(), &[], std::iter::empty(), &[]).unwrap();
+    world.issuing.rules = Rules::compile(&td(), &[], &BTreeMap::new(), &[]).unwrap();
     assert_eq!(
         code(world.renew(&agent, &issued.record).await),
         ErrorCode::NoRule

@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-use super::{Path, Problem, Problems, root};
+use super::{Problem, Problems, root};
 use crate::config::{
-    authority::{AuthorityConfig, CaKey, Rule, State},
+    authority::{AuthorityConfig, CaKey, State},
     value::{Listen, Span},
 };
 
 /// Shorter lives than this are renewed all the time.
 const SHORTEST: Duration = Duration::from_secs(1);
-/// A JWT-SVID is a bearer token, and a third party's verifier knows no revocation.
-const LONGEST_JWT: Duration = Duration::from_secs(24 * 60 * 60);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// What a rotation needs beside the configured spans: replicas notice late, clocks differ. Above what
 /// the authority reckons with.
 const ROTATION_MARGIN: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+mod rules;
 
 pub(in crate::config) fn authority(config: &AuthorityConfig) -> Vec<Problem> {
     let mut problems = Problems::default();
@@ -32,14 +32,8 @@ pub(in crate::config) fn authority(config: &AuthorityConfig) -> Vec<Problem> {
         root().key("attestors"),
         "expected at least one attestor, such as bootstrap: {kind: join-token}",
     );
-    for (index, rule) in config.rules.iter().enumerate() {
-        self::rule(
-            config,
-            rule,
-            &root().key("rules").index(index),
-            &mut problems,
-        );
-    }
+    rules::rules(config, &mut problems);
+    rules::administrators(config, &mut problems);
     let listen = root().key("listen");
     let mut listeners = vec![
         (listen, Listen::Tcp(config.listen)),
@@ -119,53 +113,4 @@ fn ca(config: &AuthorityConfig, problems: &mut Problems) {
             ca.root_ttl, ca.publish_ahead
         ),
     );
-}
-
-fn rule(config: &AuthorityConfig, rule: &Rule, at: &Path, problems: &mut Problems) {
-    if !config.attestors.contains_key(&rule.attestor) {
-        let known: Vec<&str> = config.attestors.keys().map(String::as_str).collect();
-        problems.add(
-            at.key("attestor"),
-            format!(
-                "there is no attestor {:?}; there are: {}",
-                rule.attestor,
-                known.join(", ")
-            ),
-        );
-    }
-    problems.add_if(
-        rule.r#match.is_empty(),
-        at.key("match"),
-        "expected the facts this rule is for, such as {service: payments}; \"*\" matches any value",
-    );
-    let longest = config.ca.intermediate_ttl;
-    problems.add_if(
-        rule.ttl.0 < SHORTEST || rule.ttl > longest,
-        at.key("ttl"),
-        format!(
-            "expected {} to {longest} (ca.intermediate_ttl: a leaf never outlives its intermediate), found {}",
-            Span(SHORTEST),
-            rule.ttl
-        ),
-    );
-    problems.span(at.key("jwt_ttl"), rule.jwt_ttl, SHORTEST, LONGEST_JWT);
-    for (index, name) in rule.dns.iter().enumerate() {
-        let taken = config
-            .dns_names
-            .iter()
-            .any(|own| own.eq_ignore_ascii_case(name));
-        problems.add_if(
-            taken,
-            at.key("dns").index(index),
-            format!("{name} is the authority's own name; no workload may have it"),
-        );
-    }
-    let wildcard = |audience: &String| audience.contains('*') && audience != "*";
-    for (index, audience) in rule.audiences.iter().enumerate() {
-        problems.add_if(
-            wildcard(audience),
-            at.key("audiences").index(index),
-            format!("expected an audience or \"*\" alone, found {audience:?}"),
-        );
-    }
 }

@@ -70,10 +70,6 @@ kinds! {
     TcpAddress -> SocketAddr, "IP:PORT such as 0.0.0.0:8443", |text: &str| text.parse().map_err(|_| Why::from(""));
     /// A file or directory.
     AbsolutePath -> PathBuf, "an absolute path such as /var/lib/warifu", absolute_path;
-    /// A SPIFFE ID's path with facts in it.
-    IdTemplate -> String, "the path of a SPIFFE ID such as /orders or /{role}", id_template;
-    /// A DNS name with facts in it.
-    DnsTemplate -> String, "a DNS name such as orders.internal or {role}.internal", dns_template;
 }
 
 /// A host name or IPv4 address, in lower case.
@@ -209,43 +205,6 @@ fn role_arn(text: &str) -> Result<String, Why> {
     Ok(text.to_owned())
 }
 
-fn id_template(text: &str) -> Result<String, Why> {
-    let path = text.strip_prefix('/').ok_or("it begins with /")?;
-    // Any fact will do to see whether the rest is right: facts are checked when they are known.
-    let example = without_facts(path)?;
-    SpiffeId::new(format!("spiffe://example.org/{example}")).map_err(|error| error.to_string())?;
-    if path.split('/').next() == Some("warifu") {
-        return Err("/warifu/… is reserved for the authority".into());
-    }
-    Ok(text.to_owned())
-}
-
-fn dns_template(text: &str) -> Result<String, Why> {
-    dns_name(&without_facts(text)?)?;
-    Ok(text.to_owned())
-}
-
-/// The template with `x` for every `{fact}`.
-fn without_facts(template: &str) -> Result<String, Why> {
-    let mut out = String::new();
-    let mut rest = template;
-    while let Some((before, after)) = rest.split_once('{') {
-        let (fact, after) = after.split_once('}').ok_or("a { is not closed")?;
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
-        if fact.is_empty() || !fact.bytes().all(plain) {
-            return Err("in { } stands the name of a fact such as {role}".into());
-        }
-        out.push_str(before);
-        out.push('x');
-        rest = after;
-    }
-    out.push_str(rest);
-    match out.contains('}') {
-        true => Err("a } was not opened".into()),
-        false => Ok(out),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -256,35 +215,6 @@ mod tests {
         for text in texts {
             assert!(K::read(text).is_err(), "{}: {text:?}", K::NAME);
         }
-    }
-
-    #[test]
-    fn s18_a_template_cannot_name_a_reserved_or_impossible_identity() {
-        for right in [
-            "/orders",
-            "/{role}",
-            "/prod/ns/{namespace}/sa/svc-{name}",
-            "/warifu-x",
-        ] {
-            assert!(IdTemplate::read(right).is_ok(), "{right}");
-        }
-        refuses::<IdTemplate>(&[
-            "",
-            "/",
-            "orders",
-            "/warifu",
-            "/warifu/authority",
-            "/warifu/{role}",
-            "/a//b",
-            "/a/../b",
-            "/a/",
-            "/{role",
-            "/role}",
-            "/{}",
-            "/{Role}",
-            "/a b",
-            "/ä",
-        ]);
     }
 
     #[test]
@@ -302,8 +232,6 @@ mod tests {
             "[::1]",
             "a.",
         ]);
-        assert!(DnsTemplate::read("{role}.internal").is_ok());
-        refuses::<DnsTemplate>(&["*.internal", "-a.internal", "a_b.internal", "10.0.0.1"]);
     }
 
     #[test]
@@ -340,7 +268,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_panics(text in "\\PC{0,40}") {
-            let _ = (IdTemplate::read(&text), DnsTemplate::read(&text), Host::read(&text));
+            let _ = (DnsName::read(&text), Host::read(&text));
             let _ = (RoleArn::read(&text), Id::read(&text), Domain::read(&text));
             let _ = (Header::read(&text), Scope::read(&text), Audience::read(&text));
         }

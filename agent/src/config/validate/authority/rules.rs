@@ -1,0 +1,170 @@
+//! `rules` and `administrators`.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::SHORTEST;
+use crate::config::{
+    authority::{Administrator, Attestor, AuthorityConfig, Rule},
+    overlap,
+    validate::{Path, Problems, root},
+    value::{Glob, Span, template::is_fact_name},
+};
+
+/// A JWT-SVID is a bearer token, and a third party's verifier knows no revocation.
+const LONGEST_JWT: Duration = Duration::from_secs(24 * 60 * 60);
+/// Twice what a file of 1 MiB can hold in practice; holding each against each takes a second then.
+const MAX_RULES: usize = 10_000;
+/// Administrators are asked one after the other.
+const MAX_ADMINISTRATORS: usize = 100;
+/// Facts that a rule or an administrator is matched by: no attestor proves more that tell anything.
+const MAX_FACTS: usize = 32;
+/// DNS names of one certificate: more make handshakes slow.
+const MAX_DNS: usize = 16;
+/// Audiences, and scopes, of one rule: a token carries all its scopes, and has to fit into a header.
+const MAX_NAMES: usize = 64;
+
+pub(super) fn rules(config: &AuthorityConfig, problems: &mut Problems) {
+    let at = root().key("rules");
+    problems.at_most(MAX_RULES, config.rules.len(), at.clone());
+    for (index, rule) in config.rules.iter().enumerate() {
+        self::rule(config, rule, &at.index(index), problems);
+    }
+    if config.rules.len() > MAX_RULES {
+        return;
+    }
+    for found in overlap::find(&config.rules, &config.attestors) {
+        let rule = at.index(found.rule);
+        let field = match found.dns {
+            None => rule.key("id"),
+            Some(name) => rule.key("dns").index(name),
+        };
+        problems.add(field, found.to_string());
+    }
+}
+
+pub(super) fn administrators(config: &AuthorityConfig, problems: &mut Problems) {
+    let at = root().key("administrators");
+    problems.at_most(MAX_ADMINISTRATORS, config.administrators.len(), at.clone());
+    for (index, administrator) in config.administrators.iter().enumerate() {
+        self::administrator(config, administrator, &at.index(index), problems);
+    }
+}
+
+fn administrator(
+    config: &AuthorityConfig,
+    administrator: &Administrator,
+    at: &Path,
+    problems: &mut Problems,
+) {
+    let name = &administrator.attestor;
+    problems.attestor(config, name, at);
+    problems.add_if(
+        matches!(config.attestors.get(name), Some(Attestor::JoinToken)),
+        at.key("attestor"),
+        format!(
+            "{name:?} takes join tokens, which administrators make: one could make others of them; expected an \
+             attestor of another kind"
+        ),
+    );
+    problems.facts(
+        &administrator.r#match,
+        at,
+        "the facts of who may administer, such as {account: \"123456789012\", role: platform-admin}",
+    );
+    let everybody = administrator
+        .r#match
+        .values()
+        .all(|glob| glob.as_str().bytes().all(|b| b == b'*'));
+    problems.add_if(
+        everybody && !administrator.r#match.is_empty(),
+        at.key("match"),
+        "this is everybody whom the attestor admits; expected a fact that says who",
+    );
+    problems.add_if(
+        administrator.may.is_empty(),
+        at.key("may"),
+        "expected what they may do: join-token, revoke, rotate, explain, status",
+    );
+}
+
+fn rule(config: &AuthorityConfig, rule: &Rule, at: &Path, problems: &mut Problems) {
+    problems.attestor(config, &rule.attestor, at);
+    problems.facts(
+        &rule.r#match,
+        at,
+        "the facts this rule is for, such as {service: payments}",
+    );
+    let longest = config.ca.intermediate_ttl;
+    problems.add_if(
+        rule.ttl.0 < SHORTEST || rule.ttl > longest,
+        at.key("ttl"),
+        format!(
+            "expected {} to {longest} (ca.intermediate_ttl: a leaf never outlives its intermediate), found {}",
+            Span(SHORTEST),
+            rule.ttl
+        ),
+    );
+    problems.span(at.key("jwt_ttl"), rule.jwt_ttl, SHORTEST, LONGEST_JWT);
+    problems.at_most(MAX_DNS, rule.dns.len(), at.key("dns"));
+    problems.at_most(MAX_NAMES, rule.audiences.len(), at.key("audiences"));
+    problems.at_most(MAX_NAMES, rule.scopes.len(), at.key("scopes"));
+    for (index, name) in rule.dns.iter().enumerate() {
+        let taken = config
+            .dns_names
+            .iter()
+            .any(|own| own.eq_ignore_ascii_case(&name.to_string()));
+        problems.add_if(
+            taken,
+            at.key("dns").index(index),
+            format!("{name} is the authority's own name; no workload may have it"),
+        );
+    }
+    let wildcard = |audience: &String| audience.contains('*') && audience != "*";
+    for (index, audience) in rule.audiences.iter().enumerate() {
+        problems.add_if(
+            wildcard(audience),
+            at.key("audiences").index(index),
+            format!("expected an audience or \"*\" alone, found {audience:?}"),
+        );
+    }
+}
+
+impl Problems {
+    fn attestor(&mut self, config: &AuthorityConfig, name: &String, at: &Path) {
+        let known: Vec<&str> = config.attestors.keys().map(String::as_str).collect();
+        self.add_if(
+            !config.attestors.contains_key(name),
+            at.key("attestor"),
+            format!(
+                "there is no attestor {name:?}; there are: {}",
+                known.join(", ")
+            ),
+        );
+    }
+
+    fn facts(&mut self, facts: &BTreeMap<String, Glob>, at: &Path, expected: &str) {
+        let at = at.key("match");
+        self.add_if(
+            facts.is_empty(),
+            at.clone(),
+            format!("expected {expected}; \"*\" matches any value"),
+        );
+        self.at_most(MAX_FACTS, facts.len(), at.clone());
+        if let Some(name) = facts.keys().find(|name| !is_fact_name(name)) {
+            self.add(
+                at.key(name),
+                format!(
+                    "{name:?} is no fact; their names have lower-case letters, digits and \"_\""
+                ),
+            );
+        }
+    }
+
+    fn at_most(&mut self, most: usize, found: usize, at: Path) {
+        self.add_if(
+            found > most,
+            at,
+            format!("expected at most {most}, found {found}"),
+        );
+    }
+}
