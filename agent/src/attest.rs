@@ -12,6 +12,6 @@ mod skew;
 pub mod wire;
 
 pub use anchors::AnchorError;
-pub use client::{Client, Credentials, MakeEvidence, MintedJwt, bearer};
+pub use client::{AccessToken, Client, Credentials, MakeEvidence, MintedJwt, bearer};
 pub use error::ClientError;
 pub use skew::Skew;

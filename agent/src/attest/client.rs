@@ -17,7 +17,7 @@ use rustls_pki_types::CertificateDer;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::timeout;
 use warifu::{
-    Secret, SpiffeId, TrustDomain,
+    SpiffeId, TrustDomain,
     identity::TrustBundle,
     jwt::SigningKey,
     tls::{self, Anchors},
@@ -31,6 +31,10 @@ use super::{
     wire::{self, Base64, ErrorCode, Evidence},
 };
 use crate::config::agent::AuthorityRef;
+
+mod tokens;
+
+pub use tokens::{AccessToken, MintedJwt};
 
 /// Time from a request to its whole answer. Above the server's own limits, so that it is the one who says why.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -75,15 +79,6 @@ pub struct Credentials {
     pub record: String,
     /// When the record expires.
     pub record_expires_at: SystemTime,
-}
-
-/// A JWT-SVID with its expiry.
-#[derive(Debug, Clone)]
-pub struct MintedJwt {
-    /// The compact JWS.
-    pub token: Secret<String>,
-    /// When it expires.
-    pub expires_at: SystemTime,
 }
 
 impl Client {
@@ -188,35 +183,6 @@ impl Client {
             })
             .await?;
         self.credentials(issued)
-    }
-
-    /// A JWT-SVID for exactly `audience`.
-    ///
-    /// # Errors
-    /// See [`ClientError`].
-    pub async fn jwt_svid(
-        &self,
-        record: &str,
-        audience: &str,
-        renewal_key: &SigningKey,
-    ) -> Result<MintedJwt, ClientError> {
-        let audiences = vec![audience.to_owned()];
-        let svid: wire::JwtSvid = self
-            .challenged(wire::JWT_SVID, |challenge| {
-                let transcript =
-                    proof::jwt_svid(&self.trust_domain, &challenge, &audiences, record);
-                Ok(wire::JwtSvidRequest {
-                    proof: Base64(renewal_key.sign_raw(&transcript)),
-                    challenge,
-                    record: record.to_owned(),
-                    audiences: audiences.clone(),
-                })
-            })
-            .await?;
-        Ok(MintedJwt {
-            token: svid.token,
-            expires_at: self.time(svid.expires_at)?,
-        })
     }
 
     /// The trust bundle and its `ETag`; `None` if it is still the one with this `etag`.

@@ -21,18 +21,7 @@ pub fn attest(
     evidence: &Evidence,
     record: Option<&str>,
 ) -> Vec<u8> {
-    let token =
-        |kind: &str, token: &Secret<String>| format!("{kind} {}", hash(token.expose().as_bytes()));
-    let evidence = match evidence {
-        Evidence::JoinToken { token: it } => token("join-token", it),
-        Evidence::AwsWebIdentity { token: it } => token("aws-web-identity", it),
-        Evidence::Kubernetes { token: it } => token("kubernetes", it),
-        Evidence::Oidc { token: it } => token("oidc", it),
-        // The signature covers all the rest.
-        Evidence::AwsCallerIdentity(it) => {
-            format!("aws-caller-identity {}", hash(it.signature.as_bytes()))
-        }
-    };
+    let evidence = proof_of(evidence);
     let csr = hash(csr);
     let record = record.map(|record| hash(record.as_bytes()));
     let mut parts = vec![csr.as_str(), thumbprint, evidence.as_str()];
@@ -62,6 +51,55 @@ pub fn jwt_svid(
     let mut parts = vec![record.as_str()];
     parts.extend(audiences.iter().map(String::as_str));
     transcript("jwt-svid", trust_domain, challenge, &parts)
+}
+
+/// For [`AccessTokenRequest`](super::wire::AccessTokenRequest). One line for each scope, in their order.
+pub fn access_token(
+    trust_domain: &TrustDomain,
+    challenge: &str,
+    record: &str,
+    audience: &str,
+    scopes: &[String],
+) -> Vec<u8> {
+    let mut parts = vec![hash(record.as_bytes()), hash(audience.as_bytes())];
+    parts.extend(scopes.iter().map(|scope| hash(scope.as_bytes())));
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    transcript("access-token", trust_domain, challenge, &parts)
+}
+
+/// For [`ExchangeRequest`](super::wire::ExchangeRequest). `thumbprint` is the renewal key's.
+pub fn exchange(
+    trust_domain: &TrustDomain,
+    challenge: &str,
+    thumbprint: &str,
+    evidence: &Evidence,
+    audience: &str,
+    scopes: &[String],
+) -> Vec<u8> {
+    let mut parts = vec![
+        thumbprint.to_owned(),
+        proof_of(evidence),
+        hash(audience.as_bytes()),
+    ];
+    parts.extend(scopes.iter().map(|scope| hash(scope.as_bytes())));
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    transcript("exchange", trust_domain, challenge, &parts)
+}
+
+/// Evidence in one line.
+fn proof_of(evidence: &Evidence) -> String {
+    let token =
+        |kind: &str, token: &Secret<String>| format!("{kind} {}", hash(token.expose().as_bytes()));
+    match evidence {
+        Evidence::JoinToken { token: it } => token("join-token", it),
+        Evidence::AwsWebIdentity { token: it } => token("aws-web-identity", it),
+        Evidence::Kubernetes { token: it } => token("kubernetes", it),
+        Evidence::Oidc { token: it } => token("oidc", it),
+        // The signature covers all the rest.
+        Evidence::AwsCallerIdentity(it) => {
+            format!("aws-caller-identity {}", hash(it.signature.as_bytes()))
+        }
+    }
 }
 
 fn transcript(
@@ -102,6 +140,17 @@ mod tests {
         let all = [
             renew(&td(), "c", b"x", "r"),
             jwt_svid(&td(), "c", &["x".into()], "r"),
+            access_token(&td(), "c", "r", "x", &[]),
+            exchange(
+                &td(),
+                "c",
+                "t",
+                &Evidence::JoinToken {
+                    token: Secret::new("r".into()),
+                },
+                "x",
+                &[],
+            ),
             attest(
                 &td(),
                 "c",

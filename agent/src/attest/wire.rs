@@ -17,6 +17,10 @@ pub const ATTEST: &str = "/v1/attest";
 pub const RENEW: &str = "/v1/renew";
 /// `POST` [`JwtSvidRequest`] → [`JwtSvid`].
 pub const JWT_SVID: &str = "/v1/jwt-svid";
+/// `POST` [`AccessTokenRequest`] → [`AccessToken`].
+pub const ACCESS_TOKEN: &str = "/v1/access-token";
+/// `POST` [`ExchangeRequest`] → [`AccessToken`].
+pub const EXCHANGE: &str = "/v1/exchange";
 /// `GET`: the trust bundle in SPIFFE's JWKS form, with an `ETag`.
 pub const BUNDLE: &str = "/v1/bundle";
 
@@ -150,6 +154,40 @@ pub struct JwtSvidRequest {
     pub proof: Base64,
 }
 
+/// Asks for an access token with a record, as [`JwtSvidRequest`] asks for a JWT-SVID.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AccessTokenRequest {
+    /// From [`CHALLENGE`].
+    pub challenge: String,
+    /// The attestation record; it names the renewal key.
+    pub record: String,
+    /// `aud`.
+    pub audience: String,
+    /// Of those the rule grants; all of them where empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<String>,
+    /// ES256 by the renewal key over [`super::proof::access_token`].
+    pub proof: Base64,
+}
+
+/// Asks for an access token with evidence: for a caller without an agent, which needs nothing else.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ExchangeRequest {
+    /// From [`CHALLENGE`].
+    pub challenge: String,
+    /// Proves facts about the caller.
+    pub evidence: Evidence,
+    /// A public P-256 JWK, which the evidence is bound to where it can be. The token is bound to none.
+    pub renewal_key: serde_json::Value,
+    /// As in [`AccessTokenRequest`].
+    pub audience: String,
+    /// As in [`AccessTokenRequest`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<String>,
+    /// ES256 by the renewal key over [`super::proof::exchange`].
+    pub proof: Base64,
+}
+
 /// An X.509-SVID and all that goes with it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Issued {
@@ -174,6 +212,27 @@ pub struct JwtSvid {
     pub token: Secret<String>,
     /// Its `exp`, Unix seconds.
     pub expires_at: u64,
+}
+
+/// An access token (RFC 9068).
+#[derive(Clone, Serialize, Deserialize)]
+pub struct AccessToken {
+    /// The compact JWS.
+    #[serde(with = "secret_string")]
+    pub token: Secret<String>,
+    /// Its `exp`, Unix seconds.
+    pub expires_at: u64,
+    /// The scopes it has.
+    pub scopes: Vec<String>,
+}
+
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessToken")
+            .field("expires_at", &self.expires_at)
+            .field("scopes", &self.scopes)
+            .finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for JwtSvid {
@@ -217,6 +276,8 @@ pub enum ErrorCode {
     NoRule,
     /// The identity may not have a token for this audience.
     AudienceRefused,
+    /// The identity may not have a token with this scope.
+    ScopeRefused,
     /// No such path.
     NotFound,
     /// Not this method.
@@ -243,7 +304,7 @@ impl ErrorCode {
             | Self::InvalidProof
             | Self::InvalidEvidence
             | Self::InvalidRecord => StatusCode::UNAUTHORIZED,
-            Self::NoRule | Self::AudienceRefused => StatusCode::FORBIDDEN,
+            Self::NoRule | Self::AudienceRefused | Self::ScopeRefused => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -343,6 +404,12 @@ mod tests {
             expires_at: 1,
         };
         assert!(!format!("{svid:?}").contains("hunter2"));
+        let token = AccessToken {
+            token: Secret::new("hunter2".into()),
+            expires_at: 1,
+            scopes: vec![],
+        };
+        assert!(!format!("{token:?}").contains("hunter2"));
     }
 
     #[test]

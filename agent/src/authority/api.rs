@@ -129,7 +129,15 @@ async fn answer(session: &Session, request: Request<Incoming>) -> Result<Respons
         let _place = session.place(&session.in_flight)?;
         return Ok(bundle(issuing, &request));
     }
-    if ![wire::CHALLENGE, wire::ATTEST, wire::RENEW, wire::JWT_SVID].contains(&path.as_str()) {
+    const PATHS: [&str; 6] = [
+        wire::CHALLENGE,
+        wire::ATTEST,
+        wire::RENEW,
+        wire::JWT_SVID,
+        wire::ACCESS_TOKEN,
+        wire::EXCHANGE,
+    ];
+    if !PATHS.contains(&path.as_str()) {
         return Err(not_found(&path));
     }
     expect(&request, &Method::POST)?;
@@ -147,6 +155,16 @@ async fn answer(session: &Session, request: Request<Incoming>) -> Result<Respons
             let body = session.arrived(request).await?;
             let _place = session.place(&session.in_flight)?;
             Ok(json(&issuing.renew(asked, &body).await?))
+        }
+        wire::ACCESS_TOKEN => {
+            let body = session.arrived(request).await?;
+            let _place = session.place(&session.in_flight)?;
+            Ok(json(&issuing.access_token(asked, &body).await?))
+        }
+        wire::EXCHANGE => {
+            let body = session.arrived(request).await?;
+            let _place = session.place(&session.in_flight)?;
+            Ok(json(&issuing.exchange(asked, body).await?))
         }
         _ => {
             let body = session.arrived(request).await?;

@@ -9,7 +9,7 @@ use crate::telemetry::timestamp::Timestamp;
 #[derive(Debug, Serialize)]
 pub(super) struct Line<'a> {
     time: Timestamp,
-    /// `attest`, `renew`, `jwt-svid`.
+    /// `attest`, `renew`, `jwt-svid`, `access-token`, `exchange`.
     event: &'static str,
     /// `issued` or `refused`.
     decision: &'static str,

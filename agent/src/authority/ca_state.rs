@@ -77,9 +77,6 @@ pub enum CaStateError {
     /// No slot is current.
     #[error("the CA's state has no current {0}; restore it from backup")]
     NoCurrent(&'static str),
-    /// A key of this kind can't be made.
-    #[error("keys for {0} cannot be made by this version; set `tokens` to ES256")]
-    Algorithm(&'static str),
     /// See there.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -219,9 +216,13 @@ impl CaState {
         kek: &Kek,
     ) -> Result<Vec<(Phase, SigningKey)>, CaStateError> {
         let unwrapped = self.secrets(line, settings, kek)?;
-        let keys = unwrapped.into_iter().map(|(phase, der)| {
-            let key = SigningKey::from_pkcs8(der.expose())
-                .map_err(|why| CaStateError::Damaged(why.to_string()))?;
+        let keys = self.slots(line).iter().zip(unwrapped);
+        let keys = keys.map(|(slot, (phase, der))| {
+            let key = match slot.body.algorithm {
+                KeyAlgorithm::Rs256 => SigningKey::rsa_from_pkcs8(der.expose()),
+                KeyAlgorithm::Es256 | KeyAlgorithm::Hs256 => SigningKey::from_pkcs8(der.expose()),
+            };
+            let key = key.map_err(|why| CaStateError::Damaged(why.to_string()))?;
             Ok((phase, key))
         });
         keys.collect()
@@ -374,7 +375,7 @@ fn key(
 fn generate(algorithm: KeyAlgorithm) -> Result<(String, Secret<Vec<u8>>), CaStateError> {
     let key = match algorithm {
         KeyAlgorithm::Es256 => SigningKey::generate(),
-        KeyAlgorithm::Rs256 => return Err(CaStateError::Algorithm("RS256")),
+        KeyAlgorithm::Rs256 => SigningKey::generate_rsa(),
         KeyAlgorithm::Hs256 => {
             let name = hex(keys::random::<8>()?.expose());
             return Ok((name, Secret::new(keys::random::<32>()?.expose().to_vec())));

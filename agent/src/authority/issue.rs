@@ -1,18 +1,14 @@
 //! Issuing: every decision, from challenge to audit line. Time is handed in.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use rcgen::{PublicKeyData, SubjectPublicKeyInfo};
-use serde::Serialize;
 use warifu::{
-    Secret, TrustDomain,
-    jwt::{self, Algorithm, PublicJwk},
+    TrustDomain,
+    jwt::{Algorithm, PublicJwk},
 };
 
 use super::{
@@ -39,6 +35,8 @@ use crate::{
     telemetry::{audit::Audit, timestamp::Timestamp},
 };
 
+mod tokens;
+
 /// What issuing needs; shared by the front door, administration and maintenance.
 #[derive(Debug)]
 pub(super) struct Issuing {
@@ -58,21 +56,6 @@ pub(super) struct Issuing {
 pub(super) struct Asked<'a> {
     pub(super) now: SystemTime,
     pub(super) remote: &'a str,
-}
-
-/// The claims of a JWT-SVID.
-#[derive(Serialize)]
-struct JwtSvidClaims<'a> {
-    sub: &'a str,
-    aud: &'a [String],
-    exp: u64,
-    iat: u64,
-    jti: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    scope: Option<String>,
-    warifu_lineage: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    warifu_role: Option<String>,
 }
 
 impl Issuing {
@@ -107,16 +90,6 @@ impl Issuing {
         self.decided("renew", asked, who, result).await
     }
 
-    pub(super) async fn jwt_svid(
-        &self,
-        asked: Asked<'_>,
-        request: &wire::JwtSvidRequest,
-    ) -> Result<wire::JwtSvid, Denied> {
-        let mut who = Who::default();
-        let result = self.try_jwt_svid(asked.now, request, &mut who);
-        self.decided("jwt-svid", asked, who, result).await
-    }
-
     pub(super) fn trust_domain(&self) -> &TrustDomain {
         &self.settings.trust_domain
     }
@@ -130,12 +103,11 @@ impl Issuing {
         let now = asked.now;
         self.check_challenge(&request.challenge, now)?;
         let renewal_key = renewal_key(request.renewal_key)?;
-        let thumbprint = renewal_key.thumbprint();
         let transcript = proof::attest(
             self.trust_domain(),
             &request.challenge,
             &request.csr.0,
-            &thumbprint,
+            &renewal_key.thumbprint(),
             &request.evidence,
             request.record.as_deref(),
         );
@@ -149,10 +121,27 @@ impl Issuing {
             remote: asked.remote,
             now,
         };
+        let record = request.record.as_deref();
+        let (record, grant) = self.prove(presented, record, who, |_| Ok(())).await?;
+        self.certify(&record, &grant, &subject_key, now)
+    }
+
+    /// What evidence entitles to, and the record of it. Evidence that is good once is spent last: what
+    /// would not be granted must not cost it. `is_granted` says whether what is asked for would be.
+    async fn prove(
+        &self,
+        presented: Presented<'_>,
+        record: Option<&str>,
+        who: &mut Who,
+        is_granted: impl FnOnce(&Grant) -> Result<(), Denied>,
+    ) -> Result<(Record, Grant), Denied> {
+        let Presented {
+            renewal_key, now, ..
+        } = presented;
         let proven = self.attestors.prove(presented, &*self.store).await?;
         let lineage = match &proven.lineage {
             Some(lineage) => lineage.clone(),
-            None => match self.lineage_of(request.record.as_deref(), &proven, &renewal_key, now) {
+            None => match self.lineage_of(record, &proven, renewal_key, now) {
                 Some(lineage) => lineage,
                 None => new_lineage()?,
             },
@@ -165,10 +154,11 @@ impl Issuing {
         self.limits
             .take(&proven.attestor, &proven.facts, now)
             .map_err(|wait| Denied::too_many(&proven.attestor, wait))?;
-        // Before the evidence is spent: a missing rule must not cost it.
         let grant = self.rules.decide(&proven.attestor, &proven.facts)?;
+        is_granted(&grant)?;
         if let Some(single_use) = proven.single_use {
-            self.spend(single_use, thumbprint, now).await?;
+            self.spend(single_use, renewal_key.thumbprint(), now)
+                .await?;
         }
         let record = Record {
             lineage,
@@ -176,9 +166,9 @@ impl Issuing {
             facts: proven.facts,
             attested_at: now,
             expires_at: now + self.settings.max_attestation_age,
-            renewal_key,
+            renewal_key: renewal_key.clone(),
         };
-        self.certify(&record, &grant, &subject_key, now)
+        Ok((record, grant))
     }
 
     fn try_renew(
@@ -199,30 +189,6 @@ impl Issuing {
         let subject_key = subject_key(&request.csr, &record.renewal_key)?;
         let grant = self.rules.decide(&record.attestor, &record.facts)?;
         self.certify(&record, &grant, &subject_key, now)
-    }
-
-    fn try_jwt_svid(
-        &self,
-        now: SystemTime,
-        request: &wire::JwtSvidRequest,
-        who: &mut Who,
-    ) -> Result<(wire::JwtSvid, audit::Issued), Denied> {
-        self.check_challenge(&request.challenge, now)?;
-        check_audiences(&request.audiences)?;
-        let record = self.record(&request.record, now, who)?;
-        let transcript = proof::jwt_svid(
-            self.trust_domain(),
-            &request.challenge,
-            &request.audiences,
-            &request.record,
-        );
-        check_proof(&record.renewal_key, &transcript, &request.proof)?;
-        let grant = self.rules.decide(&record.attestor, &record.facts)?;
-        for audience in &request.audiences {
-            self.check_audience(audience, &grant)?;
-        }
-        let origin = self.origin(&record)?;
-        self.mint(&grant, &origin, &request.audiences, now)
     }
 
     /// Writes the audit line, and only then lets go of what was issued.
@@ -385,62 +351,11 @@ impl Issuing {
         Ok((issued, audit))
     }
 
-    fn check_audience(&self, audience: &str, grant: &Grant) -> Result<(), Denied> {
-        // `warifu:TD:attest:…` and the like are evidence to others of this authority's kind.
-        let is_internal = audience.strip_prefix("warifu:").is_some_and(
-            |rest| !matches!(rest.split_once(':'), Some((_, to)) if to.starts_with("call:")),
-        );
-        if !is_internal && grant.allows_audience(audience) {
-            return Ok(());
-        }
-        Err(Denied::new(
-            ErrorCode::AudienceRefused,
-            format!(
-                "{} may not have a token for audience {audience:?}: add it to `audiences` of rules[{}]",
-                grant.spiffe_id, grant.rule
-            ),
-        ))
-    }
-
     /// What is issued on `record` goes back to, for whoever has a revocation list.
     fn origin(&self, record: &Record) -> Result<Origin, Denied> {
         let role = self.attestors.role(&record.attestor, &record.facts);
         Origin::new(&record.lineage, role.as_deref())
             .map_err(|why| Denied::failed("naming the lineage", &why))
-    }
-
-    fn mint(
-        &self,
-        grant: &Grant,
-        origin: &Origin,
-        audiences: &[String],
-        now: SystemTime,
-    ) -> Result<(wire::JwtSvid, audit::Issued), Denied> {
-        let live = self.live.load();
-        let random = keys::random::<16>().map_err(|why| Denied::failed("minting a token", &why))?;
-        let jti = URL_SAFE_NO_PAD.encode(random.expose());
-        let expires_at = unix(now) + grant.jwt_ttl.as_secs().max(1);
-        let subject = grant.spiffe_id.to_string();
-        let claims = JwtSvidClaims {
-            sub: &subject,
-            aud: audiences,
-            exp: expires_at,
-            iat: unix(now),
-            jti: &jti,
-            scope: (!grant.scopes.is_empty()).then(|| grant.scopes.join(" ")),
-            warifu_lineage: origin.lineage(),
-            warifu_role: origin.role(),
-        };
-        let token = Secret::new(jwt::sign(&live.jwt_key, "JWT", &claims));
-        let audit = audit::Issued {
-            rule: grant.rule,
-            spiffe_id: subject,
-            serial: None,
-            jti: Some(jti),
-            audiences: audiences.to_vec(),
-            expires_at: Timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(expires_at)),
-        };
-        Ok((wire::JwtSvid { token, expires_at }, audit))
     }
 }
 
@@ -481,24 +396,6 @@ fn check_proof(key: &PublicJwk, transcript: &[u8], proof: &Base64) -> Result<(),
     Err(Denied::new(
         ErrorCode::InvalidProof,
         "proof: not an ES256 signature by the renewal key over this request; only the agent that attested can renew",
-    ))
-}
-
-fn check_audiences(audiences: &[String]) -> Result<(), Denied> {
-    let is_usable = |audience: &String| {
-        (1..=wire::MAX_AUDIENCE).contains(&audience.len())
-            && !audience.chars().any(char::is_control)
-    };
-    if (1..=wire::MAX_AUDIENCES).contains(&audiences.len()) && audiences.iter().all(is_usable) {
-        return Ok(());
-    }
-    Err(Denied::new(
-        ErrorCode::BadRequest,
-        format!(
-            "audiences: expected exactly {} of 1 to {} bytes without control characters",
-            wire::MAX_AUDIENCES,
-            wire::MAX_AUDIENCE
-        ),
     ))
 }
 

@@ -37,7 +37,6 @@ pub(super) struct Live {
     pub(super) intermediate: Arc<Intermediate>,
     pub(super) jwt_key: SigningKey,
     /// Signs access tokens, where any are minted.
-    #[cfg_attr(not(test), expect(dead_code, reason = "access tokens are being built"))]
     pub(super) access_key: Option<SigningKey>,
     /// Every key an access token may be signed with: for their issuer's JWKS.
     #[cfg_attr(not(test), expect(dead_code, reason = "access tokens are being built"))]

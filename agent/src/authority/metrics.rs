@@ -22,7 +22,7 @@ pub(super) struct Metrics {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Decision {
-    /// `attest`, `renew`, `jwt-svid`.
+    /// `attest`, `renew`, `jwt-svid`, `access-token`, `exchange`.
     operation: &'static str,
     /// `issued`, or the error code.
     outcome: String,
@@ -33,7 +33,7 @@ impl Metrics {
         let metrics = Self::default();
         registry.register(
             "authority_decisions",
-            "Requests for an X.509-SVID or a JWT-SVID, by operation and outcome",
+            "Requests for an X.509-SVID or a token, by operation and outcome",
             metrics.decisions.clone(),
         );
         registry.register(

@@ -32,8 +32,12 @@ pub(super) struct Settings {
     pub(super) longest_jwt_ttl: Duration,
     /// What JWT-SVIDs are signed with.
     pub(super) jwt_algorithm: TokenAlgorithm,
-    /// What access tokens are signed with, where any are minted.
+    /// `iss` of JWT-SVIDs, where they have one.
+    pub(super) jwt_issuer: Option<String>,
+    /// What access tokens are signed with, where any are minted …
     pub(super) access_algorithm: Option<TokenAlgorithm>,
+    /// … and their `iss`.
+    pub(super) access_issuer: Option<String>,
     /// DNS names of the authority's own certificate.
     pub(super) dns_names: Vec<String>,
 }
@@ -63,7 +67,9 @@ impl Settings {
             refresh_hint: config.bundle_refresh_hint.0,
             longest_jwt_ttl: rules.longest_jwt_ttl(),
             jwt_algorithm: algorithm(&config.tokens.jwt_svid).unwrap_or_default(),
+            jwt_issuer: issuer(&config.tokens.jwt_svid),
             access_algorithm: algorithm(&config.tokens.access_token),
+            access_issuer: issuer(&config.tokens.access_token),
             dns_names: config.dns_names.clone(),
         };
         at_least(
@@ -140,6 +146,10 @@ impl Settings {
 
 fn algorithm(issuer: &Option<TokenIssuer>) -> Option<TokenAlgorithm> {
     issuer.as_ref().map(|issuer| issuer.algorithm)
+}
+
+fn issuer(issuer: &Option<TokenIssuer>) -> Option<String> {
+    issuer.as_ref().map(|issuer| issuer.issuer.clone())
 }
 
 fn at_least(

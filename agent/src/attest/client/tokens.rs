@@ -1,0 +1,133 @@
+//! Asking for tokens.
+
+use std::time::SystemTime;
+
+use warifu::{Secret, jwt::SigningKey};
+
+use super::{Client, MakeEvidence};
+use crate::attest::{
+    ClientError, proof,
+    wire::{self, Base64},
+};
+
+/// A JWT-SVID with its expiry.
+#[derive(Debug, Clone)]
+pub struct MintedJwt {
+    /// The compact JWS.
+    pub token: Secret<String>,
+    /// When it expires.
+    pub expires_at: SystemTime,
+}
+
+/// An access token with what it is good for.
+#[derive(Debug, Clone)]
+pub struct AccessToken {
+    /// The compact JWS.
+    pub token: Secret<String>,
+    /// When it expires.
+    pub expires_at: SystemTime,
+    /// The scopes it has.
+    pub scopes: Vec<String>,
+}
+
+impl Client {
+    /// A JWT-SVID for exactly `audience`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn jwt_svid(
+        &self,
+        record: &str,
+        audience: &str,
+        renewal_key: &SigningKey,
+    ) -> Result<MintedJwt, ClientError> {
+        let audiences = vec![audience.to_owned()];
+        let svid: wire::JwtSvid = self
+            .challenged(wire::JWT_SVID, |challenge| {
+                let transcript =
+                    proof::jwt_svid(&self.trust_domain, &challenge, &audiences, record);
+                Ok(wire::JwtSvidRequest {
+                    proof: Base64(renewal_key.sign_raw(&transcript)),
+                    challenge,
+                    record: record.to_owned(),
+                    audiences: audiences.clone(),
+                })
+            })
+            .await?;
+        Ok(MintedJwt {
+            token: svid.token,
+            expires_at: self.time(svid.expires_at)?,
+        })
+    }
+
+    /// An access token for `audience`, with `scopes`, or all that the rule grants where there are none.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn access_token(
+        &self,
+        record: &str,
+        audience: &str,
+        scopes: &[String],
+        renewal_key: &SigningKey,
+    ) -> Result<AccessToken, ClientError> {
+        let token = self
+            .challenged(wire::ACCESS_TOKEN, |challenge| {
+                let transcript =
+                    proof::access_token(&self.trust_domain, &challenge, record, audience, scopes);
+                Ok(wire::AccessTokenRequest {
+                    proof: Base64(renewal_key.sign_raw(&transcript)),
+                    challenge,
+                    record: record.to_owned(),
+                    audience: audience.to_owned(),
+                    scopes: scopes.to_vec(),
+                })
+            })
+            .await?;
+        self.granted_token(token)
+    }
+
+    /// As [`access_token`](Self::access_token), with what `evidence` makes of a challenge, and no record.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn exchange_for_token(
+        &self,
+        evidence: &MakeEvidence,
+        audience: &str,
+        scopes: &[String],
+        renewal_key: &SigningKey,
+    ) -> Result<AccessToken, ClientError> {
+        let public = renewal_key.public();
+        let token = self
+            .challenged(wire::EXCHANGE, |challenge| {
+                let evidence = evidence(&challenge)?;
+                let transcript = proof::exchange(
+                    &self.trust_domain,
+                    &challenge,
+                    &public.thumbprint(),
+                    &evidence,
+                    audience,
+                    scopes,
+                );
+                Ok(wire::ExchangeRequest {
+                    proof: Base64(renewal_key.sign_raw(&transcript)),
+                    challenge,
+                    evidence,
+                    renewal_key: public.to_json("sig"),
+                    audience: audience.to_owned(),
+                    scopes: scopes.to_vec(),
+                })
+            })
+            .await?;
+        self.granted_token(token)
+    }
+
+    fn granted_token(&self, token: wire::AccessToken) -> Result<AccessToken, ClientError> {
+        Ok(AccessToken {
+            token: token.token,
+            expires_at: self.time(token.expires_at)?,
+            scopes: token.scopes,
+        })
+    }
+}
