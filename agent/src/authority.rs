@@ -60,6 +60,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub use attestors::{AttestorError, AttestorProblem};
 pub use ca::CaError;
 pub use ca_state::CaStateError;
 pub use join_token::{JoinTokenError, NewJoinToken};
@@ -122,6 +123,9 @@ pub enum StartError {
     /// A span.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// An attestor.
+    #[error(transparent)]
+    Attestor(#[from] AttestorError),
     /// The CA's directory.
     #[error("ca.path: {0}")]
     Directory(#[from] PrivateError),
@@ -188,6 +192,7 @@ pub async fn start(config: &AuthorityConfig, parts: Parts<'_>) -> Result<Authori
     ];
     condition.met();
     let maintenance = tokio::spawn(keep_maintaining(Arc::clone(&issuing), condition));
+    tokio::spawn(warm(Arc::clone(&issuing)));
     let authority = Authority {
         issuing,
         address,
@@ -307,12 +312,13 @@ async fn replica(
         &config.dns_names,
     )?;
     let settings = Settings::new(config, &rules)?;
-    let live = maintain::first(&*store, &settings, &kek, now).await?;
     let metrics = metrics::Metrics::new(registry);
+    let attestors = Attestors::new(&config.trust_domain, &config.attestors, &metrics)?;
+    let live = maintain::first(&*store, &settings, &kek, now).await?;
     metrics.live(&live);
     Ok(Issuing {
         settings,
-        attestors: Attestors::new(config.attestors.clone()),
+        attestors,
         limits: limits::PerAccount::new(config.attestations_per_second),
         rules,
         kek,
@@ -365,6 +371,11 @@ async fn open_sqlite(dir: &Path) -> Result<(Sqlite, bool), StartError> {
     let store = opened?.ok_or(KeyError::StateMissing)?;
     let there_is_state = store.load(Document::CaState).await?.is_some();
     Ok((store, there_is_state))
+}
+
+/// Has the issuers' keys at hand before the first agent asks. Ends by itself.
+async fn warm(issuing: Arc<Issuing>) {
+    issuing.attestors.warm(SystemTime::now()).await;
 }
 
 /// Maintains as long as the authority runs. A failure is logged when it begins and when it changes.

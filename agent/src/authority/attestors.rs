@@ -7,36 +7,89 @@
 
 use std::{collections::BTreeMap, time::SystemTime};
 
-use warifu::{Secret, jwt::PublicJwk};
+use thiserror::Error;
+use warifu::{
+    Secret, TrustDomain,
+    jwt::{Profile, PublicJwk},
+};
 
 use super::{
     denied::Denied,
     join_token::{self, Unusable},
+    metrics::Metrics,
     rules::Facts,
     state::{Store, TokenHash},
 };
 use crate::{
-    attest::wire::{ErrorCode, Evidence},
-    config::authority::Attestor,
+    attest::wire::{self, ErrorCode, Evidence},
+    config::authority as configured,
+    http::fetch::FetcherError,
     revocation::role_name,
 };
+
+mod kubernetes;
+mod oidc;
+mod pool;
+#[cfg(test)]
+mod stub;
+mod token;
+mod web_identity;
+
+use kubernetes::Kubernetes;
+use oidc::Oidc;
+use token::Issuer;
+use web_identity::WebIdentity;
 
 /// The configured attestors.
 #[derive(Debug)]
 pub(super) struct Attestors {
+    trust_domain: TrustDomain,
     by_name: BTreeMap<String, Attestor>,
+}
+
+/// One of them, with what it judges evidence by.
+#[derive(Debug)]
+enum Attestor {
+    JoinToken,
+    WebIdentity(WebIdentity),
+    CallerIdentity,
+    Kubernetes(Kubernetes),
+    Oidc(Oidc),
+}
+
+/// An attestor that can't be had.
+#[derive(Debug, Error)]
+#[error("attestors.{name}: {why}")]
+pub struct AttestorError {
+    /// Its name.
+    pub name: String,
+    /// What is wrong.
+    pub why: AttestorProblem,
+}
+
+/// What is wrong with an attestor.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum AttestorProblem {
+    /// A file of CAs, or TLS.
+    #[error(transparent)]
+    Fetcher(#[from] FetcherError),
+    /// Its audience is for calls.
+    #[error("{0:?} is an audience for calls; whoever is called could attest with the token")]
+    CallAudience(String),
 }
 
 /// Evidence, and what it was presented with. The proof by the renewal key has been checked already.
 #[derive(Debug, Clone, Copy)]
-#[expect(dead_code, reason = "the attestors that need them are being built")]
 pub(super) struct Presented<'a> {
     pub(super) evidence: &'a Evidence,
     /// Evidence that can be is bound to it.
     pub(super) renewal_key: &'a PublicJwk,
     /// Ours, and fresh.
+    #[expect(dead_code, reason = "the attestor that needs it is being built")]
     pub(super) challenge: &'a str,
     /// Who sent it, for limits; no fact.
+    #[expect(dead_code, reason = "the limits that need it are being built")]
     pub(super) remote: &'a str,
     pub(super) now: SystemTime,
 }
@@ -60,21 +113,41 @@ pub(super) enum SingleUse {
     /// A join token.
     JoinToken { hash: TokenHash, until: SystemTime },
     /// A bearer token of somebody else's.
-    #[expect(
-        dead_code,
-        reason = "the attestors that take bearer tokens are being built"
-    )]
     Token {
-        /// SHA-256 of the attestor's name and the token's `jti`, or of the whole token where it has none.
+        /// A hash of the attestor's name and the token's `jti`, or of the token without its signature.
         id: [u8; 32],
-        /// Its `exp`.
+        /// When it verifies no longer.
         until: SystemTime,
     },
 }
 
 impl Attestors {
-    pub(super) fn new(by_name: BTreeMap<String, Attestor>) -> Self {
-        Self { by_name }
+    /// Those that are configured. Asks nobody: see [`Attestors::warm`].
+    pub(super) fn new(
+        trust_domain: &TrustDomain,
+        configured: &BTreeMap<String, configured::Attestor>,
+        metrics: &Metrics,
+    ) -> Result<Self, AttestorError> {
+        let made = configured.iter().map(|(name, attestor)| {
+            let failed = |why| AttestorError {
+                name: name.clone(),
+                why,
+            };
+            let made = Attestor::new(name, attestor, metrics).map_err(failed)?;
+            Ok((name.clone(), made))
+        });
+        Ok(Self {
+            trust_domain: trust_domain.clone(),
+            by_name: made.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Fetches the keys of every issuer, so that the first who attest don't have to wait. One that is away
+    /// is asked again when its first token comes.
+    pub(super) async fn warm(&self, now: SystemTime) {
+        for issuer in self.by_name.values().flat_map(Attestor::issuers) {
+            issuer.warm(now).await;
+        }
     }
 
     /// Whether there is one of that name.
@@ -89,9 +162,8 @@ impl Attestors {
 
     /// The AWS role among `facts`, where an attestor proved it.
     pub(super) fn role(&self, attestor: &str, facts: &Facts) -> Option<String> {
-        use Attestor::{AwsCallerIdentity, AwsWebIdentity};
         match self.by_name.get(attestor)? {
-            AwsWebIdentity(_) | AwsCallerIdentity(_) => {
+            Attestor::WebIdentity(_) | Attestor::CallerIdentity => {
                 Some(role_name(facts.get("account")?, facts.get("role")?))
             }
             Attestor::JoinToken | Attestor::Kubernetes(_) | Attestor::Oidc(_) => None,
@@ -104,16 +176,60 @@ impl Attestors {
         presented: Presented<'_>,
         store: &dyn Store,
     ) -> Result<Proven, Denied> {
+        let now = presented.now;
         match presented.evidence {
-            Evidence::JoinToken { token } => self.join_token(token, store, presented.now).await,
-            Evidence::AwsWebIdentity { .. }
-            | Evidence::AwsCallerIdentity(_)
-            | Evidence::Kubernetes { .. }
-            | Evidence::Oidc { .. } => Err(Denied::new(
+            Evidence::JoinToken { token } => self.join_token(token, store, now).await,
+            Evidence::AwsWebIdentity { token } => self.web_identity(token, presented).await,
+            Evidence::Kubernetes { token } => {
+                let attestor = self.of_issuer(token, |attestor, issuer| match attestor {
+                    Attestor::Kubernetes(it) if it.is_of(issuer) => Some(it),
+                    _ => None,
+                });
+                attestor?.prove(token, now).await
+            }
+            Evidence::Oidc { token } => {
+                let attestor = self.of_issuer(token, |attestor, issuer| match attestor {
+                    Attestor::Oidc(it) if it.is_of(issuer) => Some(it),
+                    _ => None,
+                });
+                attestor?.prove(token, now).await
+            }
+            Evidence::AwsCallerIdentity(_) => Err(Denied::new(
                 ErrorCode::InvalidEvidence,
-                "no attestor of this kind is configured",
+                "no attestor of kind aws-caller-identity is configured",
             )),
         }
+    }
+
+    async fn web_identity(
+        &self,
+        token: &Secret<String>,
+        presented: Presented<'_>,
+    ) -> Result<Proven, Denied> {
+        let found = self.of_issuer(token, |attestor, issuer| match attestor {
+            Attestor::WebIdentity(it) => Some((it, it.account_of(issuer)?)),
+            _ => None,
+        });
+        let (attestor, account) = found?;
+        let key = presented.renewal_key;
+        attestor
+            .prove(account, token, key, &self.trust_domain, presented.now)
+            .await
+    }
+
+    /// The attestor for a token, by the issuer the token names: one that is configured, or none. What it
+    /// names is believed when the token verifies with that issuer's keys, and not before.
+    fn of_issuer<'a, T>(
+        &'a self,
+        token: &Secret<String>,
+        mut find: impl FnMut(&'a Attestor, &str) -> Option<T>,
+    ) -> Result<T, Denied> {
+        let issuer = token::unverified_issuer(token);
+        let found = issuer.as_deref().and_then(|issuer| {
+            let mut attestors = self.by_name.values();
+            attestors.find_map(|attestor| find(attestor, issuer))
+        });
+        found.ok_or_else(|| token::unknown_issuer(issuer.as_deref()))
     }
 
     async fn join_token(
@@ -143,5 +259,42 @@ impl Attestors {
                 until: token.expires_at,
             }),
         })
+    }
+}
+
+impl Attestor {
+    fn new(
+        name: &str,
+        attestor: &configured::Attestor,
+        metrics: &Metrics,
+    ) -> Result<Self, AttestorProblem> {
+        Ok(match attestor {
+            configured::Attestor::JoinToken => Self::JoinToken,
+            configured::Attestor::AwsWebIdentity(it) => {
+                Self::WebIdentity(WebIdentity::new(name, it, metrics)?)
+            }
+            configured::Attestor::AwsCallerIdentity(_) => Self::CallerIdentity,
+            configured::Attestor::Kubernetes(it) => {
+                Self::Kubernetes(Kubernetes::new(name, it, metrics)?)
+            }
+            configured::Attestor::Oidc(it) => Self::Oidc(Oidc::new(name, it, metrics)?),
+        })
+    }
+
+    fn issuers(&self) -> Vec<&Issuer> {
+        match self {
+            Self::JoinToken | Self::CallerIdentity => vec![],
+            Self::WebIdentity(it) => it.issuers().collect(),
+            Self::Kubernetes(it) => vec![&it.issuer],
+            Self::Oidc(it) => vec![&it.issuer],
+        }
+    }
+}
+
+/// The profile of a bearer token that attests, and is for nothing else.
+fn bearer_profile(issuer: &str, audience: &str) -> Result<Profile, AttestorProblem> {
+    match wire::is_call_audience(audience) {
+        true => Err(AttestorProblem::CallAudience(audience.to_owned())),
+        false => Ok(Profile::oidc(issuer, audience)),
     }
 }

@@ -15,6 +15,7 @@ use super::live::Live;
 pub(super) struct Metrics {
     decisions: Family<Decision, Counter>,
     turned_away: Counter,
+    attestors_turned_away: Family<AtAttestor, Counter>,
     maintenance_failures: Counter,
     intermediate_not_after: Gauge,
     sequence: Gauge,
@@ -26,6 +27,12 @@ struct Decision {
     operation: &'static str,
     /// `issued`, or the error code.
     outcome: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AtAttestor {
+    /// Its name in the configuration.
+    attestor: String,
 }
 
 impl Metrics {
@@ -40,6 +47,11 @@ impl Metrics {
             "authority_turned_away",
             "Requests answered 503 because too many were under way",
             metrics.turned_away.clone(),
+        );
+        registry.register(
+            "authority_attestor_turned_away",
+            "Evidence answered 503 because too much of it was waiting for an issuer's keys, a cluster or STS, by attestor",
+            metrics.attestors_turned_away.clone(),
         );
         registry.register(
             "authority_maintenance_failures",
@@ -69,6 +81,13 @@ impl Metrics {
 
     pub(super) fn turned_away(&self) {
         self.turned_away.inc();
+    }
+
+    pub(super) fn attestor_turned_away(&self, attestor: &str) {
+        let attestor = AtAttestor {
+            attestor: attestor.to_owned(),
+        };
+        self.attestors_turned_away.get_or_create(&attestor).inc();
     }
 
     pub(super) fn maintenance_failed(&self) {

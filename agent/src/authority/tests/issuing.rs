@@ -234,7 +234,8 @@ async fn a_record_whose_attestor_is_gone_renews_nothing() {
     let agent = Agent::new();
     let token = world.token("orders").await;
     let issued = world.attest(&agent, &token).await.unwrap();
-    world.issuing.attestors = Attestors::new(BTreeMap::new());
+    world.issuing.attestors =
+        Attestors::new(&td(), &BTreeMap::new(), &world.issuing.metrics).unwrap();
     assert_eq!(
         code(world.renew(&agent, &issued.record).await),
         ErrorCode::InvalidRecord

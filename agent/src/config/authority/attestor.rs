@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::described_as_written;
-use crate::config::value::{self, As, Upstream, name};
+use crate::config::value::{self, As, RolePattern, Upstream, name};
 
 /// How agents prove facts.
 #[derive(Debug, Clone, Deserialize)]
@@ -33,7 +33,7 @@ pub struct WebIdentityAttestor {
     pub org: Option<String>,
     /// Roles (`ACCOUNT:role/NAME`, globs) whose trust policy admits EKS Pod Identity and nothing else:
     /// only their session tags say which pod it is.
-    pub pod_identity_roles: Vec<String>,
+    pub pod_identity_roles: Vec<RolePattern>,
 }
 
 /// Requests of `sts:GetCallerIdentity`, signed by the caller and sent by us.
@@ -108,7 +108,7 @@ struct AttestorFields {
     /// `aws-web-identity`: roles as `ACCOUNT:role/NAME` (globs) whose trust policy admits
     /// `pods.eks.amazonaws.com` and nothing else; for them the session tags of EKS Pod Identity are facts.
     #[serde(default)]
-    pod_identity_roles: Vec<String>,
+    pod_identity_roles: Vec<RolePattern>,
     /// `aws-caller-identity`: accounts whose roles are admitted.
     #[serde(default, deserialize_with = "value::list::<name::Account, _>")]
     #[schemars(with = "Vec<As<name::Account>>")]

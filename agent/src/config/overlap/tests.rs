@@ -4,7 +4,7 @@ use super::*;
 use crate::config::{AuthorityConfig, parse_with};
 
 const ATTESTORS: &str = "
-  aws: {kind: aws-web-identity, issuers: {'111111111111': 'https://a.example', '222222222222': 'https://b.example'}, pod_identity_roles: ['*']}
+  aws: {kind: aws-web-identity, issuers: {'111111111111': 'https://a.example', '222222222222': 'https://b.example'}, pod_identity_roles: ['111111111111:role/*']}
   signed: {kind: aws-caller-identity, accounts: ['111111111111', '222222222222']}
   home: {kind: aws-caller-identity, accounts: ['111111111111']}
   blue: {kind: kubernetes, issuer: 'https://blue.example', audience: a}

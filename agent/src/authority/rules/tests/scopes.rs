@@ -30,7 +30,9 @@ fn attestors() -> BTreeMap<String, Attestor> {
             .map(|account| (account.to_owned(), String::new()))
             .into(),
         org: None,
-        pod_identity_roles: vec!["*".into()],
+        pod_identity_roles: ACCOUNTS
+            .map(|account| format!("{account}:role/*").parse().unwrap())
+            .into(),
     });
     let signed = |accounts: &[&str]| {
         Attestor::AwsCallerIdentity(CallerIdentityAttestor {

@@ -1,0 +1,330 @@
+//! `aws-web-identity`: tokens of `sts:GetWebIdentityToken`, verified with the keys of the account's issuer. AWS
+//! is not asked: who holds a session of a role had it sign a token whose only audience is one renewal key.
+//! <https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_providers_outbound_token_claims.html>
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::Deserialize;
+use serde_json::Value;
+use warifu::{
+    Secret, TrustDomain,
+    jwt::{Claims, Profile, PublicJwk},
+};
+
+use super::{
+    AttestorProblem, Proven,
+    token::{self, Issuer, Refused},
+};
+use crate::{
+    attest::wire,
+    authority::{denied::Denied, metrics::Metrics, rules::Facts},
+    config::{
+        authority::{WebIdentityAttestor, facts as fact},
+        value::RolePattern,
+    },
+};
+
+mod arn;
+
+use arn::{Arn, Role};
+
+/// Oldest token, since its `iat`: an agent has one made for each attestation.
+const MAX_AGE: Duration = Duration::from_secs(5 * 60);
+
+/// The claim that holds what AWS says. Beside it, in it, is `request_tags`, which the caller says: it is not
+/// read anywhere (S8).
+const AWS: &str = "https://sts.amazonaws.com/";
+
+/// The session tags of EKS Pod Identity.
+/// <https://docs.aws.amazon.com/eks/latest/userguide/pod-id-abac.html>
+const POD_TAGS: [&str; 6] = [
+    "eks-cluster-arn",
+    "eks-cluster-name",
+    "kubernetes-namespace",
+    "kubernetes-service-account",
+    "kubernetes-pod-name",
+    "kubernetes-pod-uid",
+];
+
+/// One attestor.
+#[derive(Debug)]
+pub(super) struct WebIdentity {
+    name: String,
+    accounts: Vec<Account>,
+    org: Option<String>,
+    /// Roles that nobody but EKS Pod Identity can assume.
+    pod_identity_roles: Vec<RolePattern>,
+}
+
+/// An account, and who signs for it.
+#[derive(Debug)]
+pub(super) struct Account {
+    id: String,
+    /// `iss`.
+    url: String,
+    issuer: Issuer,
+}
+
+/// What is read of what AWS says.
+#[derive(Debug, Deserialize)]
+struct AwsClaims {
+    aws_account: String,
+    principal_id: Option<String>,
+    source_region: Option<String>,
+    org_id: Option<String>,
+    /// A text in the documentation, a list in tokens.
+    ou_path: Option<OneOrMore>,
+    #[serde(default)]
+    principal_tags: BTreeMap<String, Value>,
+    ec2_source_instance_arn: Option<String>,
+    lambda_source_function_arn: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl WebIdentity {
+    pub(super) fn new(
+        name: &str,
+        configured: &WebIdentityAttestor,
+        metrics: &Metrics,
+    ) -> Result<Self, AttestorProblem> {
+        let accounts = configured.issuers.iter().map(|(id, url)| {
+            let keys = Arc::new(token::keys(url, None, None)?);
+            Ok(Account {
+                id: id.clone(),
+                url: url.clone(),
+                issuer: Issuer::new(
+                    name,
+                    keys,
+                    Profile::aws_web_identity("", "").algorithms,
+                    metrics,
+                ),
+            })
+        });
+        Ok(Self {
+            name: name.to_owned(),
+            accounts: accounts.collect::<Result<_, AttestorProblem>>()?,
+            org: configured.org.clone(),
+            pod_identity_roles: configured.pod_identity_roles.clone(),
+        })
+    }
+
+    /// The account whose tokens are of `issuer`.
+    pub(super) fn account_of(&self, issuer: &str) -> Option<&Account> {
+        self.accounts.iter().find(|account| account.url == issuer)
+    }
+
+    pub(super) fn issuers(&self) -> impl Iterator<Item = &Issuer> {
+        self.accounts.iter().map(|account| &account.issuer)
+    }
+
+    /// What a token of `account`'s issuer proves when `renewal_key` came with it.
+    pub(super) async fn prove(
+        &self,
+        account: &Account,
+        token: &Secret<String>,
+        renewal_key: &PublicJwk,
+        trust_domain: &TrustDomain,
+        now: SystemTime,
+    ) -> Result<Proven, Denied> {
+        let profile = Profile::aws_web_identity(&account.url, audience(trust_domain, renewal_key));
+        let claims = account.issuer.verify(token, &profile, now).await?;
+        Ok(Proven {
+            attestor: self.name.clone(),
+            facts: token::checked(self.facts(&account.id, &claims, now)?)?,
+            lineage: None,
+            // It is worth nothing with another key.
+            single_use: None,
+        })
+    }
+
+    /// What verified claims prove, of an issuer that is of `account`.
+    fn facts(&self, account: &str, claims: &Claims, now: SystemTime) -> Result<Facts, Refused> {
+        check_age(claims, now)?;
+        let aws = aws_claims(claims)?;
+        let role = self.role(account, claims, &aws)?;
+        let mut facts = Facts::new();
+        let mut say = |name: &str, value: &str| facts.insert(name.to_owned(), value.to_owned());
+        say(fact::PARTITION, role.partition);
+        say(fact::ACCOUNT, role.account);
+        say(fact::ROLE, role.name);
+        say("role_path", role.path);
+        let aws_says = [
+            ("org", aws.org_id.as_deref()),
+            ("ou_path", aws.ou_path.as_ref().and_then(OneOrMore::one)),
+            ("source_region", aws.source_region.as_deref()),
+        ];
+        for (name, value) in aws_says {
+            if let Some(value) = value {
+                say(name, value);
+            }
+        }
+        if let Some(arn) = own(&aws.ec2_source_instance_arn, "ec2", &role)
+            && let Some(instance) = arn.resource.strip_prefix("instance/")
+        {
+            say("ec2_instance", instance);
+        }
+        if let Some(arn) = own(&aws.lambda_source_function_arn, "lambda", &role)
+            && let Some(function) = arn.resource.strip_prefix("function:")
+        {
+            // What follows its name is a version.
+            say(
+                "lambda_function",
+                function.split(':').next().unwrap_or(function),
+            );
+            say("lambda_region", arn.region);
+        }
+        let is_of_pods = |pattern: &RolePattern| pattern.matches(role.account, role.name);
+        facts.extend(match self.pod_identity_roles.iter().any(is_of_pods) {
+            true => of_pod(&aws.principal_tags),
+            false => Facts::new(),
+        });
+        facts.extend(of_tags(&aws.principal_tags));
+        Ok(facts)
+    }
+
+    /// The role, which must be of the account (and the organisation) we pinned.
+    fn role<'a>(
+        &self,
+        account: &str,
+        claims: &'a Claims,
+        aws: &AwsClaims,
+    ) -> Result<Role<'a>, Refused> {
+        let role = Role::parse(&claims.subject).ok_or_else(|| {
+            Refused(
+                "`sub` is not the ARN of an IAM role; users, the root user, and federated sessions do not attest".to_owned(),
+            )
+        })?;
+        if role.account != account || aws.aws_account != account {
+            return Err(Refused(format!(
+                "it is of account {}, and its issuer is configured for {account}",
+                role.account
+            )));
+        }
+        if aws
+            .principal_id
+            .as_ref()
+            .is_some_and(|it| *it != claims.subject)
+        {
+            return Err(Refused(
+                "`sub` and `principal_id` are not the same".to_owned(),
+            ));
+        }
+        if self.org.is_some() && aws.org_id != self.org {
+            return Err(Refused(
+                "it is not of the organisation that `org` of its attestor names".to_owned(),
+            ));
+        }
+        Ok(role)
+    }
+}
+
+/// An ARN of `service` in the role's own account.
+fn own<'a>(arn: &'a Option<String>, service: &str, role: &Role<'_>) -> Option<Arn<'a>> {
+    let arn = Arn::parse(arn.as_deref()?)?;
+    let is_own = arn.account == role.account && arn.partition == role.partition;
+    (is_own && arn.service == service).then_some(arn)
+}
+
+/// The only audience that attests with this key.
+fn audience(trust_domain: &TrustDomain, renewal_key: &PublicJwk) -> String {
+    let hash = URL_SAFE_NO_PAD.encode(renewal_key.spki_sha256());
+    wire::attest_audience(trust_domain, &hash)
+}
+
+fn check_age(claims: &Claims, now: SystemTime) -> Result<(), Refused> {
+    // That it is not of the future, beyond clocks that differ, the profile has seen to.
+    let age = claims
+        .issued_at
+        .map(|at| now.duration_since(at).unwrap_or_default());
+    match age {
+        Some(age) if age <= MAX_AGE => Ok(()),
+        _ => Err(Refused(format!(
+            "it is older than {} s; have a new one made for each attestation",
+            MAX_AGE.as_secs()
+        ))),
+    }
+}
+
+fn aws_claims(claims: &Claims) -> Result<AwsClaims, Refused> {
+    let aws = claims.all.get(AWS).cloned().unwrap_or(Value::Null);
+    AwsClaims::deserialize(aws).map_err(|_| {
+        Refused(format!(
+            "it has no claim {AWS:?} with an account; expected a token of sts:GetWebIdentityToken"
+        ))
+    })
+}
+
+/// The pod, where all of Pod Identity's tags are there: some of them are somebody else's.
+fn of_pod(tags: &BTreeMap<String, Value>) -> Facts {
+    let tag = |name: &str| tags.get(name).and_then(Value::as_str);
+    let Some(values) = POD_TAGS.map(tag).into_iter().collect::<Option<Vec<_>>>() else {
+        return Facts::new();
+    };
+    let names = [
+        fact::CLUSTER_ARN,
+        fact::CLUSTER,
+        fact::NAMESPACE,
+        fact::SERVICE_ACCOUNT,
+        fact::POD,
+        fact::POD_UID,
+    ];
+    let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let mut facts: Facts = names
+        .into_iter()
+        .zip(values.iter().copied())
+        .map(own)
+        .collect();
+    if let Some(arn) = values.first().and_then(|arn| Arn::parse(arn)) {
+        facts.insert(fact::CLUSTER_REGION.to_owned(), arn.region.to_owned());
+        facts.insert(fact::CLUSTER_ACCOUNT.to_owned(), arn.account.to_owned());
+    }
+    facts
+}
+
+/// `tag_KEY` for tags of the role or its session, the key in lower case. A key with other characters than letters,
+/// digits and `_` gives no fact, and neither do two that differ in case only: a fact has one tag behind it.
+fn of_tags(tags: &BTreeMap<String, Value>) -> Facts {
+    let is_plain = |key: &str| key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let mut facts = BTreeMap::<String, Option<String>>::new();
+    for (key, value) in tags {
+        if !is_plain(key) || key.is_empty() {
+            continue;
+        }
+        let Some(value) = value.as_str() else {
+            continue;
+        };
+        facts
+            .entry(format!("tag_{}", key.to_ascii_lowercase()))
+            .and_modify(|twice| *twice = None)
+            .or_insert(Some(value.to_owned()));
+    }
+    let unambiguous = |(name, value): (String, Option<String>)| Some((name, value?));
+    facts.into_iter().filter_map(unambiguous).collect()
+}
+
+impl OneOrMore {
+    /// A fact has one value.
+    fn one(&self) -> Option<&str> {
+        match self {
+            Self::One(one) => Some(one),
+            Self::More(list) => match list.as_slice() {
+                [one] => Some(one),
+                _ => None,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
