@@ -23,6 +23,7 @@ use thiserror::Error;
 use tokio::task::JoinHandle;
 
 use crate::{
+    aws::{self, SetupError},
     config::{
         AuthorityConfig,
         authority::{CaKey, State},
@@ -74,7 +75,7 @@ use issue::Issuing;
 use keys::Kek;
 use rules::{Facts, Outcome, RuleError, Rules};
 use settings::Settings;
-use state::{Document, Memory, Sqlite, Store, StoreError};
+use state::{Document, DynamoDb, Memory, Sqlite, Store, StoreError};
 
 /// The database, in the disk CA's directory.
 const STATE_FILE: &str = "state.db";
@@ -135,7 +136,10 @@ pub enum StartError {
     /// The key-encryption key.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The database.
+    /// Region or TLS, of key or state in AWS.
+    #[error(transparent)]
+    Aws(#[from] SetupError),
+    /// The state store.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// What is in it.
@@ -292,7 +296,7 @@ async fn prepare(
     registry: &mut Registry,
     now: SystemTime,
 ) -> Result<Issuing, StartError> {
-    let (kek, store) = open(config).await?;
+    let (kek, store) = open(config, registry).await?;
     replica(config, kek, store, audit, registry, now).await
 }
 
@@ -336,12 +340,23 @@ pub fn proves_a_key(csr: &[u8]) -> bool {
 }
 
 /// The key-encryption key and the store, as configured.
-async fn open(config: &AuthorityConfig) -> Result<(Kek, Arc<dyn Store>), StartError> {
+async fn open(
+    config: &AuthorityConfig,
+    registry: &mut Registry,
+) -> Result<(Kek, Arc<dyn Store>), StartError> {
     match (&config.ca.key, &config.state) {
         (CaKey::Memory, State::Memory) => Ok((Kek::ephemeral()?, Arc::new(Memory::default()))),
         (CaKey::Disk { path }, State::Sqlite) => {
             private::ensure_dir(path)?;
             let (store, there_is_state) = open_sqlite(path).await?;
+            Ok((Kek::on_disk(path, there_is_state)?, Arc::new(store)))
+        }
+        // The directory is shared by the replicas; whoever makes the key first, its key counts.
+        (CaKey::Disk { path }, State::Dynamodb { table }) => {
+            private::ensure_dir(path)?;
+            let sdk = aws::sdk(&config.aws, registry).await?;
+            let store = DynamoDb::open(&sdk, table).await?;
+            let there_is_state = store.load(Document::CaState).await?.is_some();
             Ok((Kek::on_disk(path, there_is_state)?, Arc::new(store)))
         }
         (CaKey::Disk { .. }, State::Memory) => Err(StartError::Combination(
@@ -350,9 +365,12 @@ async fn open(config: &AuthorityConfig) -> Result<(Kek, Arc<dyn Store>), StartEr
         (CaKey::Memory, State::Sqlite) => Err(StartError::Combination(
             "ca.key is memory and state is sqlite: state that no key opens after a restart; expected state: memory",
         )),
-        (CaKey::AwsKms { .. } | CaKey::AcmPca { .. }, _) | (_, State::Dynamodb { .. }) => Err(
-            StartError::Combination("keys and state in AWS are not built yet"),
-        ),
+        (CaKey::Memory, State::Dynamodb { .. }) => Err(StartError::Combination(
+            "ca.key is memory and state is dynamodb: state that no key opens after a restart; expected state: memory, or a key that outlives the process",
+        )),
+        (CaKey::AwsKms { .. } | CaKey::AcmPca { .. }, _) => {
+            Err(StartError::Combination("keys in AWS are not built yet"))
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use thiserror::Error;
 pub use self::{
     cache::CredentialsStatus,
     roles::Roles,
-    sdk::sdk,
+    sdk::{sdk, sdk_at},
     session::{RoleSession, SetupError, session_name},
     signer::Signer,
     sigv4::refuse_streamed,

@@ -56,5 +56,6 @@ mod signals;
 mod signed_context_in_python;
 mod sigv4_botocore;
 mod sigv4_ministack;
+mod state_stores;
 mod unusable_keys;
 mod wrong_yaml;

@@ -1,7 +1,7 @@
 //! What replicas must agree on: small versioned documents, join tokens, and who uses what can be used
 //! once. Losing the store stops rotation and whatever is used once, not issuing.
 //!
-//! [`Memory`] and [`Sqlite`] are for one replica.
+//! [`Memory`] and [`Sqlite`] are for one replica, [`DynamoDb`] is for any number.
 
 use std::{
     fmt,
@@ -13,9 +13,11 @@ use thiserror::Error;
 
 use super::rules::Facts;
 
+mod dynamodb;
 mod memory;
 mod sqlite;
 
+pub use dynamodb::DynamoDb;
 pub use memory::Memory;
 pub use sqlite::Sqlite;
 

@@ -55,6 +55,25 @@ pub async fn sdk(settings: &Aws, registry: &mut Registry) -> Result<SdkConfig, S
         .build())
 }
 
+/// As [`sdk`], but with credentials from `provider`, in `settings.region`, and with every service at
+/// `endpoint`: an emulator's.
+///
+/// # Errors
+/// When `settings` has no region, or TLS can't be set up.
+pub async fn sdk_at(
+    settings: &Aws,
+    provider: SharedCredentialsProvider,
+    endpoint: &str,
+) -> Result<SdkConfig, SetupError> {
+    let region = settings.region.clone();
+    let region = region.ok_or_else(|| SetupError::new("aws.region", "it must be set"))?;
+    let clock = Clock::new(SharedTimeSource::new(SystemTimeSource::new()));
+    let sdk = loader(Region::new(region), &clock, &Timing::default())?
+        .credentials_provider(provider)
+        .endpoint_url(endpoint);
+    Ok(sdk.load().await)
+}
+
 /// The region: the environment's, else the profile's, else the configuration's.
 pub(super) async fn region(settings: &Aws) -> Result<Region, SetupError> {
     // Instance metadata is not asked for the region: elsewhere than on EC2 that costs seconds.
