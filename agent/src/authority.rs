@@ -7,7 +7,7 @@
 //!         state ◀── maintain ◀── ca_state ◀── rotation
 //! ```
 //!
-//! Replicas share one small document (`ca_state`) and the join tokens, in a [`state`] store. Losing
+//! Replicas share one small document (`ca_state`), the revocation list and the join tokens, in a [`state`] store. Losing
 //! the store stops rotation and join tokens, not issuing.
 
 use std::{
@@ -53,6 +53,7 @@ mod live;
 mod maintain;
 mod metrics;
 mod record;
+mod revocation;
 mod rotation;
 pub mod rules;
 mod settings;
@@ -67,6 +68,7 @@ pub use ca_state::CaStateError;
 pub use join_token::{JoinTokenError, NewJoinToken};
 pub use keys::KeyError;
 pub use maintain::{MaintainError, RotateError};
+pub use revocation::{Change, Changed, Entry, ListError, Revocations, RevokeError};
 pub use settings::SettingsError;
 pub use status::{RootStatus, RotationStatus, Status};
 
@@ -145,6 +147,9 @@ pub enum StartError {
     /// What is in it.
     #[error(transparent)]
     State(#[from] MaintainError),
+    /// The revocation list in it.
+    #[error(transparent)]
+    Revocations(#[from] RevokeError),
 }
 
 /// Starts an authority: binds first, then loads or makes its keys, then serves.
@@ -252,6 +257,20 @@ impl Authority {
         self.issuing.rotate(SystemTime::now()).await
     }
 
+    /// Revokes, or takes back. In force here at once, at other replicas within their reload, at agents
+    /// within their poll.
+    ///
+    /// # Errors
+    /// See [`RevokeError`].
+    pub async fn revoke(&self, by: &str, change: &Change) -> Result<Changed, RevokeError> {
+        self.issuing.revoke(by, change, SystemTime::now()).await
+    }
+
+    /// What is revoked.
+    pub fn revocations(&self) -> Revocations {
+        self.issuing.revocations()
+    }
+
     /// What there is.
     pub fn status(&self) -> Status {
         self.issuing.status()
@@ -320,6 +339,7 @@ async fn replica(
     let attestors = Attestors::new(&config.trust_domain, &config.attestors, &metrics)?;
     let live = maintain::first(&*store, &settings, &kek, now).await?;
     metrics.live(&live);
+    let revoked = revocation::first(&*store, &live, &metrics, now).await?;
     Ok(Issuing {
         settings,
         attestors,
@@ -328,6 +348,7 @@ async fn replica(
         kek,
         store,
         live: ArcSwap::from_pointee(live),
+        revoked: ArcSwap::from_pointee(revoked),
         audit,
         metrics,
     })

@@ -24,6 +24,9 @@ pub const EXCHANGE: &str = "/v1/exchange";
 /// `GET`: the trust bundle in SPIFFE's JWKS form, with an `ETag`.
 pub const BUNDLE: &str = "/v1/bundle";
 
+/// `GET`: the revocation list, a JWS ([`crate::revocation::Published`]), with an `ETag`.
+pub const REVOCATIONS: &str = "/v1/revocations";
+
 /// Largest request body: a CSR, a record, a token and a key are 6 KiB together, a token of 8 KiB fits too.
 pub const MAX_REQUEST: usize = 64 * 1024;
 /// Largest response body an agent reads: a bundle with dozens of keys is below 100 KiB.
@@ -282,6 +285,8 @@ pub enum ErrorCode {
     InvalidRecord,
     /// What was proved entitles to no identity: no rule matches, or the rule can't be filled in.
     NoRule,
+    /// The lineage, the identity or the role is revoked.
+    Revoked,
     /// The identity may not have a token for this audience.
     AudienceRefused,
     /// The identity may not have a token with this scope.
@@ -312,7 +317,9 @@ impl ErrorCode {
             | Self::InvalidProof
             | Self::InvalidEvidence
             | Self::InvalidRecord => StatusCode::UNAUTHORIZED,
-            Self::NoRule | Self::AudienceRefused | Self::ScopeRefused => StatusCode::FORBIDDEN,
+            Self::NoRule | Self::Revoked | Self::AudienceRefused | Self::ScopeRefused => {
+                StatusCode::FORBIDDEN
+            }
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,

@@ -14,6 +14,7 @@ use super::{
     join_token::{self, JoinTokenError, NewJoinToken},
     maintain::RotateError,
     record::unix,
+    revocation::Change,
     rules::{Facts, Outcome},
     status::Status,
 };
@@ -29,6 +30,7 @@ pub mod client;
 
 const JOIN_TOKENS: &str = "/v1/join-tokens";
 const ROTATE: &str = "/v1/rotate";
+const REVOCATIONS: &str = "/v1/revocations";
 const STATUS: &str = "/v1/status";
 const EXPLAIN: &str = "/v1/explain";
 
@@ -124,6 +126,14 @@ async fn answer(issuing: &Issuing, request: Request<Incoming>) -> Result<Respons
             issuing.rotate(now).await?;
             Ok(api::json(&issuing.status()))
         }
+        REVOCATIONS if request.method() == Method::GET => Ok(api::json(&issuing.revocations())),
+        REVOCATIONS => {
+            api::expect(&request, &Method::POST)?;
+            let change: Change = api::read(request).await?;
+            Ok(api::json(
+                &issuing.revoke("admin socket", &change, now).await?,
+            ))
+        }
         STATUS => {
             api::expect(&request, &Method::GET)?;
             Ok(api::json(&issuing.status()))
@@ -166,7 +176,7 @@ impl Issuing {
 
     /// What there is.
     pub(super) fn status(&self) -> Status {
-        Status::of(&self.live.load(), &self.settings)
+        Status::of(&self.live.load(), &self.revoked.load().list, &self.settings)
     }
 }
 

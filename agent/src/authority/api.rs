@@ -129,6 +129,11 @@ async fn answer(session: &Session, request: Request<Incoming>) -> Result<Respons
         let _place = session.place(&session.in_flight)?;
         return Ok(bundle(issuing, &request));
     }
+    if path == wire::REVOCATIONS {
+        expect(&request, &Method::GET)?;
+        let _place = session.place(&session.in_flight)?;
+        return Ok(revocations(issuing, &request, now));
+    }
     const PATHS: [&str; 6] = [
         wire::CHALLENGE,
         wire::ATTEST,
@@ -176,16 +181,37 @@ async fn answer(session: &Session, request: Request<Incoming>) -> Result<Respons
 
 fn bundle(issuing: &Issuing, request: &Request<Incoming>) -> Response<Body> {
     let live = issuing.live.load();
-    let known = request.headers().get(header::IF_NONE_MATCH);
-    let mut response = if known == Some(&live.etag) {
+    let known = request.headers().get(header::IF_NONE_MATCH) == Some(&live.etag);
+    published(known, &live.etag, || json_bytes(live.bundle_json.clone()))
+}
+
+/// "Not modified" is said by a replica that has just looked; another shows what it knew, and when.
+fn revocations(issuing: &Issuing, request: &Request<Incoming>, now: SystemTime) -> Response<Body> {
+    let revoked = issuing.revoked.load();
+    let known = request.headers().get(header::IF_NONE_MATCH) == Some(&revoked.etag);
+    published(known && revoked.is_confirmed(now), &revoked.etag, || {
+        let mut response = Response::new(Body::from(revoked.jws.clone()));
+        let jwt = HeaderValue::from_static("application/jwt");
+        response.headers_mut().insert(header::CONTENT_TYPE, jwt);
+        response
+    })
+}
+
+/// An answer with its tag; none but the tag where that is known.
+fn published(
+    is_known: bool,
+    etag: &HeaderValue,
+    answer: impl FnOnce() -> Response<Body>,
+) -> Response<Body> {
+    let mut response = if is_known {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        json_bytes(live.bundle_json.clone())
+        answer()
     };
     let headers = response.headers_mut();
-    headers.insert(header::ETAG, live.etag.clone());
+    headers.insert(header::ETAG, etag.clone());
     // It may be kept, and must be asked about again.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response

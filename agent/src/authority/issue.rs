@@ -22,7 +22,8 @@ use super::{
     live::Live,
     metrics::Metrics,
     record::{Record, unix},
-    rules::{Grant, Rules},
+    revocation::Revoked,
+    rules::{Facts, Grant, Rules},
     settings::Settings,
     state::{Claim, Claimed, Store},
 };
@@ -31,7 +32,7 @@ use crate::{
         proof,
         wire::{self, Base64, ErrorCode},
     },
-    revocation::Origin,
+    revocation::{Origin, Provenance},
     telemetry::{audit::Audit, timestamp::Timestamp},
 };
 
@@ -47,6 +48,7 @@ pub(super) struct Issuing {
     pub(super) kek: Kek,
     pub(super) store: Arc<dyn Store>,
     pub(super) live: ArcSwap<Live>,
+    pub(super) revoked: ArcSwap<Revoked>,
     pub(super) audit: Audit,
     pub(super) metrics: Metrics,
 }
@@ -154,7 +156,7 @@ impl Issuing {
         self.limits
             .take(&proven.attestor, &proven.facts, now)
             .map_err(|wait| Denied::too_many(&proven.attestor, wait))?;
-        let grant = self.rules.decide(&proven.attestor, &proven.facts)?;
+        let grant = self.entitled(&proven.attestor, &proven.facts, &lineage)?;
         is_granted(&grant)?;
         if let Some(single_use) = proven.single_use {
             self.spend(single_use, renewal_key.thumbprint(), now)
@@ -187,7 +189,7 @@ impl Issuing {
         );
         check_proof(&record.renewal_key, &transcript, &request.proof)?;
         let subject_key = subject_key(&request.csr, &record.renewal_key)?;
-        let grant = self.rules.decide(&record.attestor, &record.facts)?;
+        let grant = self.entitled(&record.attestor, &record.facts, &record.lineage)?;
         self.certify(&record, &grant, &subject_key, now)
     }
 
@@ -280,6 +282,24 @@ impl Issuing {
                 .rules
                 .same(&proven.attestor, &proven.facts, &record.facts);
         same.then_some(record.lineage)
+    }
+
+    /// What the rules grant to `facts`, if nothing of it is revoked.
+    pub(super) fn entitled(
+        &self,
+        attestor: &str,
+        facts: &Facts,
+        lineage: &str,
+    ) -> Result<Grant, Denied> {
+        let grant = self.rules.decide(attestor, facts)?;
+        let role = self.attestors.role(attestor, facts);
+        self.refuse_revoked(&Provenance {
+            spiffe_id: Some(grant.spiffe_id.to_string().into()),
+            lineage: Some(lineage.into()),
+            role: role.map(|role| Origin::hash_of_role(&role).into()),
+            ..Provenance::default()
+        })?;
+        Ok(grant)
     }
 
     /// Gives evidence that may be used once to the renewal key with `thumbprint` (S15).

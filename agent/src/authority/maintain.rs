@@ -9,6 +9,7 @@ use super::{
     issue::Issuing,
     keys::Kek,
     live::Live,
+    revocation::RevokeError,
     rotation::Action,
     settings::Settings,
     state::{Document, Store, StoreError},
@@ -28,6 +29,9 @@ pub enum MaintainError {
     /// The document, or what is made of it.
     #[error(transparent)]
     State(#[from] CaStateError),
+    /// The revocation list.
+    #[error(transparent)]
+    Revocations(#[from] RevokeError),
     /// Other replicas kept changing it.
     #[error("the CA's state changed {ATTEMPTS} times while changing it; trying again later")]
     Contended,
@@ -91,15 +95,18 @@ pub(super) async fn first(
 }
 
 impl Issuing {
-    /// One round: follow the document, do what is due in it, renew what is in memory.
+    /// One round: follow the documents, do what is due in it, renew what is in memory.
     pub(super) async fn maintain(&self, now: SystemTime) -> Result<(), MaintainError> {
-        let changed = self.change(now, |_| Ok(())).await;
+        // First: an intermediate that is revoked is replaced below.
+        let followed = self.follow_revocations(now).await;
+        let changed: Result<(), MaintainError> = self.change(now, |_| Ok(())).await;
         if changed.is_err() && self.live.load().is_stale(now) {
             // Without the store nothing rotates; issuing goes on with what is known.
             let live = self.live.load_full();
             self.go_live(live.version, live.state.clone(), now)?;
         }
-        changed
+        changed?;
+        Ok(followed?)
     }
 
     /// Starts the rotation of the root and of the keys early.
@@ -159,10 +166,13 @@ impl Issuing {
 
     fn go_live(&self, version: i64, state: CaState, now: SystemTime) -> Result<(), MaintainError> {
         let live = self.live.load_full();
-        if live.version == version && !live.is_stale(now) {
+        // An intermediate that is revoked while its replica runs was copied: this replica takes another.
+        let is_revoked = self.is_own_issuer_revoked(&live);
+        if live.version == version && !live.is_stale(now) && !is_revoked {
             return Ok(());
         }
-        let next = Live::build(version, state, Some(&live), &self.settings, &self.kek, now)?;
+        let previous = (!is_revoked).then_some(&*live);
+        let next = Live::build(version, state, previous, &self.settings, &self.kek, now)?;
         self.metrics.live(&next);
         self.live.store(Arc::new(next));
         Ok(())

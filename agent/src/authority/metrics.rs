@@ -9,6 +9,7 @@ use prometheus_client::{
 };
 
 use super::live::Live;
+use crate::revocation::List;
 
 /// Cheap to clone; all clones count together.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +20,8 @@ pub(super) struct Metrics {
     maintenance_failures: Counter,
     intermediate_not_after: Gauge,
     sequence: Gauge,
+    revocations: Gauge,
+    revocations_number: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -68,7 +71,24 @@ impl Metrics {
             "spiffe_sequence of the published trust bundle",
             metrics.sequence.clone(),
         );
+        registry.register(
+            "authority_revocations",
+            "Entries of the revocation list",
+            metrics.revocations.clone(),
+        );
+        registry.register(
+            "authority_revocations_number",
+            "Number of the revocation list; counts up with every change",
+            metrics.revocations_number.clone(),
+        );
         metrics
+    }
+
+    pub(super) fn revoked(&self, list: &List) {
+        self.revocations
+            .set(i64::try_from(list.len()).unwrap_or(i64::MAX));
+        self.revocations_number
+            .set(i64::try_from(list.number()).unwrap_or(i64::MAX));
     }
 
     pub(super) fn decided(&self, operation: &'static str, outcome: &str) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 use warifu::TrustDomain;
 
-use super::{challenge, rotation::Schedule, rules::Rules};
+use super::{challenge, join_token, rotation::Schedule, rules::Rules};
 use crate::config::{
     AuthorityConfig,
     authority::{TokenAlgorithm, TokenIssuer},
@@ -29,6 +29,9 @@ pub(super) struct Settings {
     pub(super) publish_ahead: Duration,
     pub(super) max_attestation_age: Duration,
     pub(super) refresh_hint: Duration,
+    /// Of certificates.
+    pub(super) longest_ttl: Duration,
+    /// Of tokens.
     pub(super) longest_jwt_ttl: Duration,
     /// What JWT-SVIDs are signed with.
     pub(super) jwt_algorithm: TokenAlgorithm,
@@ -65,6 +68,7 @@ impl Settings {
             publish_ahead: config.ca.publish_ahead.0,
             max_attestation_age: config.max_attestation_age.0,
             refresh_hint: config.bundle_refresh_hint.0,
+            longest_ttl: rules.longest_ttl(),
             longest_jwt_ttl: rules.longest_jwt_ttl(),
             jwt_algorithm: algorithm(&config.tokens.jwt_svid).unwrap_or_default(),
             jwt_issuer: issuer(&config.tokens.jwt_svid),
@@ -137,6 +141,19 @@ impl Settings {
         };
         schedule.life = schedule.life.max(schedule.step().saturating_mul(2));
         schedule
+    }
+
+    /// After this time nothing of a revoked lineage is alive: its records are over, and so is the join token
+    /// that the same key could have shown again, and then the last that was issued on them.
+    pub(super) fn lineage_outlives(&self) -> Duration {
+        let evidence = self.max_attestation_age.max(join_token::MAX_TTL);
+        let issued = self.longest_ttl.max(self.longest_jwt_ttl);
+        evidence.saturating_add(issued).saturating_add(CLOCKS * 2)
+    }
+
+    /// After this time a token has expired, by any clock.
+    pub(super) fn token_outlives(&self) -> Duration {
+        self.longest_jwt_ttl.saturating_add(CLOCKS * 2)
     }
 
     fn margin(&self) -> Duration {

@@ -10,6 +10,7 @@ use super::{
     rotation::Phase,
     settings::Settings,
 };
+use crate::revocation::List;
 
 /// What an authority has. No secrets.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -22,6 +23,10 @@ pub struct Status {
     pub roots: Vec<RootStatus>,
     /// When this replica's intermediate expires, Unix seconds.
     pub intermediate_not_after: u64,
+    /// Number of the revocation list.
+    pub revocations_number: u64,
+    /// Entries of the revocation list.
+    pub revocations: usize,
     /// Rotations under way.
     pub rotations: Vec<RotationStatus>,
 }
@@ -48,7 +53,7 @@ pub struct RotationStatus {
 }
 
 impl Status {
-    pub(super) fn of(live: &Live, settings: &Settings) -> Self {
+    pub(super) fn of(live: &Live, revoked: &List, settings: &Settings) -> Self {
         let phase = |phase| match phase {
             Phase::Next => "next",
             Phase::Current => "current",
@@ -74,6 +79,8 @@ impl Status {
                 })
                 .collect(),
             intermediate_not_after: unix(live.intermediate.not_after()),
+            revocations_number: revoked.number(),
+            revocations: revoked.len(),
             rotations: Line::ALL.into_iter().filter_map(rotation).collect(),
         }
     }

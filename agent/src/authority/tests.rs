@@ -32,6 +32,7 @@ mod agents;
 mod front_door;
 mod issuing;
 mod lines;
+mod revocations;
 mod rotations;
 
 const HOUR: Duration = Duration::from_secs(3600);

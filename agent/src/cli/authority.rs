@@ -21,6 +21,8 @@ use warifu_agent::{
 
 use super::{Failure, right_for};
 
+mod revoke;
+
 /// Run the issuing authority, or administer one that runs on this machine
 #[derive(Debug, Args)]
 #[command(
@@ -38,6 +40,7 @@ pub(super) struct AuthorityArgs {
 #[derive(Debug, Subcommand)]
 enum Administer {
     JoinToken(JoinTokenArgs),
+    Revoke(revoke::RevokeArgs),
     Rotate(RotateArgs),
     Explain(ExplainArgs),
     Status(StatusArgs),
@@ -127,6 +130,7 @@ pub(super) fn run(args: &AuthorityArgs) -> Result<ExitCode, Failure> {
             ));
         }
         (Some(Administer::JoinToken(args)), _) => join_token(args)?,
+        (Some(Administer::Revoke(args)), _) => revoke::run(args)?,
         (Some(Administer::Rotate(args)), _) => {
             let (_, socket) = args.place.load()?;
             let status = asked(&socket, client::rotate(&socket))?;

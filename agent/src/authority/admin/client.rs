@@ -14,10 +14,11 @@ use thiserror::Error;
 use tokio::{net::UnixStream, time::timeout};
 
 use super::{
-    EXPLAIN, ExplainAnswer, ExplainRequest, JOIN_TOKENS, JoinTokenAnswer, JoinTokenRequest, ROTATE,
-    STATUS, Status,
+    EXPLAIN, ExplainAnswer, ExplainRequest, JOIN_TOKENS, JoinTokenAnswer, JoinTokenRequest,
+    REVOCATIONS, ROTATE, STATUS, Status,
 };
 use crate::attest::wire::{ErrorBody, MAX_RESPONSE};
+use crate::authority::{Change, Changed, Revocations};
 
 /// Time for a whole exchange on one machine.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -58,6 +59,22 @@ pub async fn create_join_token(
 /// See [`AdminError`]; also while one is under way.
 pub async fn rotate(socket: &Path) -> Result<Status, AdminError> {
     exchange(socket, Method::POST, ROTATE, None::<&()>).await
+}
+
+/// Revokes, or takes back.
+///
+/// # Errors
+/// See [`AdminError`].
+pub async fn revoke(socket: &Path, change: &Change) -> Result<Changed, AdminError> {
+    exchange(socket, Method::POST, REVOCATIONS, Some(change)).await
+}
+
+/// What is revoked.
+///
+/// # Errors
+/// See [`AdminError`].
+pub async fn revocations(socket: &Path) -> Result<Revocations, AdminError> {
+    exchange(socket, Method::GET, REVOCATIONS, None::<&()>).await
 }
 
 /// What the authority has.

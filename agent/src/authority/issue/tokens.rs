@@ -119,7 +119,7 @@ impl Issuing {
             &request.record,
         );
         check_proof(&record.renewal_key, &transcript, &request.proof)?;
-        let grant = self.rules.decide(&record.attestor, &record.facts)?;
+        let grant = self.entitled(&record.attestor, &record.facts, &record.lineage)?;
         for audience in &request.audiences {
             self.check_audience(audience, &grant)?;
         }
@@ -143,7 +143,7 @@ impl Issuing {
             &request.scopes,
         );
         check_proof(&record.renewal_key, &transcript, &request.proof)?;
-        let grant = self.rules.decide(&record.attestor, &record.facts)?;
+        let grant = self.entitled(&record.attestor, &record.facts, &record.lineage)?;
         self.check_audience(&request.audience, &grant)?;
         let scopes = granted_scopes(&request.scopes, &grant)?;
         self.mint_access_token(&record, &grant, &request.audience, scopes, now)
