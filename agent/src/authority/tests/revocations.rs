@@ -429,7 +429,7 @@ async fn two_replicas() -> (World, World, Arc<Shared>, tempfile::TempDir) {
     let path = dir.path().join("ca");
     config.ca.key = CaKey::Disk { path: path.clone() };
     config.state = State::Sqlite;
-    let (kek, store) = open(&config).await.unwrap();
+    let (kek, store) = open(&config, &mut metrics::registry()).await.unwrap();
     let shared = Arc::new(Shared {
         store,
         both_read: tokio::sync::Barrier::new(2),
