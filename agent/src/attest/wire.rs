@@ -111,14 +111,6 @@ pub fn attest_audience(trust_domain: &TrustDomain, key_hash: &str) -> String {
     format!("warifu:{trust_domain}:attest:{key_hash}")
 }
 
-/// Whether an audience is for calls (`warifu:TD:call:SERVICE`), of whatever trust domain. A token for one attests
-/// nothing: who is called has it too.
-pub fn is_call_audience(audience: &str) -> bool {
-    let of_ours = audience.strip_prefix("warifu:");
-    let kind = of_ours.and_then(|rest| rest.split_once(':'));
-    kind.is_some_and(|(_, kind)| kind == "call" || kind.starts_with("call:"))
-}
-
 /// Asks for an X.509-SVID with evidence: for the first one of a lineage, and for the next where evidence can be
 /// had again.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -21,8 +21,8 @@ use super::{
     state::{Store, TokenHash},
 };
 use crate::{
-    attest::wire::{self, ErrorCode, Evidence},
-    config::authority as configured,
+    attest::wire::{ErrorCode, Evidence},
+    config::{authority as configured, value::is_call_audience},
     http::fetch::FetcherError,
     revocation::role_name,
 };
@@ -293,7 +293,7 @@ impl Attestor {
 
 /// The profile of a bearer token that attests, and is for nothing else.
 fn bearer_profile(issuer: &str, audience: &str) -> Result<Profile, AttestorProblem> {
-    match wire::is_call_audience(audience) {
+    match is_call_audience(audience) {
         true => Err(AttestorProblem::CallAudience(audience.to_owned())),
         false => Ok(Profile::oidc(issuer, audience)),
     }

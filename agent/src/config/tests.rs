@@ -345,6 +345,69 @@ state: sqlite
 }
 
 #[test]
+fn attestors_that_believe_the_same_or_the_wrong_are_refused() {
+    let found = authority_errors(
+        "\
+trust_domain: example.org
+listen: 127.0.0.1:8443
+admin: unix:/run/a.sock
+ca: {key: memory}
+state: memory
+attestors:
+  aws:
+    kind: aws-web-identity
+    issuers: {'12345': https://a.tokens.example, '123456789012': https://b.tokens.example}
+    org: abc
+    pod_identity_roles: ['210987654321:role/shop']
+  blue: {kind: kubernetes, issuer: https://b.tokens.example, audience: sts.amazonaws.com}
+  ci:
+    kind: oidc
+    issuer: http://127.0.0.1:8080
+    audience: warifu:example.org:call:payments
+    ca_file: /etc/ca.pem
+    facts: {sub: sub, Ref: ref, ref: a..b}
+  green:
+    kind: kubernetes
+    issuer: https://green.example
+    audience: warifu:example.org:call:payments
+    token_review: {url: 'http://127.0.0.1:8001', ca_file: /etc/ca.pem, token_file: /run/token}
+",
+    );
+    let expected = [
+        (9, "attestors.aws.issuers.12345", "12 digits"),
+        (10, "attestors.aws.org", "o-a1b2c3d4e5"),
+        (11, "attestors.aws.pod_identity_roles[0]", "no issuer here"),
+        (
+            12,
+            "attestors.blue.issuer",
+            "attestors.aws.issuers.123456789012 already",
+        ),
+        (12, "attestors.blue.audience", "somebody else's"),
+        (16, "attestors.ci.audience", "an audience for calls"),
+        (17, "attestors.ci.ca_file", "no certificate"),
+        (18, "attestors.ci.facts.Ref", "lower-case"),
+        (18, "attestors.ci.facts.ref", "a.b for b of a"),
+        (18, "attestors.ci.facts.sub", "which every token proves"),
+        (22, "attestors.green.audience", "an audience for calls"),
+        (
+            22,
+            "attestors.green.audience",
+            "attestors.ci.audience already",
+        ),
+        (23, "attestors.green.token_review.ca_file", "no certificate"),
+    ];
+    for (line, field, what) in expected {
+        assert!(
+            found
+                .iter()
+                .any(|it| it.0 == line && it.1 == field && it.2.contains(what)),
+            "{line} {field} {what}: {found:#?}"
+        );
+    }
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+}
+
+#[test]
 fn a_rotation_that_could_not_work_is_refused() {
     let text = "\
 trust_domain: example.org

@@ -38,6 +38,15 @@ impl Problems {
         }
     }
 
+    /// So many, and no more.
+    fn at_most(&mut self, most: usize, found: usize, at: Path) {
+        self.add_if(
+            found > most,
+            at,
+            format!("expected at most {most}, found {found}"),
+        );
+    }
+
     /// `span` must be from `least` to `most`.
     fn span(&mut self, at: Path, span: Span, least: Duration, most: Duration) {
         self.add_if(

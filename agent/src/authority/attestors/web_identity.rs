@@ -25,7 +25,7 @@ use crate::{
     authority::{denied::Denied, metrics::Metrics, rules::Facts},
     config::{
         authority::{WebIdentityAttestor, facts as fact},
-        value::RolePattern,
+        value::{RolePattern, template::is_fact_name},
     },
 };
 
@@ -295,19 +295,15 @@ fn of_pod(tags: &BTreeMap<String, Value>) -> Facts {
 /// `tag_KEY` for tags of the role or its session, the key in lower case. A key with other characters than letters,
 /// digits and `_` gives no fact, and neither do two that differ in case only: a fact has one tag behind it.
 fn of_tags(tags: &BTreeMap<String, Value>) -> Facts {
-    let is_plain = |key: &str| key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
     let mut facts = BTreeMap::<String, Option<String>>::new();
     for (key, value) in tags {
-        if !is_plain(key) || key.is_empty() {
-            continue;
+        let name = format!("tag_{}", key.to_ascii_lowercase());
+        if is_fact_name(&name) && !key.is_empty() {
+            facts
+                .entry(name)
+                .and_modify(|twice| *twice = None)
+                .or_insert_with(|| value.as_str().map(str::to_owned));
         }
-        let Some(value) = value.as_str() else {
-            continue;
-        };
-        facts
-            .entry(format!("tag_{}", key.to_ascii_lowercase()))
-            .and_modify(|twice| *twice = None)
-            .or_insert(Some(value.to_owned()));
     }
     let unambiguous = |(name, value): (String, Option<String>)| Some((name, value?));
     facts.into_iter().filter_map(unambiguous).collect()

@@ -16,6 +16,7 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 const ROTATION_MARGIN: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+mod attestors;
 mod rules;
 
 pub(in crate::config) fn authority(config: &AuthorityConfig) -> Vec<Problem> {
@@ -32,6 +33,7 @@ pub(in crate::config) fn authority(config: &AuthorityConfig) -> Vec<Problem> {
         root().key("attestors"),
         "expected at least one attestor, such as bootstrap: {kind: join-token}",
     );
+    attestors::attestors(config, &mut problems);
     rules::rules(config, &mut problems);
     rules::administrators(config, &mut problems);
     let listen = root().key("listen");

@@ -164,6 +164,14 @@ fn audience(text: &str) -> Result<String, Why> {
     }
 }
 
+/// Whether an audience is for calls (`warifu:TD:call:SERVICE`), of whatever trust domain. A token for one attests
+/// nothing: who is called has it too.
+pub fn is_call_audience(audience: &str) -> bool {
+    let of_ours = audience.strip_prefix("warifu:");
+    let kind = of_ours.and_then(|rest| rest.split_once(':'));
+    kind.is_some_and(|(_, kind)| kind == "call" || kind.starts_with("call:"))
+}
+
 fn scope(text: &str) -> Result<String, Why> {
     let token = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
     match (1..=255).contains(&text.len()) && text.bytes().all(token) {

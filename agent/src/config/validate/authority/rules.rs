@@ -159,12 +159,4 @@ impl Problems {
             );
         }
     }
-
-    fn at_most(&mut self, most: usize, found: usize, at: Path) {
-        self.add_if(
-            found > most,
-            at,
-            format!("expected at most {most}, found {found}"),
-        );
-    }
 }
