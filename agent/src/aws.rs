@@ -7,26 +7,33 @@
 //! ```
 
 mod cache;
+mod caller_identity;
 mod clock;
 mod error;
 mod http;
 mod metrics;
+mod partition;
 mod refresh;
 mod roles;
 mod sdk;
 mod session;
 mod signer;
 mod sigv4;
+mod web_identity;
 
 use thiserror::Error;
 
 pub use self::{
     cache::CredentialsStatus,
+    caller_identity::{CallError, CallSigner, SignedCall},
+    error::is_busy,
+    partition::{Partition, is_region, partition},
     roles::Roles,
     sdk::{sdk, sdk_at},
     session::{RoleSession, SetupError, session_name},
     signer::Signer,
     sigv4::refuse_streamed,
+    web_identity::TokenError,
 };
 
 /// Why a request could not be signed.

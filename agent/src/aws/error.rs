@@ -33,8 +33,13 @@ const BUSY: &[&str] = &[
     "ServiceUnavailable",
 ];
 
+/// Whether STS's error code says "not now".
+pub fn is_busy(code: &str) -> bool {
+    BUSY.contains(&code)
+}
+
 /// STS does not accept the credentials the request was signed with.
-const BAD_BASE: &[&str] = &[
+pub(super) const BAD_BASE: &[&str] = &[
     "ExpiredToken",
     "ExpiredTokenException",
     "InvalidClientTokenId",
@@ -178,7 +183,7 @@ impl CredentialsError {
         let status = answer.raw().status().as_u16();
         let code = answer.err().code().unwrap_or("without a code").to_owned();
         let message = scrub(answer.err().message().unwrap_or_default(), secrets);
-        if status >= 500 || status == 429 || BUSY.contains(&code.as_str()) {
+        if status >= 500 || status == 429 || is_busy(&code) {
             return Self::Unavailable {
                 role,
                 why: format!("STS answered {status} {code}: {message}"),
@@ -235,7 +240,7 @@ fn principal(message: &str) -> Option<&str> {
 }
 
 /// The first line of `text`, not too long and without `secrets`.
-fn scrub(text: &str, secrets: &[&str]) -> String {
+pub(super) fn scrub(text: &str, secrets: &[&str]) -> String {
     let mut text = text.lines().next().unwrap_or_default().to_owned();
     for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
         text = text.replace(secret, "***");
@@ -249,7 +254,7 @@ fn scrub(text: &str, secrets: &[&str]) -> String {
 }
 
 /// An error and its causes, without those that only repeat what was said.
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut said = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

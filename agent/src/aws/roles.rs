@@ -199,6 +199,10 @@ impl Roles {
         &self.0.clock
     }
 
+    pub(super) fn sts(&self) -> &aws_sdk_sts::Client {
+        &self.0.sts
+    }
+
     pub(super) fn base(&self) -> Cache {
         self.0.base.clone()
     }

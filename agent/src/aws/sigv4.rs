@@ -98,7 +98,7 @@ impl Profile {
         }
     }
 
-    const GENERIC: Self = Self {
+    pub(super) const GENERIC: Self = Self {
         path: Path::Normalised,
         content_sha256: false,
         session_token: SessionTokenMode::Include,
