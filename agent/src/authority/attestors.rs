@@ -27,6 +27,7 @@ use crate::{
     revocation::role_name,
 };
 
+mod caller_identity;
 mod kubernetes;
 mod oidc;
 mod pool;

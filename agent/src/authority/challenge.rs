@@ -11,7 +11,7 @@ use super::keys::{self, KeyError};
 /// How long a challenge is good: a slow agent's round trip and its key's making, many times over.
 pub(super) const LIFE: Duration = Duration::from_secs(60);
 /// How far ahead another replica's clock may be.
-const SKEW: Duration = Duration::from_secs(5);
+pub(super) const SKEW: Duration = Duration::from_secs(5);
 
 const TIME_BYTES: usize = 8;
 const RANDOM_BYTES: usize = 16;

@@ -152,7 +152,6 @@ mod tests {
             "us-east-1a",
             "US-EAST-1",
             "nz-north-1",
-            "us-gov-1",
             "aws-global",
             "us-east-1.evil.example#",
             "us-east-1.evil.example",

@@ -242,7 +242,10 @@ impl Fetcher {
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = Uri::from(path.unwrap_or(PathAndQuery::from_static("/")));
         let headers = request.headers_mut();
-        headers.insert(HOST, origin.host_header().clone());
+        // One that is signed is for a name of its own, wherever it is sent.
+        headers
+            .entry(HOST)
+            .or_insert_with(|| origin.host_header().clone());
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
         headers
             .entry(USER_AGENT)
