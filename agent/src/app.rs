@@ -20,7 +20,11 @@ use tokio::{runtime, task::JoinHandle};
 use crate::{
     admin::{self, Admin, Surface},
     aws::{self, Roles},
-    config::{AgentConfig, agent, value::Listen},
+    config::{
+        AgentConfig,
+        agent::{self, Attestation},
+        value::Listen,
+    },
     http::{
         pool::{self, Pool},
         server::{self, BindError, Drain, Draining, Limits, Listener},
@@ -134,10 +138,14 @@ pub async fn start_agent(
     let (admin_drain, admin_draining) = server::drain();
 
     let issued = readiness.condition("identity", "no X.509-SVID has been issued yet");
-    let (identity, renewal) = identity::start(&config.into(), issued, &mut registry)?;
+    let roles = roles(config, &mut registry).await?;
+    let settings = identity::Settings {
+        aws: roles.clone(),
+        ..config.into()
+    };
+    let (identity, renewal) = identity::start(&settings, issued, &mut registry)?;
     let tokens = Tokens::new(Arc::new(FromAuthority(renewal.clone())));
     tokens.register(&mut registry);
-    let roles = roles(config, &mut registry).await?;
     let signers = signers(config.outbound.as_ref(), roles.as_ref(), &identity);
 
     // What carries requests belongs to the data runtime: its sockets, its timers, its tasks.
@@ -317,10 +325,14 @@ impl Drop for Serving {
     }
 }
 
-/// AWS is looked at only where a route needs it.
+/// AWS is looked at only where a route or the attestation needs it.
 async fn roles(config: &AgentConfig, registry: &mut Registry) -> Result<Option<Roles>, StartError> {
-    let wanted = |outbound: &agent::Outbound| outbound.routes.iter().any(|it| it.sigv4.is_some());
-    if !config.outbound.as_ref().is_some_and(wanted) {
+    let signs = |outbound: &agent::Outbound| outbound.routes.iter().any(|it| it.sigv4.is_some());
+    let attests = matches!(
+        config.attestation,
+        Attestation::AwsWebIdentity | Attestation::AwsCallerIdentity
+    );
+    if !attests && !config.outbound.as_ref().is_some_and(signs) {
         return Ok(None);
     }
     let roles = Roles::from_environment(&config.aws).await?;

@@ -1,9 +1,10 @@
 //! The agent's identity: obtain, renew, rotate, publish.
 //!
 //! ```text
-//! evidence ─▶ attest ─▶ record ─▶ renew ─▶ renew ─▶ …      task: when, and what if not
-//!                │         │        │
-//!                └─────────┴────────┴─▶ publisher ─▶ Current   (immutable snapshots)
+//! evidence ─▶ attest ─▶ record ─▶ attest again ─▶ …         task: when, and what if not
+//!                │         │            │
+//!                │         └─▶ renew ───┤ while evidence can't be had (a join token: always)
+//!                └─────────────┴────────┴─▶ publisher ─▶ Current   (immutable snapshots)
 //! ```
 //!
 //! [`start`] never fails because the authority is away: the identity becomes available when it can
@@ -19,6 +20,7 @@ use warifu::{TrustDomain, identity::Identity};
 
 use crate::{
     attest::{AnchorError, Client, ClientError, MintedJwt},
+    aws::Roles,
     config::{
         AgentConfig,
         agent::{Attestation, AuthorityRef},
@@ -29,6 +31,7 @@ use crate::{
 
 mod clock;
 mod csr;
+mod evidence;
 mod metrics;
 mod publisher;
 pub mod rotation;
@@ -47,16 +50,20 @@ pub struct Settings {
     pub authority: AuthorityRef,
     /// What the agent proves itself with.
     pub attestation: Attestation,
+    /// Whose credentials prove it, where the attestation is one of AWS's.
+    pub aws: Option<Roles>,
     /// Where renewal key and attestation record survive a restart.
     pub state_dir: Option<PathBuf>,
 }
 
+/// Without credentials of AWS's.
 impl From<&AgentConfig> for Settings {
     fn from(config: &AgentConfig) -> Self {
         Self {
             trust_domain: config.trust_domain.clone(),
             authority: config.authority.clone(),
             attestation: config.attestation.clone(),
+            aws: None,
             state_dir: config.state_dir.clone(),
         }
     }
@@ -93,6 +100,8 @@ pub struct Status {
     pub failures: u32,
     /// When the attestation record expires: from then on the agent must attest anew.
     pub attested_until: Option<SystemTime>,
+    /// Why the last renewal was by the record, where evidence is presented usually; `None` if it was not.
+    pub bridging: Option<String>,
 }
 
 #[derive(Debug)]

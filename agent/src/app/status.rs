@@ -43,6 +43,7 @@ pub(super) fn status(
                 "last_error": renewal.last_error,
                 "failures": renewal.failures,
                 "attested_until": renewal.attested_until.map(Timestamp),
+                "bridging": renewal.bridging,
             },
             "routes": routes,
             "tokens": tokens,

@@ -72,18 +72,37 @@ pub enum ClientError {
         /// What failed.
         why: String,
     },
-    /// A local matter: a key, a file.
+    /// The evidence cannot be had now: a file, credentials, whoever gives it.
+    #[error("{0}")]
+    NoEvidence(String),
+    /// Whoever gives the evidence decided against: a role that is gone, or may not.
+    #[error("{0}")]
+    EvidenceRefused(String),
+    /// A local matter: a key, a request that can't be written.
     #[error("{0}")]
     Local(String),
 }
 
 impl ClientError {
-    /// Whether the authority decided (and did not merely fail).
+    /// Whether somebody decided (and did not merely fail).
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused { .. })
+        matches!(self, Self::Refused { .. } | Self::EvidenceRefused(_))
     }
 
-    /// Its code, if it decided.
+    /// Whether nobody could judge the evidence, or there is none to judge: then the record of an earlier attestation
+    /// may renew. A refusal is no such thing, and neither is an authority that can't be reached: it could not renew.
+    pub fn leaves_it_to_the_record(&self) -> bool {
+        match self {
+            Self::NoEvidence(_) => true,
+            Self::Unavailable { code, .. } => matches!(
+                code,
+                ErrorCode::EvidenceUnavailable | ErrorCode::TooManyRequests
+            ),
+            _ => false,
+        }
+    }
+
+    /// The authority's code, if it decided.
     pub fn refusal(&self) -> Option<ErrorCode> {
         match self {
             Self::Refused { code, .. } => Some(*code),

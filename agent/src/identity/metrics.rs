@@ -13,12 +13,14 @@ use prometheus_client::{
 pub(super) struct Metrics {
     issuance: Family<Outcome, Counter>,
     not_after: Gauge,
+    attested_until: Gauge,
     generation: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
-    /// `issued`, `refused` (the authority decided), `failed`.
+    /// `issued`, `refused` (somebody decided), `failed`; beside `issued`, `bridged` where the record renewed for want
+    /// of evidence.
     outcome: &'static str,
 }
 
@@ -34,6 +36,11 @@ impl Metrics {
             "identity_not_after_seconds",
             "When the current X.509-SVID expires, Unix time; 0 without one",
             metrics.not_after.clone(),
+        );
+        registry.register(
+            "identity_attested_until_seconds",
+            "When the attestation record expires, Unix time; 0 without one",
+            metrics.attested_until.clone(),
         );
         registry.register(
             "identity_generation",
@@ -52,6 +59,11 @@ impl Metrics {
         self.not_after.set(whole(since.unwrap_or_default()));
         self.generation
             .set(i64::try_from(generation).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn attested(&self, until: SystemTime) {
+        let since = until.duration_since(SystemTime::UNIX_EPOCH);
+        self.attested_until.set(whole(since.unwrap_or_default()));
     }
 
     pub(super) fn withdrawn(&self) {

@@ -73,7 +73,9 @@ impl Publisher {
         let _ordered = lock(&self.0.generation);
         *lock(&self.0.trouble) = Some(why.to_owned());
         if self.0.current.borrow().is_none() {
-            self.say_what_is_missing();
+            let why = self.what_is_missing();
+            // The task has a line of its own for it.
+            self.0.condition.unmet_quietly(&why);
         }
     }
 
@@ -98,21 +100,18 @@ impl Publisher {
         });
         if expired.is_some() {
             *lock(&self.0.expired) = expired;
-            self.say_what_is_missing();
+            self.0.condition.unmet(&self.what_is_missing());
             self.0.metrics.withdrawn();
         }
     }
 
     /// What happened last, and that there was an identity once, if there was.
-    fn say_what_is_missing(&self) {
+    fn what_is_missing(&self) -> String {
         let trouble = lock(&self.0.trouble);
         let why = trouble.as_deref().unwrap_or("no renewal succeeded in time");
         match *lock(&self.0.expired) {
-            None => self.0.condition.unmet(why),
-            Some(at) => self.0.condition.unmet(&format!(
-                "the X.509-SVID expired at {}: {why}",
-                Timestamp(at)
-            )),
+            None => why.to_owned(),
+            Some(at) => format!("the X.509-SVID expired at {}: {why}", Timestamp(at)),
         }
     }
 }

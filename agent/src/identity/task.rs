@@ -11,7 +11,7 @@ use std::{
 use http::HeaderValue;
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use warifu::{
     identity::{TrustBundle, X509Svid},
@@ -20,17 +20,15 @@ use warifu::{
 
 use super::{
     Settings, Status, clock, csr,
+    evidence::Gatherer,
     metrics::Metrics,
     publisher::{MAX_SLEEP, Publisher},
     rotation::{self, Failure},
     vault::{Attested, Vault},
 };
 use crate::{
-    attest::{
-        Client, ClientError, Credentials, MintedJwt, bearer,
-        wire::{ErrorCode, Evidence},
-    },
-    config::agent::Attestation,
+    attest::{Client, ClientError, Credentials, MintedJwt, wire::ErrorCode},
+    config::value::Span,
     telemetry::timestamp::Timestamp,
 };
 
@@ -38,6 +36,11 @@ use crate::{
 const MAX_POLL: Duration = Duration::from_secs(3600);
 /// And at most this often.
 const MIN_POLL: Duration = Duration::from_secs(1);
+
+/// Evidence takes a call to AWS at most, with the SDK's attempts and the renewal of its credentials.
+const GATHER_TIMEOUT: Duration = Duration::from_secs(25);
+/// Even an identity about to expire leaves the time of an answer.
+const LEAST_GATHER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What the task and its handles share.
 #[derive(Debug)]
@@ -91,7 +94,7 @@ impl Shared {
 pub(super) struct Task {
     shared: Arc<Shared>,
     publisher: Publisher,
-    attestation: Attestation,
+    evidence: Gatherer,
     vault: Arc<Vault>,
     attested: Option<Attested>,
     metrics: Metrics,
@@ -115,11 +118,20 @@ impl Task {
     ) -> Self {
         if let Some(attested) = &attested {
             shared.client.trust(&attested.bundle);
+            metrics.attested(attested.expires_at);
+            let until = Some(attested.expires_at);
+            shared
+                .status
+                .send_modify(|status| status.attested_until = until);
         }
         Self {
             shared,
             publisher,
-            attestation: settings.attestation.clone(),
+            evidence: Gatherer::new(
+                settings.attestation.clone(),
+                settings.trust_domain.clone(),
+                settings.aws.clone(),
+            ),
             vault: Arc::new(vault),
             attested,
             metrics,
@@ -200,7 +212,10 @@ impl Task {
         });
         let failure = Failure {
             count: self.failures,
-            refused: why.is_refusal() || matches!(why, ClientError::Clock { .. }),
+            // What only a person changes, or what is asked of more than our own authority, can wait a little.
+            refused: why.is_refusal()
+                || matches!(why, ClientError::Clock { .. })
+                || matches!(why, ClientError::NoEvidence(_)) && self.evidence.asks_aws(),
             retry_after: why.retry_after(),
         };
         let wait = rotation::retry_in(failure, remaining, rotation::random());
@@ -222,81 +237,117 @@ impl Task {
         });
     }
 
-    /// Renews while the attestation record holds, attests where there is none (any more).
+    /// Attests, again and again where evidence can be had again; else renews while the attestation record holds.
     async fn obtain(&mut self) -> Result<(), ClientError> {
         let (key, csr) = csr::make()?;
-        let shared = Arc::clone(&self.shared);
-        if let Some(attested) = &self.attested {
-            match shared
-                .client
-                .renew(&attested.record, &csr, &shared.renewal_key)
-                .await
+        let (credentials, bridging) = match self.attested.clone() {
+            Some(attested) if self.evidence.is_spent_once() => {
+                (self.renew_or_attest(&attested, &csr).await?, None)
+            }
+            Some(attested) => self.attest_or_bridge(&attested, &csr).await?,
+            None => (self.attest(None, &csr).await?, None),
+        };
+        self.accept(credentials, key).await?;
+        self.note_bridging(bridging);
+        Ok(())
+    }
+
+    /// For evidence that is spent: only where the record renews nothing any more may there be new evidence.
+    async fn renew_or_attest(
+        &self,
+        attested: &Attested,
+        csr: &[u8],
+    ) -> Result<Credentials, ClientError> {
+        match self.renew(attested, csr).await {
+            Err(why)
+                if matches!(
+                    why.refusal(),
+                    Some(ErrorCode::InvalidRecord | ErrorCode::InvalidProof)
+                ) =>
             {
-                Ok(credentials) => return self.accept(credentials, key).await,
-                Err(why)
-                    if matches!(
-                        why.refusal(),
-                        Some(ErrorCode::InvalidRecord | ErrorCode::InvalidProof)
-                    ) =>
-                {
-                    // Once, not at every attempt: what comes of attesting is told anyway.
-                    if self.failures == 0 {
-                        tracing::warn!(%why, "the attestation record renews nothing any more; attesting anew");
-                    }
+                // Once, not at every attempt: what comes of attesting is told anyway.
+                if self.failures == 0 {
+                    tracing::warn!(%why, "the attestation record renews nothing any more; attesting anew");
                 }
-                Err(why) => return Err(why),
+                self.attest(None, csr).await
             }
-        }
-        let evidence = self.evidence().await?;
-        let credentials = shared
-            .client
-            .attest(&bearer(evidence), None, &csr, &shared.renewal_key)
-            .await
-            .map_err(|why| self.name_evidence(why))?;
-        self.accept(credentials, key).await
-    }
-
-    /// Read anew each time: whoever replaces a spent token need not restart the agent.
-    async fn evidence(&self) -> Result<Evidence, ClientError> {
-        match self.attestation.clone() {
-            Attestation::JoinToken { token } => {
-                let read = tokio::task::spawn_blocking(move || token.read()).await;
-                let token = read
-                    .map_err(|why| ClientError::Local(format!("reading the join token: {why}")))?
-                    .map_err(|why| {
-                        ClientError::Local(format!(
-                            "attestation.join-token.token: {why}; write a token there \
-                             (`warifu authority join-token` makes one)"
-                        ))
-                    })?;
-                Ok(Evidence::JoinToken { token })
-            }
-            Attestation::AwsWebIdentity
-            | Attestation::AwsCallerIdentity
-            | Attestation::Kubernetes { .. }
-            | Attestation::Oidc { .. } => Err(ClientError::Local(
-                "this attestation is not built yet".into(),
-            )),
+            outcome => outcome,
         }
     }
 
-    /// Says which evidence was refused: the authority doesn't know where it came from.
-    fn name_evidence(&self, why: ClientError) -> ClientError {
-        match (why, &self.attestation) {
-            (
-                ClientError::Refused {
-                    authority,
-                    code: code @ ErrorCode::InvalidEvidence,
-                    message,
-                },
-                Attestation::JoinToken { token },
-            ) => ClientError::Refused {
-                authority,
-                code,
-                message: format!("{message} (this one was read from {token})"),
-            },
-            (why, _) => why,
+    /// For evidence that can be had again: it decides, for and against. Only where there is no verdict the record
+    /// renews, and the reason is returned, too. See docs/adr/0009.
+    async fn attest_or_bridge(
+        &self,
+        attested: &Attested,
+        csr: &[u8],
+    ) -> Result<(Credentials, Option<String>), ClientError> {
+        let why = match self.attest(Some(&attested.record), csr).await {
+            Ok(credentials) => return Ok((credentials, None)),
+            Err(why) if why.leaves_it_to_the_record() => why,
+            Err(why) => return Err(why),
+        };
+        if attested.expires_at <= SystemTime::now() {
+            return Err(why);
         }
+        match self.renew(attested, csr).await {
+            Ok(credentials) => Ok((credentials, Some(why.to_string()))),
+            // The evidence is what somebody must see to.
+            Err(record) if record.refusal() == Some(ErrorCode::InvalidRecord) => Err(why),
+            Err(record) => Err(record),
+        }
+    }
+
+    async fn attest(&self, record: Option<&str>, csr: &[u8]) -> Result<Credentials, ClientError> {
+        let key = &self.shared.renewal_key;
+        let patience = self.patience();
+        let gathering = self.evidence.gather(&key.public());
+        let evidence = timeout(patience, gathering).await.map_err(|_| {
+            ClientError::NoEvidence(format!(
+                "no evidence could be had within {}",
+                Span(patience)
+            ))
+        })??;
+        let client = &self.shared.client;
+        let attesting = client.attest(&evidence, record, csr, key);
+        attesting.await.map_err(|why| self.evidence.name(why))
+    }
+
+    async fn renew(&self, attested: &Attested, csr: &[u8]) -> Result<Credentials, ClientError> {
+        let (client, key) = (&self.shared.client, &self.shared.renewal_key);
+        client.renew(&attested.record, csr, key).await
+    }
+
+    /// How long evidence is waited for: what holds an identity up must leave time for the record to renew it.
+    fn patience(&self) -> Duration {
+        let identity = self.publisher.current();
+        let left = identity.map(|identity| {
+            let left = identity.svid.not_after().duration_since(SystemTime::now());
+            left.unwrap_or_default() / 4
+        });
+        left.map_or(GATHER_TIMEOUT, |left| {
+            left.clamp(LEAST_GATHER_TIMEOUT, GATHER_TIMEOUT)
+        })
+    }
+
+    /// Tells when bridging begins and ends, and why, in one line each.
+    fn note_bridging(&self, bridging: Option<String>) {
+        let was = self.shared.status.borrow().bridging.clone();
+        match (&was, &bridging) {
+            (None, Some(why)) => tracing::warn!(
+                why,
+                attested_until = ?self.attested.as_ref().map(|it| Timestamp(it.expires_at).to_string()),
+                "renewed with the attestation record, because no evidence could be presented"
+            ),
+            (Some(_), None) => tracing::info!("evidence is presented again"),
+            _ => {}
+        }
+        if bridging.is_some() {
+            self.metrics.attempted("bridged");
+        }
+        self.shared
+            .status
+            .send_modify(|status| status.bridging = bridging);
     }
 
     /// Checks what was granted, keeps it, publishes it.
@@ -305,18 +356,19 @@ impl Task {
         credentials: Credentials,
         key: rustls_pki_types::PrivatePkcs8KeyDer<'static>,
     ) -> Result<(), ClientError> {
+        let bundle = self.newest(credentials.bundle);
         // First of all: the join token is spent, and this record is what is left of it.
         self.keep(Attested {
             record: credentials.record,
             expires_at: credentials.record_expires_at,
-            bundle: credentials.bundle.clone(),
+            bundle: bundle.clone(),
         })
         .await;
         let svid = X509Svid::new(credentials.chain, key).map_err(|why| ClientError::Broken {
             authority: self.shared.client.authority().to_owned(),
             why: format!("what it issued is not an X.509-SVID of ours: {why}"),
         })?;
-        if !svid.id().is_member_of(&credentials.bundle.trust_domain) {
+        if !svid.id().is_member_of(&bundle.trust_domain) {
             return Err(ClientError::Broken {
                 authority: self.shared.client.authority().to_owned(),
                 why: format!("it issued {}, of another trust domain", svid.id()),
@@ -335,9 +387,31 @@ impl Task {
             "X.509-SVID issued"
         );
         self.renew_at = Some(renew_at);
-        self.plan_poll(credentials.bundle.refresh_hint);
-        self.publisher.publish(svid, credentials.bundle);
+        self.plan_poll(bundle.refresh_hint);
+        self.publisher.publish(svid, bundle);
         Ok(())
+    }
+
+    /// The bundle that came with a certificate, or the one we have if that is newer: the replica that issued may
+    /// be behind. A bundle that has no root in common with ours is no older one, but another CA's.
+    fn newest(&self, offered: TrustBundle) -> TrustBundle {
+        let Some(attested) = &self.attested else {
+            return offered;
+        };
+        let known = &attested.bundle;
+        let related = known
+            .x509_authorities
+            .iter()
+            .any(|root| offered.x509_authorities.contains(root));
+        if offered.sequence < known.sequence && related {
+            tracing::debug!(
+                known = known.sequence,
+                offered = offered.sequence,
+                "keeping the newer trust bundle: the replica that issued is behind"
+            );
+            return known.clone();
+        }
+        offered
     }
 
     /// Follows the bundle between renewals.
@@ -388,6 +462,7 @@ impl Task {
         let until = Some(attested.expires_at);
         let status = &self.shared.status;
         status.send_modify(|status| status.attested_until = until);
+        self.metrics.attested(attested.expires_at);
         self.attested = Some(attested.clone());
         let vault = Arc::clone(&self.vault);
         // Syncing a file may block for long.

@@ -63,15 +63,20 @@ impl Readiness {
 impl Condition {
     /// Met.
     pub fn met(&self) {
-        self.set(None);
+        self.set(None, true);
     }
 
     /// Not met (any more), because of `why`.
     pub fn unmet(&self, why: &str) {
-        self.set(Some(why));
+        self.set(Some(why), true);
     }
 
-    fn set(&self, missing: Option<&str>) {
+    /// As [`unmet`](Self::unmet), for whoever has logged it already.
+    pub fn unmet_quietly(&self, why: &str) {
+        self.set(Some(why), false);
+    }
+
+    fn set(&self, missing: Option<&str>, loud: bool) {
         self.conditions.send_if_modified(|entries| {
             let Some(entry) = entries.get_mut(self.index) else {
                 return false;
@@ -81,6 +86,7 @@ impl Condition {
             }
             match missing {
                 None => tracing::info!(condition = entry.name, "condition met"),
+                Some(_) if !loud => {}
                 Some(why) => tracing::warn!(condition = entry.name, why, "condition not met"),
             }
             entry.missing = missing.map(str::to_owned);

@@ -67,6 +67,7 @@ fn settings(running: &Running, token: &Secret<String>) -> (Settings, PathBuf) {
     let file = running.dir.path().join("token");
     fs::write(&file, format!("{}\n", token.expose())).unwrap();
     let settings = Settings {
+        aws: None,
         trust_domain: td(),
         authority: running.as_seen(),
         attestation: Attestation::JoinToken {
