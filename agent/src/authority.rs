@@ -23,6 +23,7 @@ use thiserror::Error;
 use tokio::task::JoinHandle;
 
 use crate::{
+    attest::wire::CallerIdentityProof,
     aws::{self, SetupError},
     config::{
         AuthorityConfig,
@@ -358,6 +359,21 @@ async fn replica(
 /// every one. Open for fuzzing, which needs no authority around it.
 pub fn proves_a_key(csr: &[u8]) -> bool {
     ca::public_key(csr).is_ok()
+}
+
+/// The request to STS that is made of a proof, with `binding` in it; `None` where a value of the proof is not such as
+/// a signature has. Open for fuzzing.
+pub fn asks_sts(
+    proof: &CallerIdentityProof,
+    binding: &str,
+    now: SystemTime,
+) -> Option<http::Request<bytes::Bytes>> {
+    attestors::request_of_proof(proof, binding, now)
+}
+
+/// What STS's answer to that request proves; `None` where it proves nothing. Open for fuzzing.
+pub fn reads_caller(content_type: &str, body: &[u8], region: &str) -> Option<Facts> {
+    attestors::facts_of_answer(content_type, body, region)
 }
 
 /// The key-encryption key and the store, as configured.

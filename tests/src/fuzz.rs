@@ -24,7 +24,7 @@ use warifu::{
     tls,
 };
 use warifu_agent::{
-    attest::wire::{AttestRequest, JwtSvidRequest, RenewRequest},
+    attest::wire::{AttestRequest, CallerIdentityProof, Evidence, JwtSvidRequest, RenewRequest},
     authority,
     config::{
         self, ConfigErrors,
@@ -43,6 +43,7 @@ pub type FuzzTarget = (&'static str, fn(&[u8]));
 pub const TARGETS: &[FuzzTarget] = &[
     ("bundle", bundle),
     ("caller", caller),
+    ("caller_identity", caller_identity),
     ("certificate", certificate),
     ("configuration", configuration),
     ("headers", headers),
@@ -55,6 +56,9 @@ pub const TARGETS: &[FuzzTarget] = &[
 /// Whoever verifies has this key, and it is this late.
 static KEY: LazyLock<SigningKey> = LazyLock::new(SigningKey::generate);
 static KEYS: LazyLock<KeySet> = LazyLock::new(|| KeySet::new(vec![KEY.public().clone()]));
+/// When the proofs among the seeds were signed.
+static PROOF_TIME: LazyLock<SystemTime> =
+    LazyLock::new(|| SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_184_603));
 static NOW: LazyLock<SystemTime> =
     LazyLock::new(|| SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
 
@@ -152,9 +156,17 @@ pub fn issuing_api(bytes: &[u8]) {
         let _ = authority::proves_a_key(&request.csr.0);
         let _ = PublicJwk::from_json(&request.renewal_key);
         let shown = format!("{:?}", request.evidence);
+        let secret = match &request.evidence {
+            Evidence::JoinToken { token }
+            | Evidence::AwsWebIdentity { token }
+            | Evidence::Kubernetes { token }
+            | Evidence::Oidc { token } => token.expose(),
+            Evidence::AwsCallerIdentity(proof) => proof.session_token.expose(),
+        };
+        // A short one may be a part of the kind's name.
         assert!(
-            shown == "JoinToken { token: *** }",
-            "a join token shows: {shown}"
+            secret.len() < 20 || !shown.contains(secret),
+            "evidence shows: {shown}"
         );
     }
     let _ = serde_json::from_slice::<RenewRequest>(bytes).map(|it| {
@@ -163,6 +175,50 @@ pub fn issuing_api(bytes: &[u8]) {
     });
     let _ = serde_json::from_slice::<JwtSvidRequest>(bytes);
     let _ = authority::proves_a_key(bytes);
+}
+
+/// A proof by GetCallerIdentity, and STS's answer: whatever the proof, the request is the one there is, for a host of
+/// AWS's; whatever the answer, what it proves stands in it, in characters that names have.
+pub fn caller_identity(bytes: &[u8]) {
+    if let Ok(proof) = serde_json::from_slice::<CallerIdentityProof>(bytes)
+        && let Some(request) = authority::asks_sts(&proof, "hash.challenge", *PROOF_TIME)
+    {
+        assert_eq!(request.method(), Method::POST);
+        assert_eq!(
+            request.uri().path_and_query().map(|it| it.as_str()),
+            Some("/")
+        );
+        assert_eq!(
+            request.body(),
+            "Action=GetCallerIdentity&Version=2011-06-15".as_bytes()
+        );
+        let headers = request.headers();
+        assert_eq!(headers.len(), 7);
+        assert_eq!(headers["x-warifu-binding"], "hash.challenge");
+        let host = headers[HOST].to_str().expect("text");
+        assert_eq!(request.uri().host(), Some(host));
+        let labels: Vec<&str> = host.split('.').collect();
+        assert_eq!(labels[..2], ["sts", &proof.region]);
+        assert!(
+            ["com", "cn", "eu", "gov", "uk"].contains(&labels[labels.len() - 1]),
+            "{host}"
+        );
+    }
+    for content_type in ["application/json", "text/xml"] {
+        let Some(facts) = authority::reads_caller(content_type, bytes, "eu-west-1") else {
+            continue;
+        };
+        let text = str::from_utf8(bytes).expect("text");
+        assert_eq!(facts.len(), 6);
+        assert_eq!(facts["partition"], "aws");
+        for (name, value) in facts {
+            let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b);
+            assert!(value.bytes().all(allowed), "{name}: {value}");
+            // JSON may write a character otherwise.
+            let stands = text.contains(&value) || text.contains('\\');
+            assert!(stands || name == "region", "{name}: {value}");
+        }
+    }
 }
 
 /// A path: its normal form is its own normal form, means the same, and has nothing two readers read

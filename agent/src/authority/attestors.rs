@@ -36,6 +36,8 @@ mod stub;
 mod token;
 mod web_identity;
 
+use caller_identity::CallerIdentity;
+pub(super) use caller_identity::{facts_of_answer, request_of_proof};
 use kubernetes::Kubernetes;
 use oidc::Oidc;
 use token::Issuer;
@@ -53,7 +55,7 @@ pub(super) struct Attestors {
 enum Attestor {
     JoinToken,
     WebIdentity(WebIdentity),
-    CallerIdentity,
+    CallerIdentity(CallerIdentity),
     Kubernetes(Kubernetes),
     Oidc(Oidc),
 }
@@ -87,10 +89,8 @@ pub(super) struct Presented<'a> {
     /// Evidence that can be is bound to it.
     pub(super) renewal_key: &'a PublicJwk,
     /// Ours, and fresh.
-    #[expect(dead_code, reason = "the attestor that needs it is being built")]
     pub(super) challenge: &'a str,
     /// Who sent it, for limits; no fact.
-    #[expect(dead_code, reason = "the limits that need it are being built")]
     pub(super) remote: &'a str,
     pub(super) now: SystemTime,
 }
@@ -164,7 +164,7 @@ impl Attestors {
     /// The AWS role among `facts`, where an attestor proved it.
     pub(super) fn role(&self, attestor: &str, facts: &Facts) -> Option<String> {
         match self.by_name.get(attestor)? {
-            Attestor::WebIdentity(_) | Attestor::CallerIdentity => {
+            Attestor::WebIdentity(_) | Attestor::CallerIdentity(_) => {
                 Some(role_name(facts.get("account")?, facts.get("role")?))
             }
             Attestor::JoinToken | Attestor::Kubernetes(_) | Attestor::Oidc(_) => None,
@@ -195,10 +195,17 @@ impl Attestors {
                 });
                 attestor?.prove(token, now).await
             }
-            Evidence::AwsCallerIdentity(_) => Err(Denied::new(
-                ErrorCode::InvalidEvidence,
-                "no attestor of kind aws-caller-identity is configured",
-            )),
+            Evidence::AwsCallerIdentity(proof) => {
+                // There is one at most: nothing in a proof says which would be meant.
+                let found = self.by_name.values().find_map(|attestor| match attestor {
+                    Attestor::CallerIdentity(it) => Some(it),
+                    _ => None,
+                });
+                let none = "no attestor of kind aws-caller-identity is configured";
+                let attestor =
+                    found.ok_or_else(|| Denied::new(ErrorCode::InvalidEvidence, none))?;
+                attestor.prove(proof, presented).await
+            }
         }
     }
 
@@ -274,7 +281,9 @@ impl Attestor {
             configured::Attestor::AwsWebIdentity(it) => {
                 Self::WebIdentity(WebIdentity::new(name, it, metrics)?)
             }
-            configured::Attestor::AwsCallerIdentity(_) => Self::CallerIdentity,
+            configured::Attestor::AwsCallerIdentity(it) => {
+                Self::CallerIdentity(CallerIdentity::new(name, it, metrics)?)
+            }
             configured::Attestor::Kubernetes(it) => {
                 Self::Kubernetes(Kubernetes::new(name, it, metrics)?)
             }
@@ -284,7 +293,7 @@ impl Attestor {
 
     fn issuers(&self) -> Vec<&Issuer> {
         match self {
-            Self::JoinToken | Self::CallerIdentity => vec![],
+            Self::JoinToken | Self::CallerIdentity(_) => vec![],
             Self::WebIdentity(it) => it.issuers().collect(),
             Self::Kubernetes(it) => vec![&it.issuer],
             Self::Oidc(it) => vec![&it.issuer],

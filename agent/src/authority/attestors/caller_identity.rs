@@ -14,13 +14,14 @@ use std::{
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
-use http::header::CONTENT_TYPE;
+use bytes::Bytes;
+use http::{Request, StatusCode, header::CONTENT_TYPE};
 
 use super::{Presented, Proven};
 use crate::{
     attest::wire::{self, CallerIdentityProof, ErrorCode},
-    authority::{challenge, denied::Denied, rules::Facts},
-    aws::{SignedCall, is_region, partition},
+    authority::{challenge, denied::Denied, metrics::Metrics, rules::Facts},
+    aws::{SignedCall, is_region, partition, sts_host},
     config::{
         authority::CallerIdentityAttestor,
         value::{Span, Upstream},
@@ -62,6 +63,7 @@ pub(super) struct CallerIdentity {
     fetcher: Fetcher,
     places: Places,
     presented: Mutex<replay::Presented>,
+    metrics: Metrics,
 }
 
 impl CallerIdentity {
@@ -69,7 +71,11 @@ impl CallerIdentity {
     ///
     /// # Errors
     /// When TLS can't be set up.
-    pub(super) fn new(name: &str, config: &CallerIdentityAttestor) -> Result<Self, FetcherError> {
+    pub(super) fn new(
+        name: &str,
+        config: &CallerIdentityAttestor,
+        metrics: &Metrics,
+    ) -> Result<Self, FetcherError> {
         Ok(Self {
             name: name.to_owned(),
             accounts: config.accounts.iter().cloned().collect(),
@@ -77,6 +83,7 @@ impl CallerIdentity {
             fetcher: Fetcher::web_pki()?.limited(LIMITS),
             places: Places::new("asking STS", PLACES),
             presented: Mutex::default(),
+            metrics: metrics.clone(),
         })
     }
 
@@ -93,7 +100,9 @@ impl CallerIdentity {
             .request(&endpoint, &binding)
             .map_err(|_| invalid("it cannot be put into a request"))?;
 
-        let place = self.places.enter(presented.remote)?;
+        let place = self.places.enter(presented.remote).inspect_err(|_| {
+            self.metrics.attestor_turned_away(&self.name);
+        })?;
         self.note(&binding, presented.now)?;
         let answer = self.fetcher.send(request).await.map_err(|why| {
             tracing::warn!(attestor = self.name, %why, "asking STS failed");
@@ -119,7 +128,7 @@ impl CallerIdentity {
     fn endpoint(&self, region: &str) -> Result<String, Denied> {
         match (self.endpoints.get(region), partition(region)) {
             (Some(endpoint), _) => Ok(endpoint.to_string()),
-            (None, Some(_)) => Ok(format!("https://{}", crate::aws::sts_host(region))),
+            (None, Some(_)) => Ok(format!("https://{}", sts_host(region))),
             (None, None) => Err(invalid(&format!(
                 "region {region} is of no partition this version knows; name its endpoint in `sts_endpoints` of \
                  attestor {:?}",
@@ -184,25 +193,25 @@ impl CallerIdentity {
     }
 }
 
-/// What an STS answer says, as facts: for fuzzing, which has no STS.
+/// What an answer of 200 says of a request for `region`.
 pub(in crate::authority) fn facts_of_answer(
-    status: http::StatusCode,
     content_type: &str,
     body: &[u8],
     region: &str,
 ) -> Option<Facts> {
-    let caller = answer::read(status, content_type, body).ok()?;
+    let caller = answer::read(StatusCode::OK, content_type, body).ok()?;
     facts(&caller, region).ok()
 }
 
-/// Whether the values are such as a signature has: for fuzzing, and the request that is made of them is returned.
+/// The request that is made of a proof.
 pub(in crate::authority) fn request_of_proof(
     proof: &CallerIdentityProof,
     binding: &str,
     now: SystemTime,
-) -> Option<http::Request<bytes::Bytes>> {
+) -> Option<Request<Bytes>> {
     let call = checked(proof, now).ok()?;
-    call.request("https://sts.example", binding).ok()
+    let endpoint = format!("https://{}", sts_host(&call.region));
+    call.request(&endpoint, binding).ok()
 }
 
 /// `<hash of the renewal key>.<challenge>`: inserted by us, so that a signature over anything else fails.

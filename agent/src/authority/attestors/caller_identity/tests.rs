@@ -83,7 +83,7 @@ impl Sts {
             accounts: vec![ACCOUNT.into()],
             sts_endpoints: BTreeMap::from([("eu-west-1".to_owned(), endpoint)]),
         };
-        CallerIdentity::new("aws", &config).unwrap()
+        CallerIdentity::new("aws", &config, &Metrics::default()).unwrap()
     }
 }
 
