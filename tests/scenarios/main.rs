@@ -10,6 +10,9 @@
 
 mod addresses_in_use;
 mod app_down_or_slow;
+mod attest_kubernetes;
+mod attest_oidc;
+mod attest_web_identity;
 mod authority_outage;
 mod aws_out_of_reach;
 mod base_credentials;

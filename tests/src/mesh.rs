@@ -23,6 +23,7 @@
 mod agent;
 mod app;
 mod authority;
+mod claimant;
 mod direct;
 mod load;
 mod plain;
@@ -38,6 +39,7 @@ pub use self::{
     agent::{Agent, AgentBuilder},
     app::{Answer, App, Held, Seen},
     authority::{Authority, AuthorityBuilder},
+    claimant::{Claimant, Refusal},
     direct::{Direct, RawAnswer},
     load::{Load, Report},
     plain::{ask, text},
@@ -93,7 +95,8 @@ impl Mesh {
             .prefix("warifu-mesh-")
             .tempdir()
             .expect("a temporary directory");
-        let authority = tell(AuthorityBuilder::new(dir.path())).start().await;
+        // Boxed: a whole authority's start, in every test's own future, is more than the compiler follows.
+        let authority = Box::pin(tell(AuthorityBuilder::new(dir.path())).start()).await;
         Self { authority, dir }
     }
 
@@ -120,6 +123,11 @@ impl Mesh {
     /// An identity without an agent around it: for callers that say what no agent would say.
     pub async fn workload(&self, service: &str) -> Workload {
         Workload::attest(&self.authority, service).await
+    }
+
+    /// Somebody with a renewal key of its own, and evidence that no agent would present.
+    pub fn claimant(&self) -> Claimant {
+        Claimant::of(&self.authority)
     }
 
     /// The directory everything is in.

@@ -30,6 +30,7 @@ pub struct AgentBuilder<'a> {
     dir: PathBuf,
     name: String,
     token: Option<String>,
+    attestation: Option<String>,
     accept: String,
     allow: String,
     app: Option<String>,
@@ -61,6 +62,7 @@ impl<'a> AgentBuilder<'a> {
             dir,
             name: name.to_owned(),
             token: None,
+            attestation: None,
             accept: MTLS.to_owned(),
             allow: "[]".to_owned(),
             app: None,
@@ -146,6 +148,13 @@ impl<'a> AgentBuilder<'a> {
         self
     }
 
+    /// Attests by other means than a join token: `attestation`, as YAML.
+    #[must_use]
+    pub fn attestation(mut self, yaml: &str) -> Self {
+        self.attestation = Some(yaml.to_owned());
+        self
+    }
+
     /// Further top-level keys.
     #[must_use]
     pub fn more(mut self, yaml: &str) -> Self {
@@ -171,11 +180,13 @@ impl<'a> AgentBuilder<'a> {
     pub async fn prepare(self) -> Agent {
         let made = fs::create_dir(&self.dir);
         made.unwrap_or_else(|why| panic!("one agent or app a name: {}: {why}", self.dir.display()));
-        let token = match &self.token {
-            Some(token) => token.clone(),
-            None => self.authority.join_token(&self.name).await,
-        };
-        write_private(&self.dir.join("join-token"), &token);
+        if self.attestation.is_none() {
+            let token = match &self.token {
+                Some(token) => token.clone(),
+                None => self.authority.join_token(&self.name).await,
+            };
+            write_private(&self.dir.join("join-token"), &token);
+        }
         let inbound = self.app.is_some().then(free_port);
         let outbound = (!self.routes.is_empty()).then(|| {
             let unix = || format!("unix:{}/outbound.sock", self.dir.display());
@@ -196,10 +207,12 @@ impl<'a> AgentBuilder<'a> {
         let dir = self.dir.display();
         let url = self.authority.url();
         let pins = self.authority.pins().join(", ");
+        let join_token = || format!("{{join-token: {{token: \"file:{dir}/join-token\"}}}}");
+        let attestation = self.attestation.clone().unwrap_or_else(join_token);
         let mut yaml = format!(
             "trust_domain: {TRUST_DOMAIN}
 authority: {{url: \"{url}\", root_spki_sha256: [{pins}]}}
-attestation: {{join-token: {{token: \"file:{dir}/join-token\"}}}}
+attestation: {attestation}
 admin: {{listen: \"unix:{dir}/admin.sock\", probes: \"unix:{dir}/probes.sock\"}}
 audit: {{file: {dir}/audit.log}}
 "

@@ -37,6 +37,7 @@ pub struct AuthorityBuilder {
     dir: PathBuf,
     ca: String,
     state: &'static str,
+    attestors: String,
     rules: String,
     ttl: Duration,
     jwt_ttl: Duration,
@@ -58,6 +59,7 @@ impl AuthorityBuilder {
             dir: dir.join("authority"),
             ca: "key: memory".to_owned(),
             state: "memory",
+            attestors: String::new(),
             rules: RULES.to_owned(),
             ttl: Duration::from_secs(3600),
             jwt_ttl: Duration::from_secs(300),
@@ -94,6 +96,13 @@ impl AuthorityBuilder {
         self
     }
 
+    /// An attestor beside `bootstrap`, as a YAML map.
+    #[must_use]
+    pub fn attestor(mut self, name: &str, yaml: &str) -> Self {
+        let _ = write!(self.attestors, ", {name}: {yaml}");
+        self
+    }
+
     /// Other `rules` (a YAML list; the attestor is `bootstrap`). `TTL` and `JWT_TTL` stand for the
     /// lives asked for.
     #[must_use]
@@ -121,13 +130,14 @@ probes: unix:{dir}/probes.sock
 audit_file: {dir}/audit.log
 ca: {{{ca}}}
 state: {state}
-attestors: {{bootstrap: {{kind: join-token}}}}
+attestors: {{bootstrap: {{kind: join-token}}{attestors}}}
 {more}
 rules:{rules}
 ",
             dir = self.dir.display(),
             ca = self.ca,
             state = self.state,
+            attestors = self.attestors,
             more = self.more,
             rules = self
                 .rules
