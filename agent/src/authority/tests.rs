@@ -34,6 +34,7 @@ mod issuing;
 mod lines;
 mod revocations;
 mod rotations;
+mod tokens;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
