@@ -20,7 +20,7 @@ use std::{
 use arc_swap::ArcSwap;
 use prometheus_client::registry::Registry;
 use thiserror::Error;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::{
     attest::wire::CallerIdentityProof,
@@ -53,6 +53,7 @@ mod limits;
 mod live;
 mod maintain;
 mod metrics;
+mod publish;
 mod record;
 mod revocation;
 mod rotation;
@@ -62,6 +63,7 @@ pub mod state;
 mod status;
 #[cfg(test)]
 mod tests;
+mod web;
 
 pub use attestors::{AttestorError, AttestorProblem};
 pub use ca::CaError;
@@ -72,6 +74,7 @@ pub use maintain::{MaintainError, RotateError};
 pub use revocation::{Change, Changed, Entry, ListError, Revocations, RevokeError};
 pub use settings::SettingsError;
 pub use status::{RootStatus, RotationStatus, Status};
+pub use web::CertificateError;
 
 use attestors::Attestors;
 use issue::Issuing;
@@ -109,9 +112,11 @@ pub struct Authority {
     issuing: Arc<Issuing>,
     address: SocketAddr,
     admin: Listen,
+    web: Option<web::Serving>,
     drain: Drain,
     servers: Vec<JoinHandle<usize>>,
-    maintenance: JoinHandle<()>,
+    /// Aborted when dropped.
+    tasks: JoinSet<()>,
 }
 
 /// Why an authority could not start.
@@ -136,6 +141,9 @@ pub enum StartError {
     /// Key and state don't go together.
     #[error("{0}")]
     Combination(&'static str),
+    /// The certificate of the web listener.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// The key-encryption key.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -166,6 +174,7 @@ pub async fn start(config: &AuthorityConfig, parts: Parts<'_>) -> Result<Authori
     };
     let front = Listener::bind(&Listen::Tcp(config.listen)).map_err(|why| why.at("listen"))?;
     let admin = Listener::bind_private(&config.admin).map_err(|why| why.at("admin"))?;
+    let web = config.web.as_ref().map(web::Bound::new).transpose()?;
     let condition = parts
         .readiness
         .condition("authority", "loading keys and state");
@@ -178,7 +187,7 @@ pub async fn start(config: &AuthorityConfig, parts: Parts<'_>) -> Result<Authori
     };
     let admin_address = admin.address().clone();
     let (drain, draining) = server::drain();
-    let servers = vec![
+    let mut servers = vec![
         tokio::spawn(server::serve(
             front,
             Arc::new(api::FrontDoor::new(
@@ -197,19 +206,28 @@ pub async fn start(config: &AuthorityConfig, parts: Parts<'_>) -> Result<Authori
                 ..Limits::default()
             },
             parts.servers.listener("admin"),
-            draining,
+            draining.clone(),
         )),
     ];
     condition.met();
-    let maintenance = tokio::spawn(keep_maintaining(Arc::clone(&issuing), condition));
-    tokio::spawn(warm(Arc::clone(&issuing)));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(keep_maintaining(Arc::clone(&issuing), condition));
+    tasks.spawn(warm(Arc::clone(&issuing)));
+    let web = web.map(|bound| {
+        let web = bound.serving();
+        tasks.spawn(web.clone().keep_reading(issuing.metrics.clone()));
+        let metrics = parts.servers.listener("web");
+        servers.push(bound.serve(Arc::clone(&issuing), metrics, draining));
+        web
+    });
     let authority = Authority {
         issuing,
         address,
         admin: admin_address,
+        web,
         drain,
         servers,
-        maintenance,
+        tasks,
     };
     for root in authority.status().roots {
         tracing::info!(phase = root.phase, root_spki_sha256 = root.spki_sha256, %address, "authority serves");
@@ -226,6 +244,19 @@ impl Authority {
     /// The administration socket.
     pub fn admin(&self) -> &Listen {
         &self.admin
+    }
+
+    /// Where the world reads, where that is configured.
+    pub fn web(&self) -> Option<SocketAddr> {
+        self.web.as_ref().map(|web| web.address)
+    }
+
+    /// Reads the certificate of the web listener from its files now: whether it is another.
+    ///
+    /// # Errors
+    /// See [`CertificateError`]; the last good one stays in use.
+    pub fn reload_certificate(&self) -> Result<bool, CertificateError> {
+        self.web.as_ref().map_or(Ok(false), web::Serving::reload)
     }
 
     /// Makes a join token that attests `facts` once, within `ttl`.
@@ -284,7 +315,7 @@ impl Authority {
 
     /// Stops accepting, and waits for requests under way, at most `grace`.
     pub async fn shutdown(mut self, grace: Duration) {
-        self.maintenance.abort();
+        self.tasks.abort_all();
         self.drain.start(grace);
         for server in &mut self.servers {
             if let Err(why) = server.await {
@@ -296,7 +327,6 @@ impl Authority {
 
 impl Drop for Authority {
     fn drop(&mut self) {
-        self.maintenance.abort();
         self.servers.iter().for_each(JoinHandle::abort);
     }
 }

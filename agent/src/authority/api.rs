@@ -127,7 +127,8 @@ async fn answer(session: &Session, request: Request<Incoming>) -> Result<Respons
     if path == wire::BUNDLE {
         expect(&request, &Method::GET)?;
         let _place = session.place(&session.in_flight)?;
-        return Ok(bundle(issuing, &request));
+        let live = issuing.live.load();
+        return Ok(live.bundle_page.answer(request.headers()));
     }
     if path == wire::REVOCATIONS {
         expect(&request, &Method::GET)?;
@@ -177,12 +178,6 @@ async fn answer(session: &Session, request: Request<Incoming>) -> Result<Respons
             Ok(json(&issuing.jwt_svid(asked, &body).await?))
         }
     }
-}
-
-fn bundle(issuing: &Issuing, request: &Request<Incoming>) -> Response<Body> {
-    let live = issuing.live.load();
-    let known = request.headers().get(header::IF_NONE_MATCH) == Some(&live.etag);
-    published(known, &live.etag, || json_bytes(live.bundle_json.clone()))
 }
 
 /// "Not modified" is said by a replica that has just looked; another shows what it knew, and when.

@@ -363,7 +363,7 @@ impl Issuing {
             chain: [&leaf.certificate, live.intermediate.certificate()]
                 .map(|der| Base64(der.to_vec()))
                 .into(),
-            bundle: serde_json::from_slice(&live.bundle_json)
+            bundle: serde_json::from_slice(&live.bundle_page.body)
                 .map_err(|why| Denied::failed("writing the bundle", &why))?,
             record: record.sign(&live.record_key, self.trust_domain()),
             record_expires_at: unix(record.expires_at),

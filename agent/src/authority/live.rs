@@ -3,9 +3,7 @@
 
 use std::{sync::Arc, time::Duration, time::SystemTime};
 
-use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
-use http::HeaderValue;
 use rcgen::{PublicKeyData, SubjectPublicKeyInfo};
 use rustls_pki_types::CertificateDer;
 use warifu::{
@@ -17,9 +15,10 @@ use warifu::{
 
 use super::{
     ca::{self, Intermediate},
-    ca_state::{CaState, CaStateError, Line, hex},
+    ca_state::{CaState, CaStateError, Line},
     challenge,
     keys::Kek,
+    publish::{Page, Pages},
     rotation::Phase,
     settings::Settings,
 };
@@ -38,16 +37,21 @@ pub(super) struct Live {
     pub(super) jwt_key: SigningKey,
     /// Signs access tokens, where any are minted.
     pub(super) access_key: Option<SigningKey>,
-    /// Every key an access token may be signed with: for their issuer's JWKS.
-    #[cfg_attr(not(test), expect(dead_code, reason = "access tokens are being built"))]
+    /// Every key an access token may be signed with.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the world reads them in `pages`")
+    )]
     pub(super) access_keys: KeySet,
     pub(super) record_key: SigningKey,
     /// Every key a record may be signed with.
     pub(super) record_keys: KeySet,
     pub(super) challenge_keys: challenge::Keys,
     pub(super) bundle: TrustBundle,
-    pub(super) bundle_json: Bytes,
-    pub(super) etag: HeaderValue,
+    /// The bundle for agents …
+    pub(super) bundle_page: Page,
+    /// … and for the world, with what else that may read.
+    pub(super) pages: Pages,
     pub(super) own: Own,
 }
 
@@ -100,20 +104,27 @@ impl Live {
         };
         let bundle_json = Bytes::from(bundle.to_json());
         let mut access_keys = state.keys(Line::AccessKeys, settings, kek)?;
+        let public_access_keys = KeySet::new(public(&access_keys));
+        let pages = Pages::new(
+            settings,
+            &bundle_json,
+            &bundle.jwt_authorities,
+            &public_access_keys,
+        );
         Ok(Self {
             version,
             jwt_key: current(&mut jwt_keys, Line::JwtKeys)?,
             record_keys: KeySet::new(public(&record_keys)),
             record_key: current(&mut record_keys, Line::RecordKeys)?,
-            access_keys: KeySet::new(public(&access_keys)),
+            access_keys: public_access_keys,
             access_key: match settings.access_algorithm {
                 Some(_) => Some(current(&mut access_keys, Line::AccessKeys)?),
                 None => None,
             },
             challenge_keys: challenge_keys(&state, settings, kek)?,
-            etag: etag(&bundle_json),
+            bundle_page: Page::always_asked_about(bundle_json),
+            pages,
             bundle,
-            bundle_json,
             intermediate,
             own,
             state,
@@ -194,12 +205,4 @@ fn current<K>(keys: &mut Vec<(Phase, K)>, line: Line) -> Result<K, CaStateError>
     let at = keys.iter().position(|(phase, _)| *phase == Phase::Current);
     let at = at.ok_or(CaStateError::NoCurrent(line.name()))?;
     Ok(keys.swap_remove(at).1)
-}
-
-/// Of the content: a rebuilt authority may come to the same sequence with other keys.
-fn etag(bundle: &Bytes) -> HeaderValue {
-    let hash = digest(&SHA256, bundle);
-    let short = hash.as_ref().get(..16).unwrap_or_default();
-    HeaderValue::from_str(&format!("\"{}\"", hex(short)))
-        .unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }

@@ -22,6 +22,7 @@ pub(super) struct Metrics {
     sequence: Gauge,
     revocations: Gauge,
     revocations_number: Gauge,
+    web_certificate_not_after: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -81,6 +82,11 @@ impl Metrics {
             "Number of the revocation list; counts up with every change",
             metrics.revocations_number.clone(),
         );
+        registry.register(
+            "authority_web_certificate_not_after_seconds",
+            "When the certificate of the web listener expires, Unix time; 0 without one",
+            metrics.web_certificate_not_after.clone(),
+        );
         metrics
     }
 
@@ -115,14 +121,17 @@ impl Metrics {
     }
 
     pub(super) fn live(&self, live: &Live) {
-        let not_after = live
-            .intermediate
-            .not_after()
-            .duration_since(SystemTime::UNIX_EPOCH);
-        let seconds = not_after.unwrap_or_default().as_secs();
         self.intermediate_not_after
-            .set(i64::try_from(seconds).unwrap_or(i64::MAX));
+            .set(unix(live.intermediate.not_after()));
         self.sequence
             .set(i64::try_from(live.bundle.sequence).unwrap_or(i64::MAX));
     }
+
+    pub(super) fn web_certificate(&self, not_after: SystemTime) {
+        self.web_certificate_not_after.set(unix(not_after));
+    }
+}
+
+fn unix(time: SystemTime) -> i64 {
+    i64::try_from(super::record::unix(time)).unwrap_or(i64::MAX)
 }

@@ -35,6 +35,7 @@ mod lines;
 mod revocations;
 mod rotations;
 mod tokens;
+mod web;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);

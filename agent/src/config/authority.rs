@@ -22,7 +22,9 @@ pub use attestor::{
     WebIdentityAttestor,
 };
 pub use ca::{Ca, CaKey, PcaMode, Sealing};
-pub use publish::{Federated, FederationProfile, TokenAlgorithm, TokenIssuer, Tokens, Web, WebTls};
+pub use publish::{
+    Federated, FederationProfile, TokenAlgorithm, TokenIssuer, Tokens, Web, WebTls, issuer_path,
+};
 
 /// The authority's configuration file.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

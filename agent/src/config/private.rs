@@ -94,6 +94,22 @@ pub fn ensure_file(path: &Path) -> Result<(), PrivateError> {
 /// # Errors
 /// When it can't be read, is open to others, or too large.
 pub fn read(path: &Path) -> Result<Option<Secret<Vec<u8>>>, PrivateError> {
+    read_checked(path, check)
+}
+
+/// As [`read`], for a file that somebody else puts there, as Kubernetes does with a secret: it may be
+/// root's, and its group may read it. Nobody else may.
+///
+/// # Errors
+/// As for [`read`].
+pub fn read_mounted(path: &Path) -> Result<Option<Secret<Vec<u8>>>, PrivateError> {
+    read_checked(path, check_mounted)
+}
+
+fn read_checked(
+    path: &Path,
+    check: fn(&Path, &fs::Metadata, u32) -> Result<(), PrivateError>,
+) -> Result<Option<Secret<Vec<u8>>>, PrivateError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -155,20 +171,40 @@ fn read_bounded(path: &Path, file: File) -> Result<Secret<Vec<u8>>, PrivateError
 }
 
 fn check(path: &Path, metadata: &fs::Metadata, want: u32) -> Result<(), PrivateError> {
-    let us = rustix::process::geteuid().as_raw();
     let mode = metadata.permissions().mode() & 0o777;
-    if metadata.uid() != us && us != 0 {
-        return Err(PrivateError::Owner {
-            path: path.to_owned(),
-            owner: metadata.uid(),
-            us,
-        });
-    }
+    check_owner(path, metadata)?;
     if mode & 0o077 != 0 {
         return Err(PrivateError::Open {
             path: path.to_owned(),
             mode,
             want,
+        });
+    }
+    Ok(())
+}
+
+fn check_mounted(path: &Path, metadata: &fs::Metadata, want: u32) -> Result<(), PrivateError> {
+    let mode = metadata.permissions().mode() & 0o777;
+    if metadata.uid() != 0 {
+        check_owner(path, metadata)?;
+    }
+    if mode & 0o037 != 0 {
+        return Err(PrivateError::Open {
+            path: path.to_owned(),
+            mode,
+            want,
+        });
+    }
+    Ok(())
+}
+
+fn check_owner(path: &Path, metadata: &fs::Metadata) -> Result<(), PrivateError> {
+    let us = rustix::process::geteuid().as_raw();
+    if metadata.uid() != us && us != 0 {
+        return Err(PrivateError::Owner {
+            path: path.to_owned(),
+            owner: metadata.uid(),
+            us,
         });
     }
     Ok(())
@@ -229,6 +265,24 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         let refused = read(&path).unwrap_err();
         assert!(refused.to_string().contains("chmod 600"), "{refused}");
+    }
+
+    #[test]
+    fn s12_a_mounted_file_may_be_read_by_its_group_and_by_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        replace(&path, b"k").unwrap();
+        for (mode, is_read) in [
+            (0o600, true),
+            (0o440, true),
+            (0o640, true),
+            (0o660, false),
+            (0o644, false),
+            (0o641, false),
+        ] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(read_mounted(&path).is_ok(), is_read, "{mode:o}");
+        }
     }
 
     #[test]

@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::{agent::Attestation, authority::CaKey, value::*, *};
 
+mod publish;
+
 const AGENT: &str = include_str!("../../../docs/examples/agent.yaml");
 const AUTHORITY: &str = include_str!("../../../docs/examples/authority.yaml");
 

@@ -333,7 +333,7 @@ async fn a_jwt_svid_is_no_record_and_a_record_no_jwt_svid() {
         &world.issuing.kek,
     );
     for (_, key) in keys.unwrap() {
-        let json = String::from_utf8(live.bundle_json.to_vec()).unwrap();
+        let json = String::from_utf8(live.bundle_page.body.to_vec()).unwrap();
         assert!(!json.contains(key.public().kid()));
     }
 }

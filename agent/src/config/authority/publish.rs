@@ -32,6 +32,12 @@ pub struct TokenIssuer {
     pub algorithm: TokenAlgorithm,
 }
 
+/// The path of an issuer's URL, without a slash at its end: where the web listener serves its documents.
+pub fn issuer_path(issuer: &str) -> String {
+    let url: Option<Upstream> = issuer.parse().ok();
+    url.map(|url| url.base_path).unwrap_or_default()
+}
+
 /// JWS algorithms (RFC 7518 §3.1) we sign with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
 pub enum TokenAlgorithm {

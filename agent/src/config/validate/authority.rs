@@ -17,6 +17,7 @@ const ROTATION_MARGIN: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 mod attestors;
+mod publish;
 mod rules;
 
 pub(in crate::config) fn authority(config: &AuthorityConfig) -> Vec<Problem> {
@@ -36,6 +37,7 @@ pub(in crate::config) fn authority(config: &AuthorityConfig) -> Vec<Problem> {
     attestors::attestors(config, &mut problems);
     rules::rules(config, &mut problems);
     rules::administrators(config, &mut problems);
+    publish::publish(config, &mut problems);
     let listen = root().key("listen");
     let mut listeners = vec![
         (listen, Listen::Tcp(config.listen)),
@@ -43,6 +45,9 @@ pub(in crate::config) fn authority(config: &AuthorityConfig) -> Vec<Problem> {
     ];
     if let Some(probes) = &config.probes {
         listeners.push((root().key("probes"), probes.clone()));
+    }
+    if let Some(web) = &config.web {
+        listeners.push((root().key("web").key("listen"), Listen::Tcp(web.listen)));
     }
     problems.listeners(&listeners);
     problems.span(
