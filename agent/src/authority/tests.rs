@@ -76,6 +76,7 @@ fn config(dir: &Path) -> AuthorityConfig {
         web: None,
         federation: vec![],
         state: State::Memory,
+        replicas: 1,
         max_attestation_age: span(DAY),
         attestations_per_second: 1000,
         bundle_refresh_hint: span(MINUTE * 5),

@@ -52,6 +52,9 @@ pub struct AuthorityConfig {
     pub administrators: Vec<Administrator>,
     /// What replicas agree on, single use, revocation.
     pub state: State,
+    /// How many of this authority run at once. More than one need `state: {dynamodb: …}`.
+    #[serde(default = "defaults::replicas")]
+    pub replicas: u32,
     /// AWS settings: for a key or state in AWS, and for verifying callers through STS.
     #[serde(default)]
     pub aws: Aws,

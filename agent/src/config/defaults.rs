@@ -53,6 +53,9 @@ pub const PUBLISH_AHEAD: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long an attestation record may renew an identity without new evidence: a long week-end's outage.
 pub const MAX_ATTESTATION_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// Replicas of an authority: what every kind of state can serve.
+pub const REPLICAS: u32 = 1;
+
 /// Attestations a second for each account: a third of a core. With 1 h certificates, renewed at a third of
 /// their life, one replica so serves a million agents of one account; twenty times as many at once are a
 /// cold start of twenty thousand.
@@ -120,4 +123,8 @@ pub(super) fn max_attestation_age() -> Span {
 
 pub(super) fn bundle_refresh_hint() -> Span {
     Span(BUNDLE_REFRESH_HINT)
+}
+
+pub(super) fn replicas() -> u32 {
+    REPLICAS
 }

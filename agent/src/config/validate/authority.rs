@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Problem, Problems, root};
 use crate::config::{
-    authority::{AuthorityConfig, CaKey, State},
+    authority::AuthorityConfig,
     value::{Listen, Span},
 };
 
@@ -19,6 +19,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 mod attestors;
 mod publish;
 mod rules;
+mod state;
 
 pub(in crate::config) fn authority(config: &AuthorityConfig) -> Vec<Problem> {
     let mut problems = Problems::default();
@@ -29,6 +30,7 @@ pub(in crate::config) fn authority(config: &AuthorityConfig) -> Vec<Problem> {
          its permissions",
     );
     ca(config, &mut problems);
+    state::state(config, &mut problems);
     problems.add_if(
         config.attestors.is_empty(),
         root().key("attestors"),
@@ -73,17 +75,6 @@ pub(in crate::config) fn authority(config: &AuthorityConfig) -> Vec<Problem> {
 fn ca(config: &AuthorityConfig, problems: &mut Problems) {
     let at = root().key("ca");
     let ca = &config.ca;
-    match (&ca.key, &config.state) {
-        (CaKey::Memory, State::Sqlite) => problems.add(
-            root().key("state"),
-            "sqlite lives in the directory of a disk CA; with key: memory use state: memory",
-        ),
-        (CaKey::Disk { .. }, State::Memory) => problems.add(
-            root().key("state"),
-            "with key: disk the state must outlive the process too; use state: sqlite",
-        ),
-        _ => {}
-    }
     problems.span(at.key("root_ttl"), ca.root_ttl, SHORTEST, 30 * YEAR);
     problems.span(
         at.key("intermediate_ttl"),
