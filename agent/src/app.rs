@@ -37,7 +37,7 @@ use crate::{
         metrics,
         ready::{Condition, Readiness},
     },
-    token::Tokens,
+    token::{KeptFresh, Tokens},
 };
 use adapt::{FromAuthority, NamedSigner};
 use status::status;
@@ -81,6 +81,8 @@ pub struct Agent {
     audit: Audit,
     /// Renews for as long as it is held.
     _renewal: identity::Handle,
+    /// Keeps the routes' tokens at hand.
+    _fresh: KeptFresh,
 }
 
 /// Why an agent could not start. Each is a mistake on this machine: an authority that is away, or an
@@ -192,6 +194,13 @@ pub async fn start_agent(
         )));
     }
     drop(on_data);
+    // Of every audience a route names, now that they are named.
+    let fresh = tokens.keep_fresh({
+        let mut identity = identity.clone();
+        async move {
+            let _ = identity.wait_for(Option::is_some).await;
+        }
+    });
 
     let status = status(config, &identity, &renewal, &tokens, roles);
     let admin_is = Arc::new(Admin {
@@ -239,6 +248,7 @@ pub async fn start_agent(
         not_draining,
         audit,
         _renewal: renewal,
+        _fresh: fresh,
     })
 }
 

@@ -27,7 +27,7 @@ pub use self::{
     cache::CredentialsStatus,
     caller_identity::{CallError, CallSigner, SignedCall},
     error::is_busy,
-    partition::{Partition, is_region, partition, sts_host},
+    partition::{Partition, partition, sts_host},
     roles::Roles,
     sdk::{sdk, sdk_at},
     session::{RoleSession, SetupError, session_name},

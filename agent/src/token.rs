@@ -14,7 +14,10 @@ use std::{
 
 use http::HeaderValue;
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    task::{JoinHandle, JoinSet},
+};
 use warifu::Secret;
 
 use cache::{Cache, Step};
@@ -23,6 +26,11 @@ mod cache;
 
 /// Time one mint may take. The authority answers in milliseconds; requests wait for the first one.
 const MINT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest and shortest sleep of whoever keeps tokens at hand: a corrected clock must not stretch a wait, and nothing
+/// makes it spin.
+const MAX_SLEEP: Duration = Duration::from_secs(30);
+const MIN_SLEEP: Duration = Duration::from_millis(100);
 
 /// Where JWT-SVIDs come from: the authority, or a test.
 pub trait Mint: Send + Sync + std::fmt::Debug + 'static {
@@ -67,6 +75,16 @@ pub enum MintError {
 /// The tokens this agent holds. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Tokens(Arc<Shared>);
+
+/// Tokens are kept at hand while this is.
+#[derive(Debug)]
+pub struct KeptFresh(JoinHandle<()>);
+
+impl Drop for KeptFresh {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 /// The tokens for one audience. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -143,6 +161,21 @@ impl Tokens {
             }))
         });
         slot.clone()
+    }
+
+    /// Keeps a token at hand for every audience that was named so far, once `there_is_an_identity`: what calls need is
+    /// there when the authority is not. Ends when what is returned is dropped.
+    #[must_use]
+    pub fn keep_fresh(
+        &self,
+        there_is_an_identity: impl Future<Output = ()> + Send + 'static,
+    ) -> KeptFresh {
+        let sources: Vec<Source> = lock(&self.0.slots).values().cloned().collect();
+        KeptFresh(tokio::spawn(async move {
+            there_is_an_identity.await;
+            let mut all: JoinSet<()> = sources.into_iter().map(Source::keep_fresh).collect();
+            while all.join_next().await.is_some() {}
+        }))
     }
 
     /// For the status page: every audience that routes name.
@@ -228,6 +261,22 @@ impl Source {
         lock(&self.0.cache).other_than(refused, SystemTime::now())
     }
 
+    /// Mints whenever it is time, whether or not anybody asks.
+    async fn keep_fresh(self) {
+        loop {
+            let now = SystemTime::now();
+            let due = lock(&self.0.cache).due(now);
+            match due.duration_since(now) {
+                Ok(wait) if !wait.is_zero() => tokio::time::sleep(wait.min(MAX_SLEEP)).await,
+                _ => {
+                    let _ = self.token().await;
+                    // Whoever asked first may have been answered at once, or with an error that is still fresh.
+                    tokio::time::sleep(MIN_SLEEP).await;
+                }
+            }
+        }
+    }
+
     /// Mints in a task of its own; the cache knows that it is under way.
     fn refresh(&self) {
         let settle = Settle {
@@ -278,7 +327,11 @@ impl Drop for Settle {
             Err(_) => slot.metrics.failed.inc(),
         };
         if let Err(error) = &outcome {
-            tracing::warn!(audience = slot.audience, %error, "no new token");
+            // The same trouble at every attempt is one line, not a flood.
+            let known = lock(&slot.cache).trouble();
+            if known.is_none_or(|known| known != error.to_string()) {
+                tracing::warn!(audience = slot.audience, %error, "no new token; will keep trying");
+            }
         }
         lock(&slot.cache).settle(outcome, now, jitter());
         slot.settled.notify_waiters();

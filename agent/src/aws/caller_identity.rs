@@ -21,10 +21,11 @@ use super::{
     Roles,
     cache::Held,
     clock::Clock,
-    partition::{is_region, sts_host},
+    partition::sts_host,
     signer::hex_sha256,
     sigv4::{self, Profile, Scope},
 };
+use crate::config::value::is_region;
 
 /// The whole of the body.
 const BODY: &str = "Action=GetCallerIdentity&Version=2011-06-15";

@@ -1,6 +1,8 @@
 //! Which partition a region is of, and its STS endpoint there. By the shape of the region's name, as the AWS
 //! SDKs have it (`partitions.json`): a list of regions would be out of date with the next one.
 
+use crate::config::value::is_region;
+
 /// A partition: regions with accounts, IAM and an STS of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Partition {
@@ -57,19 +59,6 @@ const PARTITIONS: &[Partition] = &[
         heads: &["us-isof"],
     },
 ];
-
-/// Longest name of a region. Today's are up to 16.
-const MAX_REGION: usize = 32;
-
-/// Whether `text` looks like a region's name: what may stand in a host name and in a credential scope.
-pub fn is_region(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    text.len() <= MAX_REGION
-        && text.bytes().all(allowed)
-        && text.starts_with(|first: char| first.is_ascii_lowercase())
-        && !text.ends_with('-')
-        && !text.contains("--")
-}
 
 /// The partition of a region; `None` for one of a partition, or a part of the world, that is newer than this.
 pub fn partition(region: &str) -> Option<Partition> {

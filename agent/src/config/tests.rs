@@ -410,6 +410,43 @@ attestors:
 }
 
 #[test]
+fn caller_identities_have_one_attestor_and_endpoints_by_region() {
+    let found = authority_errors(
+        "\
+trust_domain: example.org
+listen: 127.0.0.1:8443
+admin: unix:/run/a.sock
+ca: {key: memory}
+state: memory
+attestors:
+  a:
+    kind: aws-caller-identity
+    accounts: ['123456789012']
+    sts_endpoints: {eu-west-1: 'https://sts.example/base', EU_WEST_1: 'https://sts.example'}
+  b: {kind: aws-caller-identity, accounts: ['210987654321']}
+",
+    );
+    let expected = [
+        (
+            10,
+            "attestors.a.sts_endpoints.EU_WEST_1",
+            "such as eu-west-1",
+        ),
+        (10, "attestors.a.sts_endpoints.eu-west-1", "without a path"),
+        (11, "attestors.b.kind", "attestors.a is one already"),
+    ];
+    for (line, field, what) in expected {
+        assert!(
+            found
+                .iter()
+                .any(|it| it.0 == line && it.1 == field && it.2.contains(what)),
+            "{line} {field} {what}: {found:#?}"
+        );
+    }
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+}
+
+#[test]
 fn a_rotation_that_could_not_work_is_refused() {
     let text = "\
 trust_domain: example.org

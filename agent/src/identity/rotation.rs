@@ -13,8 +13,12 @@ const MAX_WAIT_REFUSED: Duration = Duration::from_secs(5);
 /// Shortest wait, so that nothing we are sent makes us spin.
 const MIN_WAIT: Duration = Duration::from_millis(50);
 
-/// When to renew what is valid from `not_before` to `not_after` and was obtained at `now`: a third
-/// into the life that was left then (a backdated start does not count), 10 % earlier or later by
+/// Shares of a life after which it is renewed, at the earliest and at the latest: before a third of it, so that an
+/// authority may be away for two thirds (40 minutes of an hour) and for the time of a few attempts more.
+const RENEW: (f64, f64) = (0.27, 0.3);
+
+/// When to renew what is valid from `not_before` to `not_after` and was obtained at `now`: before a third
+/// of the life that was left then (a backdated start does not count), a little earlier or later by
 /// `random` (0 to 1) so that agents started together don't renew together.
 pub fn renew_at(
     now: SystemTime,
@@ -24,7 +28,7 @@ pub fn renew_at(
 ) -> SystemTime {
     let from = now.max(not_before);
     let life = not_after.duration_since(from).unwrap_or_default();
-    let wait = life.div_f64(3.0).mul_f64(0.9 + 0.2 * unit(random));
+    let wait = life.mul_f64(RENEW.0 + (RENEW.1 - RENEW.0) * unit(random));
     now.max(from + wait.max(MIN_WAIT))
 }
 
@@ -92,18 +96,20 @@ mod tests {
     }
 
     #[test]
-    fn renews_at_a_third_of_the_life_with_ten_percent_of_jitter() {
+    fn renews_before_a_third_of_the_life_with_jitter_so_that_forty_minutes_of_an_hour_are_left() {
         let at = |random| renew_at(t0(), t0(), t0() + HOUR, random);
-        assert_eq!(at(0.5), t0() + HOUR / 3);
-        assert_eq!(at(0.0), t0() + Duration::from_secs(1080));
-        assert_eq!(at(1.0), t0() + Duration::from_secs(1320));
+        assert_eq!(at(0.0), t0() + Duration::from_secs(972));
+        assert_eq!(at(1.0), t0() + Duration::from_secs(1080));
+        let left = |random| (t0() + HOUR).duration_since(at(random)).unwrap();
+        let attempts = 2 * MAX_WAIT_WITH;
+        assert!(left(1.0) >= Duration::from_secs(40 * 60) + attempts);
     }
 
     #[test]
     fn a_backdated_start_does_not_make_a_short_life_renew_at_once() {
         let backdated = t0() - Duration::from_secs(30);
         let at = renew_at(t0(), backdated, t0() + Duration::from_secs(6), 0.5);
-        assert_eq!(at, t0() + Duration::from_secs(2));
+        assert_eq!(at, t0() + Duration::from_millis(1710));
     }
 
     #[test]

@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime};
 use super::{MintError, Token};
 
 /// A token is refreshed in the background once this share of its life has passed, plus up to
-/// [`JITTER`] more: half of it is left to outlast an authority that is away.
-const REFRESH_AT: f64 = 0.45;
-const JITTER: f64 = 0.1;
+/// [`JITTER`] more: two thirds of it are left to outlast an authority that is away, as of a certificate.
+const REFRESH_AT: f64 = 0.27;
+const JITTER: f64 = 0.03;
 
-/// A token is not given out in the last part of its life, this long or a tenth of it: it has to
+/// A token is not given out in the last part of its life, this long or a fiftieth of it: it has to
 /// arrive, and the verifier's clock may be ahead.
 const MARGIN: Duration = Duration::from_secs(5);
 
@@ -22,6 +22,10 @@ const RETRY_LAST: Duration = Duration::from_secs(30);
 /// … but to no more than this while requests fail for want of a token: a returning authority is to
 /// be noticed within two seconds.
 const RETRY_EMPTY: Duration = Duration::from_millis(1500);
+
+/// The same without a request that wants one: nobody waits, and every agent asks.
+const IDLE_LAST: Duration = Duration::from_secs(30);
+const IDLE_REFUSED: Duration = Duration::from_secs(5 * 60);
 
 /// Between mints that were forced by an upstream's 401.
 const FORCED_EVERY: Duration = Duration::from_secs(10);
@@ -148,7 +152,7 @@ impl Cache {
         match outcome {
             Ok(token) => {
                 let life = since(now, token.expires_at());
-                let margin = MARGIN.min(life / 10);
+                let margin = MARGIN.min(life / 50);
                 self.failure = None;
                 self.current = Some(Current {
                     refresh_at: now + life.mul_f64(REFRESH_AT + JITTER * jitter),
@@ -167,6 +171,25 @@ impl Cache {
         }
     }
 
+    /// When to look again for whoever keeps a token at hand that nobody asked for.
+    pub(super) fn due(&self, now: SystemTime) -> SystemTime {
+        let refresh_at = self.current.as_ref().map_or(now, |it| it.refresh_at);
+        let Some(failure) = &self.failure else {
+            return refresh_at;
+        };
+        let wait = match (&failure.error, &self.current) {
+            (MintError::Refused { .. }, _) => IDLE_REFUSED,
+            (_, Some(current)) if now < current.until => self.pause(failure, self.most(now)),
+            _ => self.pause(failure, IDLE_LAST),
+        };
+        refresh_at.max(failure.at + wait)
+    }
+
+    /// Why the last mint failed, if it did.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.failure.as_ref().map(|it| it.error.to_string())
+    }
+
     /// Whether the last mint failed so recently that the next one has to wait.
     fn too_early(&self, now: SystemTime) -> bool {
         let Some(failure) = &self.failure else {
@@ -174,18 +197,24 @@ impl Cache {
         };
         let wait = match &failure.error {
             MintError::Refused { .. } => REFUSED_FOR,
-            MintError::Unavailable { .. } => {
-                let doublings = failure.count.saturating_sub(1).min(10);
-                let most = match &self.current {
-                    Some(current) if now < current.until => RETRY_LAST,
-                    _ => RETRY_EMPTY,
-                };
-                (RETRY_FIRST * (1 << doublings))
-                    .min(most)
-                    .mul_f64(1.0 - 0.2 * self.jitter)
-            }
+            MintError::Unavailable { .. } => self.pause(failure, self.most(now)),
         };
         since(failure.at, now) < wait
+    }
+
+    /// The longest pause between mints: with a token in hand so that several fit into what is left of it.
+    fn most(&self, now: SystemTime) -> Duration {
+        match &self.current {
+            Some(current) if now < current.until => RETRY_LAST.min(since(now, current.until) / 4),
+            _ => RETRY_EMPTY,
+        }
+    }
+
+    fn pause(&self, failure: &Failure, most: Duration) -> Duration {
+        let doublings = failure.count.saturating_sub(1).min(10);
+        (RETRY_FIRST * (1 << doublings))
+            .min(most)
+            .mul_f64(1.0 - 0.2 * self.jitter)
     }
 }
 
@@ -232,12 +261,12 @@ mod tests {
     #[test]
     fn refreshes_ahead_and_once() {
         let mut cache = filled();
-        assert!(matches!(cache.step(START + LIFE / 3), Step::Serve(_)));
+        assert!(matches!(cache.step(START + LIFE / 4), Step::Serve(_)));
         let half = START + LIFE / 2;
         assert!(matches!(cache.step(half), Step::ServeAndRefresh(_)));
         assert!(matches!(cache.step(half), Step::Serve(_)));
         cache.settle(Ok(token(half + LIFE)), half, 0.0);
-        assert!(matches!(cache.step(half + LIFE / 3), Step::Serve(_)));
+        assert!(matches!(cache.step(half + LIFE / 4), Step::Serve(_)));
     }
 
     #[test]
@@ -255,7 +284,7 @@ mod tests {
                 step => panic!("after {second} s: {step:?}"),
             }
         }
-        assert!((5..15).contains(&mints), "{mints} mints");
+        assert!((10..30).contains(&mints), "{mints} mints");
         let end = START + LIFE - MARGIN;
         assert!(matches!(cache.step(end), Step::Refresh | Step::Fail(_)));
         assert!(matches!(
@@ -285,6 +314,52 @@ mod tests {
                 assert!(matches!(cache.step(now), Step::Fail(_)));
                 now += wait;
             }
+        }
+    }
+
+    #[test]
+    fn two_thirds_of_a_tokens_life_are_left_when_it_is_refreshed_with_time_for_attempts() {
+        for jitter in [0.0, 1.0] {
+            let mut cache = Cache::new(jitter);
+            let _ = cache.step(START);
+            let life = Duration::from_secs(3600);
+            cache.settle(Ok(token(START + life)), START, jitter);
+            let due = cache.due(START);
+            assert!(matches!(cache.step(due), Step::ServeAndRefresh(_)));
+            let left = (START + life - MARGIN).duration_since(due).unwrap();
+            let outage = Duration::from_secs(40 * 60);
+            assert!(left > outage + 2 * RETRY_LAST, "{left:?}");
+        }
+    }
+
+    #[test]
+    fn who_keeps_a_token_at_hand_asks_seldom_where_nobody_waits() {
+        for (error, first, last) in [
+            (unavailable(), RETRY_FIRST, IDLE_LAST),
+            (refused(), IDLE_REFUSED, IDLE_REFUSED),
+        ] {
+            let mut cache = Cache::new(0.0);
+            let mut now = START;
+            for attempt in 0..12 {
+                assert_eq!(cache.due(now), now, "attempt {attempt}");
+                let _ = cache.step(now);
+                cache.settle(Err(error.clone()), now, 0.0);
+                let wait = cache.due(now).duration_since(now).unwrap();
+                assert!(
+                    (first..=last).contains(&wait),
+                    "attempt {attempt}: {wait:?}"
+                );
+                now += wait;
+            }
+            // With a token that is still good it hurries, the more the less of its life is left.
+            let mut cache = filled();
+            let late = START + LIFE - Duration::from_secs(12);
+            let _ = cache.step(late);
+            for _ in 0..10 {
+                cache.settle(Err(unavailable()), late, 0.0);
+            }
+            let wait = cache.due(late).duration_since(late).unwrap();
+            assert!(wait <= Duration::from_secs(2), "{wait:?}");
         }
     }
 

@@ -174,3 +174,22 @@ async fn s12_a_token_does_not_show_in_debug() {
     let shown = format!("{token:?} {source:?} {:?}", token.authorization());
     assert!(!shown.contains("s3cret"), "{shown}");
 }
+
+#[tokio::test]
+async fn every_named_audience_has_a_token_at_hand_before_anybody_asks_and_not_before_there_is_an_identity()
+ {
+    let (tokens, handle) = tokens(Answer::Fresh, 2);
+    for audience in ["payments", "orders"] {
+        let _ = tokens.source(audience);
+    }
+    let (issued, identity) = tokio::sync::oneshot::channel::<()>();
+    let fresh = tokens.keep_fresh(async { drop(identity.await) });
+    tokio::task::yield_now().await;
+    assert_eq!(mints(&handle), 0);
+    issued.send(()).unwrap();
+    while tokens.status().iter().any(|it| it.expires.is_none()) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(mints(&handle), 2);
+    drop(fresh);
+}

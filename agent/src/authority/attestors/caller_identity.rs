@@ -21,10 +21,10 @@ use super::{Presented, Proven};
 use crate::{
     attest::wire::{self, CallerIdentityProof, ErrorCode},
     authority::{challenge, denied::Denied, metrics::Metrics, rules::Facts},
-    aws::{SignedCall, is_region, partition, sts_host},
+    aws::{SignedCall, partition, sts_host},
     config::{
         authority::CallerIdentityAttestor,
-        value::{Span, Upstream},
+        value::{Span, Upstream, is_region},
     },
     http::fetch::{Fetcher, FetcherError, Limits},
 };

@@ -47,7 +47,7 @@ kinds! {
     /// A scope, as RFC 6749 §3.3 has it.
     Scope -> String, "a scope such as charges.read", scope;
     /// An AWS region.
-    Region -> String, "an AWS region such as eu-west-1", |text| word(text, "-", 1..=32);
+    Region -> String, "an AWS region such as eu-west-1", region;
     /// A SigV4 signing name.
     Service -> String, "the signing name of an AWS service, in lower case, such as execute-api", signing_name;
     /// A role's ARN (IAM: "IAM ARNs").
@@ -186,6 +186,26 @@ fn word(text: &str, extra: &str, length: std::ops::RangeInclusive<usize>) -> Res
         true => Ok(text.to_owned()),
         false => Err("".into()),
     }
+}
+
+fn region(text: &str) -> Result<String, Why> {
+    match is_region(text) {
+        true => Ok(text.to_owned()),
+        false => Err("".into()),
+    }
+}
+
+/// Longest name of a region. Today's are up to 16.
+const MAX_REGION: usize = 32;
+
+/// Whether `text` looks like a region's name: what may stand in a host name and in a credential scope.
+pub fn is_region(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    text.len() <= MAX_REGION
+        && text.bytes().all(allowed)
+        && text.starts_with(|first: char| first.is_ascii_lowercase())
+        && !text.ends_with('-')
+        && !text.contains("--")
 }
 
 fn signing_name(text: &str) -> Result<String, Why> {

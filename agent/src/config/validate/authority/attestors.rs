@@ -3,9 +3,12 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use crate::config::{
-    authority::{Attestor, AuthorityConfig, OidcAttestor, TokenReview, WebIdentityAttestor},
+    authority::{
+        Attestor, AuthorityConfig, CallerIdentityAttestor, OidcAttestor, TokenReview,
+        WebIdentityAttestor,
+    },
     validate::{Path, Problems, root},
-    value::{Upstream, is_call_audience, template::is_fact_name},
+    value::{Upstream, is_call_audience, is_region, template::is_fact_name},
 };
 
 /// Accounts of one attestor: each has keys that are fetched and kept.
@@ -31,10 +34,23 @@ struct Taken<'a> {
 
 pub(super) fn attestors(config: &AuthorityConfig, problems: &mut Problems) {
     let mut taken = Taken::default();
+    let mut caller_identity = None;
     for (name, attestor) in &config.attestors {
         let at = root().key("attestors").key(name);
         match attestor {
-            Attestor::JoinToken | Attestor::AwsCallerIdentity(_) => {}
+            Attestor::JoinToken => {}
+            Attestor::AwsCallerIdentity(it) => {
+                if let Some(other) = caller_identity.replace(at.clone()) {
+                    problems.add(
+                        at.key("kind"),
+                        format!(
+                            "{other} is one already, and nothing in a proof says which is meant; list all accounts there: \
+                             rules tell them apart"
+                        ),
+                    );
+                }
+                sts_endpoints(it, &at.key("sts_endpoints"), problems);
+            }
             Attestor::AwsWebIdentity(it) => web_identity(it, &at, &mut taken, problems),
             Attestor::Kubernetes(it) => {
                 taken.issuer(&it.issuer, at.key("issuer"), problems);
@@ -148,6 +164,22 @@ fn web_identity<'a>(
                 "account {} has no issuer here; no token of its roles attests",
                 role.account()
             ),
+        );
+    }
+}
+
+fn sts_endpoints(attestor: &CallerIdentityAttestor, at: &Path, problems: &mut Problems) {
+    for (region, endpoint) in &attestor.sts_endpoints {
+        let at = at.key(region);
+        problems.add_if(
+            !is_region(region),
+            at.clone(),
+            format!("expected an AWS region such as eu-west-1 as the key, found {region:?}"),
+        );
+        problems.add_if(
+            !endpoint.base_path.is_empty(),
+            at,
+            format!("expected an endpoint without a path, found {endpoint}: STS is asked at /"),
         );
     }
 }
