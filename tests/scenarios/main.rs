@@ -52,6 +52,7 @@ mod peers_are_provided;
 mod probes;
 mod readme_is_true;
 mod refusals;
+mod replicas_share_state;
 mod reserved_identities;
 mod rotation_under_load;
 mod secrets_stay_secret;

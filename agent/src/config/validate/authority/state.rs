@@ -60,7 +60,10 @@ attestors: {a: {kind: join-token}}
     fn more_than_one_replica_is_for_a_table_only() {
         assert_eq!(check("state: sqlite\n"), "", "one unless said");
         assert_eq!(check("state: sqlite\nreplicas: 1\n"), "");
-        assert_eq!(check("state: {dynamodb: {table: warifu}}\nreplicas: 3\n"), "");
+        assert_eq!(
+            check("state: {dynamodb: {table: warifu}}\nreplicas: 3\n"),
+            ""
+        );
         let refused = check("state: sqlite\nreplicas: 2\n");
         assert!(refused.starts_with("a.yaml:7:11: replicas: "), "{refused}");
         assert!(
