@@ -146,6 +146,10 @@ pub async fn start_agent(
         ..config.into()
     };
     let (identity, renewal) = identity::start(&settings, issued, &mut registry)?;
+    if config.revocation.when_stale == agent::WhenStale::Refuse {
+        let known = readiness.condition("revocations", "no revocation list has been had yet");
+        renewal.tell_age_of_revocations(known);
+    }
     let tokens = Tokens::new(Arc::new(FromAuthority(renewal.clone())));
     tokens.register(&mut registry);
     let signers = signers(config.outbound.as_ref(), roles.as_ref(), &identity);
@@ -160,6 +164,7 @@ pub async fn start_agent(
     let mut serving = Serving::default();
     let environment = Environment {
         identity: identity.clone(),
+        revocations: renewal.revocations().clone(),
         pool: to_app,
         audit: audit.clone(),
         metrics: inbound::Metrics::new(&mut registry),
@@ -178,6 +183,7 @@ pub async fn start_agent(
         let setup = outbound::Setup {
             config,
             identity: identity.clone(),
+            revocations: renewal.revocations().clone(),
             tokens: &tokens,
             signers,
             public_tls: outbound::public_tls()?,

@@ -23,7 +23,7 @@ use crate::{
     aws::Roles,
     config::{
         AgentConfig,
-        agent::{Attestation, AuthorityRef},
+        agent::{Attestation, AuthorityRef, Revocation},
         private::PrivateError,
     },
     telemetry::ready::Condition,
@@ -34,9 +34,12 @@ mod csr;
 mod evidence;
 mod metrics;
 mod publisher;
+mod revocations;
 pub mod rotation;
 mod task;
 mod vault;
+
+pub use revocations::{Known, Revocations};
 
 /// The current identity; `None` until the first one is issued. Every change is a new snapshot.
 pub type Current = watch::Receiver<Option<Arc<Identity>>>;
@@ -54,6 +57,8 @@ pub struct Settings {
     pub aws: Option<Roles>,
     /// Where renewal key and attestation record survive a restart.
     pub state_dir: Option<PathBuf>,
+    /// How old the revocation list may be, and what then.
+    pub revocation: Revocation,
 }
 
 /// Without credentials of AWS's.
@@ -65,6 +70,7 @@ impl From<&AgentConfig> for Settings {
             attestation: config.attestation.clone(),
             aws: None,
             state_dir: config.state_dir.clone(),
+            revocation: config.revocation,
         }
     }
 }
@@ -86,6 +92,7 @@ pub enum StartError {
 #[derive(Debug, Clone)]
 pub struct Handle {
     shared: Arc<task::Shared>,
+    revocations: Revocations,
     _tasks: Arc<Tasks>,
 }
 
@@ -127,14 +134,17 @@ pub fn start(
     let (vault, kept) = vault::Vault::open(settings.state_dir.as_deref(), &settings.trust_domain)?;
     let metrics = metrics::Metrics::new(registry);
     let (publisher, current) = publisher::Publisher::new(condition, metrics.clone());
+    let revocations = Revocations::new(settings.revocation, metrics.clone());
     let shared = Arc::new(task::Shared::new(client, kept.renewal_key));
     let tasks = vec![
         tokio::spawn(publisher::withdraw_expired(publisher.clone())),
+        tokio::spawn(revocations::watch_age(revocations.clone())),
         tokio::spawn(
             task::Task::new(
                 settings,
                 Arc::clone(&shared),
                 publisher,
+                revocations.clone(),
                 vault,
                 kept.attested,
                 metrics,
@@ -144,6 +154,7 @@ pub fn start(
     ];
     let handle = Handle {
         shared,
+        revocations,
         _tasks: Arc::new(Tasks(tasks)),
     };
     Ok((current, handle))
@@ -156,6 +167,16 @@ impl Handle {
     /// See [`ClientError`]; also before the first attestation succeeded.
     pub async fn mint_jwt(&self, audience: &str) -> Result<MintedJwt, ClientError> {
         self.shared.mint_jwt(audience).await
+    }
+
+    /// What is revoked, now and from now on.
+    pub fn revocations(&self) -> &Revocations {
+        &self.revocations
+    }
+
+    /// From now on `condition` is met while the revocation list is young enough.
+    pub fn tell_age_of_revocations(&self, condition: Condition) {
+        self.revocations.tell(condition);
     }
 
     /// Renews now, whatever the schedule says.

@@ -72,6 +72,8 @@ const CONTEXT: HeaderName = HeaderName::from_static(context::CONTEXT_HEADER);
 pub struct Environment {
     /// What it presents, and verifies callers with.
     pub identity: identity::Current,
+    /// Whose credentials are revoked.
+    pub revocations: identity::Revocations,
     /// Connections to the app.
     pub pool: Pool,
     /// Where decisions are written.
@@ -168,6 +170,7 @@ fn serve(
 struct Inbound {
     certificate: Certificate,
     authenticator: Authenticator,
+    revocations: identity::Revocations,
     policy: ArcSwap<Policy>,
     app: Upstream,
     first_byte: Duration,
@@ -197,6 +200,7 @@ impl Inbound {
     fn new(config: &agent::Inbound, environment: &Environment) -> Result<Self, StartError> {
         let Environment {
             identity,
+            revocations,
             pool,
             audit,
             metrics,
@@ -220,6 +224,7 @@ impl Inbound {
         Ok(Self {
             certificate: Certificate::new(&config.accept, identity),
             authenticator,
+            revocations,
             policy: ArcSwap::from_pointee(Policy::new(&config.allow)),
             app: pool.upstream(Destination { address, tls: None }, Keep::APP),
             first_byte: FIRST_BYTE_TIMEOUT,
@@ -278,8 +283,11 @@ impl Service for Front {
                 response
             }
             Err(refusal) => {
-                let response = refusal.response();
+                let mut response = refusal.response();
                 record.refused(&refusal, response.status());
+                if refusal.ends_the_connection() {
+                    server::close_after(&mut response);
+                }
                 response
             }
         }
@@ -301,11 +309,23 @@ async fn answer(
     settle::path(&mut parts)?;
     record.settled(&parts.uri);
 
-    // Who calls. Every credential that is presented must verify.
-    let caller = inbound
-        .authenticator
-        .authenticate(session.peer.as_ref(), &parts.headers)?;
-    record.caller(&caller);
+    // Who calls. Every credential that is presented must verify, and go back to nothing that is revoked
+    // meanwhile: on connections that are up already, too.
+    let caller = {
+        let known = inbound.revocations.load();
+        if known.is_too_old() {
+            return Err(Refusal::RevocationsStale(known.to_string()));
+        }
+        if let Some(peer) = &session.peer {
+            peer.refuse_revoked(&known.list)?;
+        }
+        let caller = inbound
+            .authenticator
+            .authenticate(session.peer.as_ref(), &parts.headers)?;
+        record.caller(&caller);
+        caller.refuse_revoked(&known.list)?;
+        caller
+    };
 
     // Whether it may. The rules see the path that will be forwarded.
     let asked = policy::Request {

@@ -65,6 +65,8 @@ pub struct Setup<'a> {
     pub config: &'a config::agent::Outbound,
     /// Whom we are: presented where a route says `mtls`.
     pub identity: identity::Current,
+    /// Whose credentials are revoked: not called where a route says `mtls`.
+    pub revocations: identity::Revocations,
     /// Tokens for routes that say `jwt`.
     pub tokens: &'a Tokens,
     /// What signs for routes that say `sigv4`, by the route's host.

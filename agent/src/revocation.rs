@@ -12,7 +12,7 @@ mod published;
 
 pub use list::{Kind, List};
 pub use origin::{Origin, OriginError, role_name};
-pub use provenance::{LINEAGE_CLAIM, Provenance, ROLE_CLAIM};
+pub use provenance::{LINEAGE_CLAIM, Provenance, ROLE_CLAIM, issuers_of_peer};
 pub use published::Published;
 
 /// Lower-case hex: how hashes of keys and roles are written.

@@ -1,13 +1,16 @@
 //! What `warifu status` shows.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use serde_json::{Value, json};
 
 use crate::{
     admin,
     aws::{CredentialsStatus, Roles},
-    config::{AgentConfig, agent::Route},
+    config::{
+        AgentConfig,
+        agent::{Route, WhenStale},
+    },
     identity,
     telemetry::timestamp::Timestamp,
     token::{TokenStatus, Tokens},
@@ -26,6 +29,7 @@ pub(super) fn status(
     let (identity, renewal, tokens) = (identity.clone(), renewal.clone(), tokens.clone());
     Arc::new(move || {
         let held = identity.borrow().clone();
+        let revocations = revocations(&renewal);
         let renewal = renewal.status();
         let tokens: Vec<Value> = tokens.status().into_iter().map(token).collect();
         let credentials = roles.as_ref().map(Roles::status).unwrap_or_default();
@@ -45,10 +49,28 @@ pub(super) fn status(
                 "attested_until": renewal.attested_until.map(Timestamp),
                 "bridging": renewal.bridging,
             },
+            "revocations": revocations,
             "routes": routes,
             "tokens": tokens,
             "aws_credentials": credentials,
         })
+    })
+}
+
+fn revocations(renewal: &identity::Handle) -> Value {
+    let revocations = renewal.revocations();
+    let known = revocations.load();
+    let settings = revocations.settings();
+    json!({
+        "number": known.list.number(),
+        "entries": known.list.len(),
+        "as_of": known.as_of.map(Timestamp),
+        "stale": revocations.is_stale(SystemTime::now()),
+        "when_stale": match settings.when_stale {
+            WhenStale::Serve => "serve",
+            WhenStale::Refuse => "refuse",
+        },
+        "last_error": known.last_error,
     })
 }
 

@@ -25,12 +25,15 @@ use warifu::{
 
 use super::{
     AnchorError, ClientError, anchors,
-    connection::{self, Sender, Target},
+    connection::{self, Connected, Sender, Target},
     proof,
     skew::Skew,
     wire::{self, Base64, ErrorCode, Evidence},
 };
-use crate::config::agent::AuthorityRef;
+use crate::{
+    config::agent::AuthorityRef,
+    revocation::{List, Published},
+};
 
 mod tokens;
 
@@ -62,10 +65,19 @@ pub struct Client {
     configured: Anchors,
     /// For the next connection: `configured` and the bundle's roots.
     tls: ArcSwap<ClientConfig>,
-    connection: tokio::sync::Mutex<Option<(u64, Sender)>>,
+    /// Whose keys an authority's chain must not hold.
+    revoked: ArcSwap<List>,
+    connection: tokio::sync::Mutex<Option<Kept>>,
     connections: AtomicU64,
     /// The authority's clock minus ours, milliseconds.
     skew_ms: AtomicI64,
+}
+
+/// The connection that is kept.
+#[derive(Debug)]
+struct Kept {
+    id: u64,
+    connected: Connected,
 }
 
 /// What the authority granted: everything but the private key, which never left.
@@ -100,6 +112,7 @@ impl Client {
             expected,
             configured,
             tls: ArcSwap::from_pointee(tls),
+            revoked: ArcSwap::default(),
             connection: tokio::sync::Mutex::new(None),
             connections: AtomicU64::new(0),
             skew_ms: AtomicI64::new(NO_SKEW),
@@ -117,6 +130,12 @@ impl Client {
             Ok(config) => self.tls.store(Arc::new(config)),
             Err(why) => tracing::warn!(%why, "the bundle's roots cannot verify the authority"),
         }
+    }
+
+    /// From now on accepts no authority whose chain has a key that `list` revokes: a stolen intermediate can
+    /// sign a certificate of the authority's name, too.
+    pub fn distrust(&self, list: List) {
+        self.revoked.store(Arc::new(list));
     }
 
     /// The authority's URL, for messages.
@@ -193,21 +212,40 @@ impl Client {
         &self,
         etag: Option<&HeaderValue>,
     ) -> Result<Option<(TrustBundle, Option<HeaderValue>)>, ClientError> {
-        let mut request = self.request(Method::GET, wire::BUNDLE, Bytes::new())?;
-        if let Some(etag) = etag {
-            request
-                .headers_mut()
-                .insert(header::IF_NONE_MATCH, etag.clone());
-        }
-        let answer = self.send(request).await?;
-        if answer.status() == StatusCode::NOT_MODIFIED {
+        let Some((body, etag)) = self.get(wire::BUNDLE, etag).await? else {
             return Ok(None);
-        }
-        let answer = self.granted(answer)?;
-        let etag = answer.headers().get(header::ETAG).cloned();
-        let bundle = TrustBundle::from_json(self.trust_domain.clone(), answer.body())
+        };
+        let bundle = TrustBundle::from_json(self.trust_domain.clone(), &body)
             .map_err(|why| self.target.broken(why))?;
         Ok(Some((bundle, etag)))
+    }
+
+    /// The revocation list and its `ETag`; `None` if it is still the one with this `etag`. `bundle` has the
+    /// key that signed it.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn revocations(
+        &self,
+        etag: Option<&HeaderValue>,
+        bundle: &TrustBundle,
+    ) -> Result<Option<(Published, Option<HeaderValue>)>, ClientError> {
+        let Some((body, etag)) = self.get(wire::REVOCATIONS, etag).await? else {
+            return Ok(None);
+        };
+        let broken = |why: String| self.target.broken(format!("{}: {why}", wire::REVOCATIONS));
+        let jws = std::str::from_utf8(&body).map_err(|why| broken(why.to_string()))?;
+        let keys = &bundle.jwt_authorities;
+        let (published, unknown) =
+            Published::verify(jws, keys, &self.trust_domain, SystemTime::now())
+                .map_err(|why| broken(why.to_string()))?;
+        if unknown > 0 {
+            tracing::warn!(
+                unknown,
+                "the revocation list has entries this version does not know; upgrade this agent"
+            );
+        }
+        Ok(Some((published, etag)))
     }
 
     /// How this machine's clock compares with the authority's; `None` while that is unknown or
@@ -244,6 +282,26 @@ impl Client {
         let body = serde_json::to_vec(&make(challenge.challenge)?)
             .map_err(|why| ClientError::Local(format!("writing a request: {why}")))?;
         self.post(path, body.into()).await
+    }
+
+    /// What is published at `path` and its `ETag`; `None` if it is still the one with this `etag`.
+    async fn get(
+        &self,
+        path: &str,
+        etag: Option<&HeaderValue>,
+    ) -> Result<Option<(Bytes, Option<HeaderValue>)>, ClientError> {
+        let mut request = self.request(Method::GET, path, Bytes::new())?;
+        if let Some(etag) = etag {
+            let headers = request.headers_mut();
+            headers.insert(header::IF_NONE_MATCH, etag.clone());
+        }
+        let answer = self.send(request).await?;
+        if answer.status() == StatusCode::NOT_MODIFIED {
+            return Ok(None);
+        }
+        let answer = self.granted(answer)?;
+        let etag = answer.headers().get(header::ETAG).cloned();
+        Ok(Some((answer.into_body(), etag)))
     }
 
     async fn post<A: DeserializeOwned>(&self, path: &str, body: Bytes) -> Result<A, ClientError> {
@@ -294,22 +352,28 @@ impl Client {
     async fn sender(&self) -> Result<(u64, Sender, bool), ClientError> {
         // Held while connecting: those who come meanwhile share the new connection.
         let mut slot = self.connection.lock().await;
-        if let Some((id, sender)) = slot.as_ref()
-            && !sender.is_closed()
+        let revoked = self.revoked.load_full();
+        if let Some(Kept { id, connected }) = slot.as_ref()
+            && !connected.sender.is_closed()
+            && connected.is_trusted(&revoked)
         {
-            return Ok((*id, sender.clone(), true));
+            return Ok((*id, connected.sender.clone(), true));
         }
         *slot = None;
-        let sender = connection::open(&self.target, self.tls.load_full()).await?;
+        let connected = connection::open(&self.target, self.tls.load_full()).await?;
+        if !connected.is_trusted(&revoked) {
+            return Err(self.target.revoked());
+        }
+        let sender = connected.sender.clone();
         let id = self.connections.fetch_add(1, Ordering::Relaxed);
-        *slot = Some((id, sender.clone()));
+        *slot = Some(Kept { id, connected });
         Ok((id, sender, false))
     }
 
     /// Drops the kept connection if it is still this one.
     async fn forget(&self, id: u64) {
         let mut slot = self.connection.lock().await;
-        if slot.as_ref().is_some_and(|(kept, _)| *kept == id) {
+        if slot.as_ref().is_some_and(|kept| kept.id == id) {
             *slot = None;
         }
     }

@@ -16,7 +16,10 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 
 use super::{error::ClientError, skew};
-use crate::config::value::{HttpsOrigin, Span};
+use crate::{
+    config::value::{HttpsOrigin, Span},
+    revocation::{List, issuers_of_peer},
+};
 
 /// Time to connect. Two SYN retransmissions fit; longer, and an agent that waits in vain here
 /// would not be ready within 2 s of the authority's return.
@@ -29,6 +32,21 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// Sends requests; cheap to clone.
 pub(super) type Sender = http2::SendRequest<Full<Bytes>>;
+
+/// A connection, and by whom the other end says it is certified.
+#[derive(Debug)]
+pub(super) struct Connected {
+    pub(super) sender: Sender,
+    /// SHA-256 of the public keys of the CA certificates it presented, hex.
+    issuers: Vec<Box<str>>,
+}
+
+impl Connected {
+    /// Whether no key of its chain is revoked.
+    pub(super) fn is_trusted(&self, revoked: &List) -> bool {
+        !self.issuers.iter().any(|key| revoked.revokes_issuer(key))
+    }
+}
 
 /// Where the authority is and whose it must be.
 #[derive(Debug)]
@@ -54,8 +72,18 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Whoever answers has a certificate by a key that was stolen.
+    pub(super) fn revoked(&self) -> ClientError {
+        not_the_authority(self, &"the key that signed its certificate is revoked")
+    }
+}
+
 /// Connects, handshakes, and drives the connection in a task of its own until either side closes it.
-pub(super) async fn open(target: &Target, tls: Arc<ClientConfig>) -> Result<Sender, ClientError> {
+pub(super) async fn open(
+    target: &Target,
+    tls: Arc<ClientConfig>,
+) -> Result<Connected, ClientError> {
     let HttpsOrigin { host, port } = &target.origin;
     let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
         .map_err(|_| target.unreachable(format!("{host:?} is not a host name")))?;
@@ -73,14 +101,17 @@ pub(super) async fn open(target: &Target, tls: Arc<ClientConfig>) -> Result<Send
             .connect(name, tcp)
             .await
             .map_err(|why| explain(target, &why))?;
-        http2::Builder::new(TokioExecutor::new())
+        let (_, session) = tls.get_ref();
+        let issuers = issuers_of_peer(session.peer_certificates().unwrap_or_default());
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(KEEP_ALIVE)
             .handshake(TokioIo::new(tls))
             .await
-            .map_err(|why| target.broken(why))
+            .map_err(|why| target.broken(why))?;
+        Ok((issuers, sender, connection))
     };
-    let (sender, connection) = timeout(HANDSHAKE_TIMEOUT, handshake)
+    let (issuers, sender, connection) = timeout(HANDSHAKE_TIMEOUT, handshake)
         .await
         .map_err(|_| target.unreachable(format!("no handshake within {HANDSHAKE_TIMEOUT:?}")))??;
     tokio::spawn(async move {
@@ -89,7 +120,7 @@ pub(super) async fn open(target: &Target, tls: Arc<ClientConfig>) -> Result<Send
             tracing::debug!(%why, "the connection to the authority ended");
         }
     });
-    Ok(sender)
+    Ok(Connected { sender, issuers })
 }
 
 /// A failed handshake: the wrong party, the wrong time, or only the network.

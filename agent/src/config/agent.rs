@@ -30,6 +30,9 @@ pub struct AgentConfig {
     #[serde(default, deserialize_with = "value::option::<name::AbsolutePath, _>")]
     #[schemars(with = "Option<As<name::AbsolutePath>>")]
     pub state_dir: Option<PathBuf>,
+    /// How old the revocation list may be, and what then.
+    #[serde(default)]
+    pub revocation: Revocation,
     /// Listeners for calls to the app.
     #[serde(default)]
     pub inbound: Vec<Inbound>,
@@ -66,6 +69,39 @@ pub struct AuthorityRef {
     #[serde(default, deserialize_with = "value::option::<name::AbsolutePath, _>")]
     #[schemars(with = "Option<As<name::AbsolutePath>>")]
     pub bundle: Option<PathBuf>,
+}
+
+/// The authority's revocation list, as far as this agent can have it.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Revocation {
+    /// How long the authority may be out of reach before the list counts as stale. The list is asked for
+    /// three times as often at least.
+    #[serde(default = "defaults::revocation_max_age")]
+    pub max_age: Span,
+    /// What a stale list leads to.
+    #[serde(default)]
+    pub when_stale: WhenStale,
+}
+
+impl Default for Revocation {
+    fn default() -> Self {
+        Self {
+            max_age: defaults::revocation_max_age(),
+            when_stale: WhenStale::default(),
+        }
+    }
+}
+
+/// What a stale revocation list leads to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum WhenStale {
+    /// The last list stays in force.
+    #[default]
+    Serve,
+    /// Nobody is believed: callers get 503, mTLS routes are not used, the agent is not ready.
+    Refuse,
 }
 
 /// What the agent proves itself with.

@@ -68,6 +68,14 @@ pub(super) fn attestations_per_second() -> u32 {
     ATTESTATIONS_PER_SECOND
 }
 
+/// How old a revocation list may be. Twelve polls: an outage of the authority is not that of its services
+/// (and X.509-SVIDs last as long).
+pub const REVOCATION_MAX_AGE: Duration = Duration::from_secs(60 * 60);
+
+pub(super) fn revocation_max_age() -> Span {
+    Span(REVOCATION_MAX_AGE)
+}
+
 pub(super) fn drain() -> Span {
     Span(DRAIN)
 }

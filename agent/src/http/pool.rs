@@ -27,8 +27,8 @@ use prometheus_client::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body::Body;
-use connect::Connector;
-pub use destination::{Address, Destination, Keep, Tls};
+use connect::{Connector, NotMade};
+pub use destination::{Address, Admit, Destination, Keep, Tls};
 pub use error::SendError;
 pub use exchange::Progress;
 use exchange::{Failure, exchange};
@@ -293,9 +293,14 @@ impl Inner {
                 metrics.connects.inc();
                 Ok(lock(&self.shelf).adopt(made))
             }
-            Ok(Err(why)) => {
+            Ok(Err(NotMade::Failed(why))) => {
                 metrics.failed_connects.inc();
                 Err(self.cannot_connect(why))
+            }
+            Ok(Err(NotMade::Refused(why))) => {
+                metrics.failed_connects.inc();
+                let to = self.to.clone();
+                Err(SendError::Refused { to, why })
             }
             Err(_) => {
                 metrics.failed_connects.inc();

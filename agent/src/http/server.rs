@@ -135,6 +135,16 @@ pub struct Opened<S> {
     pub expires: Option<SystemTime>,
 }
 
+/// Marks a response as the last of its connection, which is then closed: HTTP/2 streams that are under way
+/// end first.
+pub fn close_after(response: &mut Response<Body>) {
+    response.extensions_mut().insert(CloseAfter);
+}
+
+/// See [`close_after`].
+#[derive(Debug, Clone, Copy)]
+struct CloseAfter;
+
 /// Why [`Service::open`] refuses a connection.
 #[derive(Debug, Clone, Error)]
 #[error("{0}")]

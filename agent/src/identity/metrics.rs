@@ -8,6 +8,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::revocation::List;
+
 /// Cheap to clone; all clones count together.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Metrics {
@@ -15,6 +17,9 @@ pub(super) struct Metrics {
     not_after: Gauge,
     attested_until: Gauge,
     generation: Gauge,
+    revocations: Gauge,
+    revocations_number: Gauge,
+    revocations_as_of: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -47,7 +52,31 @@ impl Metrics {
             "Snapshots of the identity published so far",
             metrics.generation.clone(),
         );
+        registry.register(
+            "revocations",
+            "Entries of the revocation list this agent goes by",
+            metrics.revocations.clone(),
+        );
+        registry.register(
+            "revocations_number",
+            "Number of that list; counts up with every change",
+            metrics.revocations_number.clone(),
+        );
+        registry.register(
+            "revocations_as_of_seconds",
+            "When the authority last said that this is the list, Unix time; 0 before it ever did",
+            metrics.revocations_as_of.clone(),
+        );
         metrics
+    }
+
+    pub(super) fn revocations(&self, list: &List, as_of: Option<SystemTime>) {
+        let since = as_of.and_then(|as_of| as_of.duration_since(SystemTime::UNIX_EPOCH).ok());
+        self.revocations
+            .set(i64::try_from(list.len()).unwrap_or(i64::MAX));
+        self.revocations_number
+            .set(i64::try_from(list.number()).unwrap_or(i64::MAX));
+        self.revocations_as_of.set(whole(since.unwrap_or_default()));
     }
 
     pub(super) fn attempted(&self, outcome: &'static str) {

@@ -23,6 +23,7 @@ use super::{
     evidence::Gatherer,
     metrics::Metrics,
     publisher::{MAX_SLEEP, Publisher},
+    revocations::{Follower, Revocations},
     rotation::{self, Failure},
     vault::{Attested, Vault},
 };
@@ -105,6 +106,8 @@ pub(super) struct Task {
     retry_at: Option<Instant>,
     poll_at: Option<Instant>,
     etag: Option<HeaderValue>,
+    revocations: Revocations,
+    follower: Follower,
 }
 
 impl Task {
@@ -112,6 +115,7 @@ impl Task {
         settings: &Settings,
         shared: Arc<Shared>,
         publisher: Publisher,
+        revocations: Revocations,
         vault: Vault,
         attested: Option<Attested>,
         metrics: Metrics,
@@ -124,6 +128,8 @@ impl Task {
                 .status
                 .send_modify(|status| status.attested_until = until);
         }
+        let vault = Arc::new(vault);
+        let follower = Follower::new(revocations.clone(), Arc::clone(&vault), &shared.client);
         Self {
             shared,
             publisher,
@@ -132,7 +138,7 @@ impl Task {
                 settings.trust_domain.clone(),
                 settings.aws.clone(),
             ),
-            vault: Arc::new(vault),
+            vault,
             attested,
             metrics,
             failures: 0,
@@ -140,6 +146,8 @@ impl Task {
             retry_at: Some(Instant::now()),
             poll_at: None,
             etag: None,
+            revocations,
+            follower,
         }
     }
 
@@ -262,7 +270,9 @@ impl Task {
             Err(why)
                 if matches!(
                     why.refusal(),
-                    Some(ErrorCode::InvalidRecord | ErrorCode::InvalidProof)
+                    Some(
+                        ErrorCode::InvalidRecord | ErrorCode::InvalidProof | ErrorCode::Revoked
+                    )
                 ) =>
             {
                 // Once, not at every attempt: what comes of attesting is told anyway.
@@ -285,6 +295,11 @@ impl Task {
         let why = match self.attest(Some(&attested.record), csr).await {
             Ok(credentials) => return Ok((credentials, None)),
             Err(why) if why.leaves_it_to_the_record() => why,
+            // Perhaps it is only the lineage; whoever can still prove itself may start another.
+            Err(why) if why.refusal() == Some(ErrorCode::Revoked) => {
+                tracing::warn!(%why, "attesting anew, without the record");
+                return Ok((self.attest(None, csr).await?, None));
+            }
             Err(why) => return Err(why),
         };
         if attested.expires_at <= SystemTime::now() {
@@ -387,8 +402,16 @@ impl Task {
             "X.509-SVID issued"
         );
         self.renew_at = Some(renew_at);
+<<<<<<< HEAD
         self.plan_poll(bundle.refresh_hint);
         self.publisher.publish(svid, bundle);
+=======
+        self.plan_poll(credentials.bundle.refresh_hint);
+        self.follower
+            .first(&self.shared.client, &credentials.bundle)
+            .await;
+        self.publisher.publish(svid, credentials.bundle);
+>>>>>>> fd3fa8d (Have agents follow the revocation list and refuse by it, on live connections too)
         Ok(())
     }
 
@@ -431,6 +454,15 @@ impl Task {
             // Not a failure of the identity: the next renewal brings the bundle along, too.
             Err(why) => tracing::debug!(%why, "the trust bundle could not be refreshed"),
         }
+        // After the bundle, which has the key that signed the list.
+        if let Some(identity) = self.publisher.current() {
+            let client = &self.shared.client;
+            self.follower.poll(client, &identity.bundle).await;
+            if self.follower.is_issuer_revoked(&identity) {
+                tracing::warn!("the key that signed this X.509-SVID is revoked; renewing at once");
+                self.renew_at = Some(SystemTime::now());
+            }
+        }
         self.plan_poll(hint);
     }
 
@@ -470,7 +502,7 @@ impl Task {
     }
 
     fn plan_poll(&mut self, hint: Duration) {
-        let wait = hint.clamp(MIN_POLL, MAX_POLL);
+        let wait = self.revocations.poll_in(hint).clamp(MIN_POLL, MAX_POLL);
         self.poll_at = Some(Instant::now() + rotation::jittered(wait, rotation::random()));
     }
 

@@ -9,12 +9,17 @@ use std::{
 use serde::{Deserialize, Serialize};
 use warifu::{TrustDomain, identity::TrustBundle, jwt::SigningKey};
 
-use crate::config::private::{self, PrivateError};
+use crate::{
+    config::private::{self, PrivateError},
+    revocation::{Kind, Published},
+};
 
 /// PKCS#8 DER.
 const RENEWAL_KEY: &str = "renewal.key";
 /// JSON: [`File`].
 const ATTESTED: &str = "attested.json";
+/// JSON: [`RevocationsFile`].
+const REVOCATIONS: &str = "revocations.json";
 
 /// Where attestations are kept.
 #[derive(Debug)]
@@ -48,6 +53,16 @@ struct File {
     /// Unix seconds.
     expires_at: u64,
     bundle: serde_json::Value,
+}
+
+/// As it was published. Like the bundle it is not signed: who can write here has the renewal key.
+#[derive(Serialize, Deserialize)]
+struct RevocationsFile {
+    trust_domain: String,
+    number: u64,
+    /// Unix seconds.
+    as_of: u64,
+    entries: Vec<(Kind, String)>,
 }
 
 impl Vault {
@@ -94,6 +109,48 @@ impl Vault {
             });
         if let Err(why) = written {
             tracing::warn!(%why, "the attestation record could not be kept; after a restart the agent must attest anew");
+        }
+    }
+
+    /// The last revocation list, if one was kept.
+    pub(super) fn revocations(&self) -> Option<Published> {
+        let path = self.dir.as_ref()?.join(REVOCATIONS);
+        let json = match private::read(&path) {
+            Ok(json) => json?,
+            Err(why) => {
+                tracing::warn!(%why, "the last revocation list is unreadable; starting without one");
+                return None;
+            }
+        };
+        let Ok(file) = serde_json::from_slice::<RevocationsFile>(json.expose()) else {
+            tracing::warn!(path = %path.display(), "ignoring an unreadable revocation list");
+            return None;
+        };
+        let as_of = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(file.as_of))?;
+        (file.trust_domain == self.trust_domain.as_str()).then_some(Published {
+            number: file.number,
+            as_of,
+            entries: file.entries,
+        })
+    }
+
+    /// Keeps a revocation list, so that a restart does not begin without one.
+    pub(super) fn keep_revocations(&self, published: &Published) {
+        let Some(dir) = &self.dir else { return };
+        let since = published.as_of.duration_since(SystemTime::UNIX_EPOCH);
+        let file = RevocationsFile {
+            trust_domain: self.trust_domain.to_string(),
+            number: published.number,
+            as_of: since.unwrap_or_default().as_secs(),
+            entries: published.entries.clone(),
+        };
+        let written = serde_json::to_vec(&file)
+            .map_err(|why| why.to_string())
+            .and_then(|json| {
+                private::replace(&dir.join(REVOCATIONS), &json).map_err(|why| why.to_string())
+            });
+        if let Err(why) = written {
+            tracing::warn!(%why, "the revocation list could not be kept; a restart begins without one");
         }
     }
 

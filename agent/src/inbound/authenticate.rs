@@ -1,6 +1,13 @@
 //! Who calls: what the connection proved, joined with what a bearer token proves (RFC 6750).
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 use serde_json::Value;
@@ -24,6 +31,7 @@ use crate::{
     http::server::Refused,
     identity,
     policy::PROOF_JWT_SVID,
+    revocation::{List, Provenance},
 };
 
 /// A caller and the headers that tell the app of it; made once, for many requests.
@@ -39,6 +47,12 @@ pub(super) struct Authenticated {
     pub(super) token: Option<String>,
     /// The SHA-256 of the peer's certificate, or zeros.
     certificate: [u8; 32],
+    /// What the peer's certificate goes back to …
+    peer_is: Option<Arc<Provenance>>,
+    /// … and what the token does.
+    token_is: Option<Provenance>,
+    /// The number of the revocation list that has neither: asked once per list, not once per request.
+    cleared: AtomicU64,
 }
 
 /// How callers of a listener prove themselves inside a request.
@@ -87,6 +101,9 @@ impl Authenticated {
             peer: Some(peer_id),
             token: None,
             certificate: proved.certificate,
+            peer_is: Some(Arc::new(proved.provenance)),
+            token_is: None,
+            cleared: AtomicU64::new(0),
         })
     }
 
@@ -95,6 +112,7 @@ impl Authenticated {
         peer: Option<&Self>,
         subject: Subject,
         claims: Vec<(HeaderName, HeaderValue)>,
+        token_is: Provenance,
         token: &[u8; 32],
     ) -> Result<Self, CallerError> {
         let who = Caller {
@@ -108,12 +126,31 @@ impl Authenticated {
             peer: peer.and_then(|peer| peer.peer.clone()),
             token: Some(hex(token)),
             certificate: peer.map(|peer| peer.certificate).unwrap_or_default(),
+            peer_is: peer.and_then(|peer| peer.peer_is.clone()),
+            token_is: Some(token_is),
+            cleared: AtomicU64::new(0),
         })
     }
 
     /// The caller.
     pub(super) fn who(&self) -> &Caller {
         &self.who
+    }
+
+    /// Refuses a caller whose certificate or token goes back to what `list` revokes.
+    pub(super) fn refuse_revoked(&self, list: &List) -> Result<(), Refusal> {
+        // Number 0 is empty: nothing was ever revoked.
+        if list.number() == self.cleared.load(Ordering::Relaxed) || list.is_empty() {
+            return Ok(());
+        }
+        if let Some(kind) = self.peer_is.as_ref().and_then(|it| list.revokes(it)) {
+            return Err(Refusal::PeerRevoked(kind));
+        }
+        if let Some(kind) = self.token_is.as_ref().and_then(|it| list.revokes(it)) {
+            return Err(Refusal::TokenRevoked(kind));
+        }
+        self.cleared.store(list.number(), Ordering::Relaxed);
+        Ok(())
     }
 
     /// Tells the app.
@@ -208,8 +245,11 @@ impl Tokens {
             return Err(refuse(TokenError::ForeignSubject));
         }
         let until = claims.expires_at;
+        let token_is = Provenance::of_token(&claims);
         let (subject, headers) = self.subject(claims);
-        let caller = Arc::new(Authenticated::with_subject(peer, subject, headers, &hash)?);
+        let caller = Arc::new(Authenticated::with_subject(
+            peer, subject, headers, token_is, &hash,
+        )?);
         self.verified
             .insert(key, identity.generation, Arc::clone(&caller), until);
         self.metrics.verified.inc();

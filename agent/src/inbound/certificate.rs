@@ -12,6 +12,7 @@ use crate::{
     config::agent::Accept,
     http::server::{Refused, Security, Tls},
     identity,
+    revocation::Provenance,
 };
 
 /// The TLS side of a listener.
@@ -39,6 +40,8 @@ pub(super) struct Proved {
     /// When its certificate expires.
     pub(super) expires: SystemTime,
     pub(super) xfcc: HeaderValue,
+    /// What it goes back to.
+    pub(super) provenance: Provenance,
 }
 
 impl Certificate {
@@ -125,6 +128,7 @@ impl Certificate {
         let by = by.unwrap_or_default();
         let xfcc = format!("By={by};Hash={cert_sha256};URI={spiffe_id}");
         let xfcc = HeaderValue::try_from(xfcc).map_err(|_| unusable)?;
+        let provenance = Provenance::of_chain(&spiffe_id, chain);
         let peer = Peer {
             spiffe_id,
             cert_sha256,
@@ -134,6 +138,7 @@ impl Certificate {
             certificate,
             expires,
             xfcc,
+            provenance,
         }))
     }
 }
@@ -178,6 +183,7 @@ impl Proved {
             certificate,
             expires: SystemTime::UNIX_EPOCH,
             xfcc,
+            provenance: Provenance::default(),
         }
     }
 }

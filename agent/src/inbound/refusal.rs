@@ -10,6 +10,7 @@ use super::authenticate::TokenError;
 use crate::{
     http::{answer::answer, body::Body, path::PathError, pool::SendError},
     policy,
+    revocation::Kind,
 };
 
 /// Why a request is not answered by the app.
@@ -25,6 +26,11 @@ pub(super) enum Refusal {
     Unauthenticated,
     BadToken(TokenError),
     NoIdentity,
+    /// The connection's: whoever it is, none of its requests is answered any more.
+    PeerRevoked(Kind),
+    /// The request's: others on the connection may have good ones.
+    TokenRevoked(Kind),
+    RevocationsStale(String),
     Denied(policy::Reason),
     CallerTooLarge(CallerError),
     App(SendError),
@@ -50,10 +56,18 @@ impl Refusal {
         self.say().1
     }
 
+    /// Whether no further request on this connection is worth hearing.
+    pub(super) fn ends_the_connection(&self) -> bool {
+        matches!(self, Self::PeerRevoked(_))
+    }
+
     /// What the caller is not told.
     pub(super) fn detail(&self) -> Option<String> {
         match self {
             Self::BadToken(error) => Some(error.to_string()),
+            Self::PeerRevoked(kind) => Some(format!("the certificate is revoked by {kind}")),
+            Self::TokenRevoked(kind) => Some(format!("the token is revoked by {kind}")),
+            Self::RevocationsStale(known) => Some(known.clone()),
             Self::Denied(reason) => Some(reason.as_str().to_owned()),
             Self::App(error) => Some(error.to_string()),
             Self::Host(why) => Some((*why).to_owned()),
@@ -66,9 +80,9 @@ impl Refusal {
     /// How the audit log sorts it.
     pub(super) fn result(&self) -> &'static str {
         match self {
-            Self::Denied(_) => "denied",
-            Self::Unauthenticated | Self::BadToken(_) => "unauthenticated",
-            Self::NoIdentity => "unavailable",
+            Self::Denied(_) | Self::PeerRevoked(_) => "denied",
+            Self::Unauthenticated | Self::BadToken(_) | Self::TokenRevoked(_) => "unauthenticated",
+            Self::NoIdentity | Self::RevocationsStale(_) => "unavailable",
             Self::App(_) => "failed",
             _ => "refused",
         }
@@ -122,6 +136,21 @@ impl Refusal {
                 "no-identity",
                 "this agent has no keys to verify tokens with yet; try again".into(),
             ),
+            Self::PeerRevoked(_) => (
+                StatusCode::FORBIDDEN,
+                "revoked",
+                "this caller's certificate is revoked".into(),
+            ),
+            Self::TokenRevoked(_) => (
+                StatusCode::UNAUTHORIZED,
+                "revoked",
+                "this token is revoked".into(),
+            ),
+            Self::RevocationsStale(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "revocations-stale",
+                "this agent does not know for certain who is revoked; try again".into(),
+            ),
             Self::Denied(_) => (
                 StatusCode::FORBIDDEN,
                 "denied",
@@ -140,7 +169,7 @@ impl Refusal {
     fn challenge(&self) -> Option<&'static str> {
         match self {
             Self::Unauthenticated => Some("Bearer"),
-            Self::BadToken(_) => Some("Bearer error=\"invalid_token\""),
+            Self::BadToken(_) | Self::TokenRevoked(_) => Some("Bearer error=\"invalid_token\""),
             Self::TwoAuthorizations => Some("Bearer error=\"invalid_request\""),
             _ => None,
         }
@@ -149,7 +178,7 @@ impl Refusal {
 
 fn of_the_app(error: &SendError) -> (StatusCode, &'static str, std::borrow::Cow<'static, str>) {
     match error {
-        SendError::Connect { .. } => (
+        SendError::Connect { .. } | SendError::Refused { .. } => (
             StatusCode::BAD_GATEWAY,
             "app-unreachable",
             "the service behind this agent does not accept connections".into(),

@@ -10,6 +10,7 @@ use super::*;
 
 mod fixture;
 mod framing;
+mod revoked;
 mod tokens;
 
 #[tokio::test]
@@ -378,6 +379,7 @@ async fn an_unwritable_key_file_is_an_error_that_says_what_to_do() {
     let (_, draining) = server::drain();
     let environment = Environment {
         identity: fixture.identity.subscribe(),
+        revocations: fixture.revocations.clone(),
         pool: Pool::new(1),
         audit: Audit::discard(),
         metrics: Metrics::new(&mut Default::default()),

@@ -17,7 +17,9 @@ use warifu::{
 use super::{Setup, refusal::Refusal, route::RouteError};
 use crate::{
     config::agent::Route,
-    http::pool::{Address, Destination, Keep, Pool, Tls, Upstream},
+    http::pool::{Address, Admit, Destination, Keep, Pool, Tls, Upstream},
+    identity::Revocations,
+    revocation::Provenance,
 };
 
 /// A route's upstream.
@@ -35,13 +37,19 @@ pub(super) struct Mtls {
     address: Address,
     server_name: ServerName<'static>,
     pool: Pool,
+    revocations: Revocations,
     /// Made with the first identity: before, there is nothing to connect with.
     made: Mutex<Option<Made>>,
 }
 
 #[derive(Debug)]
 struct Made {
+    /// Of the identity.
     generation: u64,
+    /// The revocation list its peers were last compared with.
+    list: u64,
+    /// Of the TLS: counts up with either.
+    tls: u64,
     upstream: Upstream,
 }
 
@@ -102,6 +110,7 @@ impl Link {
                 config: Arc::clone(&setup.public_tls),
                 server_name,
                 generation: 0,
+                admit: None,
             };
             let destination = Destination {
                 address,
@@ -116,6 +125,7 @@ impl Link {
             address,
             server_name,
             pool: setup.pool.clone(),
+            revocations: setup.revocations.clone(),
             made: Mutex::new(None),
         }))
     }
@@ -135,24 +145,33 @@ impl Link {
 
 impl Mtls {
     /// New connections use `identity` from the first request that finds it new; those made with an
-    /// older one take no request any more. Nothing goes out under an identity that has expired.
+    /// older one take no request any more, nor do those of before the revocation list changed: they are
+    /// made anew, and their peers compared with it. Nothing goes out under an identity that has expired.
     fn upstream(&self, identity: &Identity, now: SystemTime) -> Result<Upstream, Refusal> {
         if identity.svid.not_after() <= now {
             return Err(Refusal::IdentityExpired);
         }
+        let known = self.revocations.load();
+        if known.is_too_old() {
+            return Err(Refusal::RevocationsStale(known.to_string()));
+        }
+        let list = known.list.number();
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(made) = made.as_ref()
             && made.generation >= identity.generation
+            && (made.list >= list || known.list.is_empty())
         {
             return Ok(made.upstream.clone());
         }
         let expected = ExpectedPeer::Id(self.expect.clone());
+        let generation = made.as_ref().map_or(0, |made| made.tls) + 1;
         let config = tls::client_config(identity, &identity.bundle, expected)
             .map_err(|error| Refusal::Identity(error.to_string()))?;
         let tls = Tls {
             config: Arc::new(config),
             server_name: self.server_name.clone(),
-            generation: identity.generation,
+            generation,
+            admit: Some(self.unless_revoked()),
         };
         let upstream = match made.take() {
             Some(made) => {
@@ -168,8 +187,28 @@ impl Mtls {
         };
         *made = Some(Made {
             generation: identity.generation,
+            list,
+            tls: generation,
             upstream: upstream.clone(),
         });
         Ok(upstream)
+    }
+
+    /// Admits the peer unless something it goes back to is revoked.
+    fn unless_revoked(&self) -> Admit {
+        let (revocations, expect) = (self.revocations.clone(), self.expect.clone());
+        Admit::new(move |chain| {
+            let known = revocations.load();
+            if known.list.is_empty() {
+                return Ok(());
+            }
+            match known.list.revokes(&Provenance::of_chain(&expect, chain)) {
+                None => Ok(()),
+                Some(kind) => Err(format!(
+                    "the peer {expect} is revoked by {kind} ({})",
+                    *known
+                )),
+            }
+        })
     }
 }

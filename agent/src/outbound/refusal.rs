@@ -44,6 +44,11 @@ pub(super) enum Refusal {
     NoIdentity,
     #[error("this agent's identity has expired and could not be renewed; `warifu status` says why")]
     IdentityExpired,
+    #[error(
+        "the revocation list is older than revocation.max_age allows ({0}), and the configuration says to \
+         refuse then; the authority must be reachable"
+    )]
+    RevocationsStale(String),
     #[error("this agent's identity can't be used for TLS: {0}")]
     Identity(String),
     #[error(transparent)]
@@ -92,6 +97,7 @@ impl Refusal {
             Self::RequestBody(_) => (StatusCode::BAD_REQUEST, "request-body"),
             Self::NoIdentity => (StatusCode::SERVICE_UNAVAILABLE, "no-identity"),
             Self::IdentityExpired => (StatusCode::SERVICE_UNAVAILABLE, "identity-expired"),
+            Self::RevocationsStale(_) => (StatusCode::SERVICE_UNAVAILABLE, "revocations-stale"),
             Self::Identity(_) => (StatusCode::SERVICE_UNAVAILABLE, "bad-identity"),
             Self::Token(MintError::Refused { .. }) => (StatusCode::FORBIDDEN, "token-refused"),
             Self::Token(_) => (StatusCode::SERVICE_UNAVAILABLE, "no-token"),
@@ -101,6 +107,7 @@ impl Refusal {
             }
             Self::Send(error) => match error {
                 SendError::Connect { .. } => (StatusCode::BAD_GATEWAY, "connect-failed"),
+                SendError::Refused { .. } => (StatusCode::BAD_GATEWAY, "peer-revoked"),
                 SendError::Exhausted { .. } => {
                     (StatusCode::SERVICE_UNAVAILABLE, "too-many-connections")
                 }

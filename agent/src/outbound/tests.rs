@@ -8,6 +8,7 @@ use crate::http::{
     answer::REASON,
     pool::{Address, Destination, Keep, SendError},
 };
+use crate::revocation::{Kind, Published};
 use fixture::*;
 
 mod fixture;
@@ -443,6 +444,74 @@ async fn a_rotated_identity_is_presented_by_the_next_request() {
         certificates.push(upstream.last().connection);
     }
     assert_eq!(certificates, [0, 0, 1, 1]);
+}
+
+#[tokio::test]
+async fn a_revoked_upstream_gets_nothing_more_over_new_connections_and_pooled_ones() {
+    let ca = Ca::new();
+    let upstream = Peer::mtls(&ca, PAYMENTS, |_| ok("")).await;
+    let revocations = identity::Revocations::default();
+    let agent = Agent::new()
+        .identity(ca.identity(ORDERS, 1))
+        .revocations(&revocations)
+        .route("payments", &upstream.url(""), mtls(PAYMENTS))
+        .start()
+        .await;
+    let ask = async || agent.call(get("http://payments/x")).await;
+    assert_eq!(ask().await.status, StatusCode::OK);
+    assert_eq!(upstream.count(), 1);
+
+    learn(&revocations, 1, &[PAYMENTS]);
+    for _ in 0..3 {
+        let refused = ask().await;
+        assert_eq!(refused.status, StatusCode::BAD_GATEWAY);
+        assert_eq!(refused.headers["x-warifu-reason"], "peer-revoked");
+        let why = "revoked by spiffe-id";
+        assert!(refused.text().contains(why), "{}", refused.text());
+    }
+    assert_eq!(upstream.count(), 1);
+
+    // Another list, without it: a connection is made anew, and kept.
+    learn(&revocations, 2, &["spiffe://example.org/others"]);
+    let mut connections = Vec::new();
+    for _ in 0..2 {
+        assert_eq!(ask().await.status, StatusCode::OK);
+        connections.push(upstream.last().connection);
+    }
+    assert_eq!(connections[0], connections[1]);
+}
+
+#[tokio::test]
+async fn with_a_list_that_is_too_old_mtls_routes_are_503_where_the_configuration_says_refuse() {
+    let ca = Ca::new();
+    let upstream = Peer::mtls(&ca, PAYMENTS, |_| ok("")).await;
+    let revocations = identity::Revocations::refusing_after(Duration::from_secs(60));
+    let agent = Agent::new()
+        .identity(ca.identity(ORDERS, 1))
+        .revocations(&revocations)
+        .route("payments", &upstream.url(""), mtls(PAYMENTS))
+        .start()
+        .await;
+    let refused = agent.call(get("http://payments/x")).await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.headers["x-warifu-reason"], "revocations-stale");
+    learn(&revocations, 0, &[]);
+    assert_eq!(
+        agent.call(get("http://payments/x")).await.status,
+        StatusCode::OK
+    );
+}
+
+/// From now on these are revoked.
+fn learn(revocations: &identity::Revocations, number: u64, ids: &[&str]) {
+    let entries = ids.iter().map(|id| (Kind::SpiffeId, (*id).to_owned()));
+    let now = SystemTime::now();
+    let published = Published {
+        number,
+        as_of: now,
+        entries: entries.collect(),
+    };
+    revocations.learn(&published, now);
 }
 
 #[tokio::test]

@@ -30,15 +30,12 @@ impl Provenance {
     /// Of the peer that presented `chain`, leaf first, and proved to be `spiffe_id`. Every CA certificate it
     /// presented counts: the path that was verified is among them.
     pub fn of_chain(spiffe_id: &SpiffeId, chain: &[CertificateDer<'_>]) -> Self {
-        let (leaf, rest) = match chain.split_first() {
-            Some((leaf, rest)) => (Origin::of_leaf(leaf), rest),
-            None => (None, chain),
-        };
+        let leaf = chain.first().and_then(|leaf| Origin::of_leaf(leaf));
         Self {
             spiffe_id: Some(spiffe_id.to_string().into()),
             lineage: leaf.as_ref().map(|origin| origin.lineage().into()),
             role: leaf.and_then(|origin| origin.role()).map(Into::into),
-            issuers: issuers(rest),
+            issuers: issuers_of_peer(chain),
             token_id: None,
         }
     }
@@ -56,9 +53,9 @@ impl Provenance {
     }
 }
 
-/// SHA-256 of the SubjectPublicKeyInfo of each certificate, hex.
-pub(super) fn issuers(certificates: &[CertificateDer<'_>]) -> Vec<Box<str>> {
-    let keys = certificates.iter().filter_map(|der| spki_sha256(der));
+/// SHA-256 of the SubjectPublicKeyInfo of each certificate after the leaf, hex.
+pub fn issuers_of_peer(chain: &[CertificateDer<'_>]) -> Vec<Box<str>> {
+    let keys = chain.iter().skip(1).filter_map(|der| spki_sha256(der));
     keys.map(|key| hex(&key).into()).collect()
 }
 

@@ -8,7 +8,10 @@ use warifu::identity::Identity;
 
 use super::*;
 use crate::{
-    config::{agent::Attestation, value::SecretRef},
+    config::{
+        agent::{Attestation, Revocation},
+        value::SecretRef,
+    },
     identity::{self, Current, Handle, Settings},
 };
 
@@ -74,6 +77,7 @@ fn settings(running: &Running, token: &Secret<String>) -> (Settings, PathBuf) {
             token: SecretRef::File(file.clone()),
         },
         state_dir: None,
+        revocation: Revocation::default(),
     };
     (settings, file)
 }

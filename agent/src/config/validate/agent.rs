@@ -109,6 +109,13 @@ pub(in crate::config) fn agent(config: &AgentConfig) -> Vec<Problem> {
     );
     problems.listeners(&listeners(config));
     problems.span(root().key("drain"), config.drain, Duration::ZERO, HOUR);
+    // A list is asked for three times as often; beyond a week hardly anything it lists is alive.
+    problems.span(
+        root().key("revocation").key("max_age"),
+        config.revocation.max_age,
+        Duration::from_secs(3),
+        HOUR * 24 * 7,
+    );
     problems.add_if(
         config.workers == 0 || config.workers > MAX_WORKERS,
         root().key("workers"),

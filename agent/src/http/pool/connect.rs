@@ -41,6 +41,20 @@ const PING_AFTER: Duration = Duration::from_secs(20);
 /// … when it does not answer within this time.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Why there is no connection.
+pub(super) enum NotMade {
+    /// It failed.
+    Failed(String),
+    /// It was made, and the peer is not admitted.
+    Refused(String),
+}
+
+impl From<String> for NotMade {
+    fn from(why: String) -> Self {
+        Self::Failed(why)
+    }
+}
+
 /// What a connection is made from.
 pub(super) struct Connector<'a> {
     pub(super) address: &'a Address,
@@ -50,7 +64,7 @@ pub(super) struct Connector<'a> {
 
 impl Connector<'_> {
     /// Connects; `driven` is held as long as the connection is open.
-    pub(super) async fn connect(&self, driven: Driven) -> Result<Made, String> {
+    pub(super) async fn connect(&self, driven: Driven) -> Result<Made, NotMade> {
         match self.address {
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).await.map_err(describe)?;
@@ -91,29 +105,33 @@ impl Connector<'_> {
     }
 
     /// TLS where the destination has it, then HTTP.
-    async fn speak<T>(&self, stream: T, driven: Driven) -> Result<Made, String>
+    async fn speak<T>(&self, stream: T, driven: Driven) -> Result<Made, NotMade>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let until = Instant::now() + jittered(self.keep.max_age);
         let Some(tls) = self.tls else {
             let generation = 0;
-            return http1(stream, driven, Life { generation, until }).await;
+            return Ok(http1(stream, driven, Life { generation, until }).await?);
         };
         let stream = TlsConnector::from(Arc::clone(&tls.config))
             .connect(tls.server_name.clone(), stream)
             .await
             .map_err(|error| format!("TLS handshake: {}", describe(error)))?;
         let (_, session) = stream.get_ref();
+        if let Some(admit) = &tls.admit {
+            let chain = session.peer_certificates().unwrap_or_default();
+            admit.says(chain).map_err(NotMade::Refused)?;
+        }
         let life = Life {
             generation: tls.generation,
             until: peer_expiry(session.peer_certificates()).map_or(until, |end| end.min(until)),
         };
-        if session.alpn_protocol() == Some(b"h2") {
-            http2(stream, driven, life).await
+        Ok(if session.alpn_protocol() == Some(b"h2") {
+            http2(stream, driven, life).await?
         } else {
-            http1(stream, driven, life).await
-        }
+            http1(stream, driven, life).await?
+        })
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use rustls_pki_types::CertificateDer;
+
 use crate::config::defaults;
 
 /// Where a connection goes.
@@ -33,6 +35,31 @@ pub struct Tls {
     pub server_name: rustls_pki_types::ServerName<'static>,
     /// Counts up when `config` changes: connections of an older generation take no new request.
     pub generation: u64,
+    /// Has the last word on a peer that `config` verified.
+    pub admit: Option<Admit>,
+}
+
+/// Looks at the chain of a verified peer, leaf first, before the first request: says why it is not admitted.
+#[derive(Clone)]
+pub struct Admit(Arc<dyn Fn(&[CertificateDer<'_>]) -> Result<(), String> + Send + Sync>);
+
+impl Admit {
+    /// Admits those for whom `says` is `Ok`.
+    pub fn new(
+        says: impl Fn(&[CertificateDer<'_>]) -> Result<(), String> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(says))
+    }
+
+    pub(super) fn says(&self, chain: &[CertificateDer<'_>]) -> Result<(), String> {
+        (self.0)(chain)
+    }
+}
+
+impl fmt::Debug for Admit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admit").finish_non_exhaustive()
+    }
 }
 
 /// How long connections to an upstream are kept.

@@ -16,6 +16,14 @@ pub enum SendError {
         /// What failed.
         why: String,
     },
+    /// The peer is who it should be, and not admitted all the same. Nothing was sent. (502)
+    #[error("{to}: {why}")]
+    Refused {
+        /// The destination.
+        to: String,
+        /// Why not.
+        why: String,
+    },
     /// Too many connections are open. Nothing was sent. (503)
     #[error("no connection to {to}: all {limit} connections are in use")]
     Exhausted {

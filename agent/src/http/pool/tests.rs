@@ -449,6 +449,7 @@ impl Secure {
             config: self.client.clone(),
             server_name: "localhost".try_into().unwrap(),
             generation,
+            admit: None,
         }
     }
 
@@ -604,6 +605,29 @@ async fn an_http2_connection_that_says_it_will_close_gets_no_further_request() {
     assert!(text(last).await.starts_with('0'));
     assert!(text(busy).await.starts_with('0'));
     until(|| pool.0.permits.available_permits() == 7).await;
+}
+
+#[tokio::test]
+async fn nothing_is_sent_to_a_peer_that_is_verified_and_not_admitted() {
+    let server = Secure::start(&[b"h2"], 100).await;
+    let upstream = server.upstream(&Pool::new(8));
+    call(&upstream, Method::GET).await.unwrap();
+    let refuse = Admit::new(|chain| Err(format!("{} certificates of a thief", chain.len())));
+    upstream.set_tls(Tls {
+        admit: Some(refuse),
+        ..server.tls(2)
+    });
+    let error = call(&upstream, Method::GET).await.unwrap_err();
+    assert!(matches!(error, SendError::Refused { .. }), "{error}");
+    assert!(
+        error.to_string().contains("1 certificates of a thief"),
+        "{error}"
+    );
+    upstream.set_tls(Tls {
+        admit: Some(Admit::new(|_| Ok(()))),
+        ..server.tls(3)
+    });
+    call(&upstream, Method::GET).await.unwrap();
 }
 
 #[tokio::test]

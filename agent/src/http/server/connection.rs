@@ -20,8 +20,8 @@ use tokio::{sync::oneshot, time::Instant};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
-    Answer, Connection, Failed, Limits, ListenerMetrics, MAX_HEAD_BYTES, MAX_STREAMS, Remote,
-    Security, Service,
+    Answer, CloseAfter, Connection, Failed, Limits, ListenerMetrics, MAX_HEAD_BYTES, MAX_STREAMS,
+    Remote, Security, Service,
     io::{Io, Stream},
     open::{Entered, Open},
     slots::Slot,
@@ -159,19 +159,25 @@ impl<S: Service> Server<S> {
 
     /// Speaks HTTP until either side has enough.
     async fn serve(&self, up: Up<S::Session>, crowded: bool) {
-        let Entered { last, close, .. } = &mut self.enter(up.expires, crowded);
-        let last = &*last;
+        let mut entered = self.enter(up.expires, crowded);
+        let closer = entered.closer();
+        let Entered { last, close, .. } = &mut entered;
+        let (last, closer) = (&*last, &closer);
         let session = &up.session;
         let service = service_fn(|request: Request<Incoming>| {
             let version = request.version();
             let answer = (!crowded).then(|| S::call(Arc::clone(session), request));
-            let last = Arc::clone(last);
+            let (last, closer) = (Arc::clone(last), closer.clone());
             async move {
                 let mut response = match answer {
                     Some(answer) => answer.await,
                     None => too_many_connections(),
                 };
-                if crowded || last.load(Ordering::Relaxed) {
+                let is_last = response.extensions_mut().remove::<CloseAfter>().is_some();
+                if is_last {
+                    closer.close();
+                }
+                if is_last || crowded || last.load(Ordering::Relaxed) {
                     let name = match version {
                         Version::HTTP_2 => X_WARIFU_CONNECTION,
                         _ => CONNECTION,

@@ -56,6 +56,39 @@ pub(super) struct Entered {
     pub(super) close: oneshot::Receiver<()>,
 }
 
+/// Closes one connection when the service says so.
+#[derive(Debug, Clone)]
+pub(super) struct Closer {
+    open: Arc<Open>,
+    number: u64,
+}
+
+impl Closer {
+    /// From now on: what is under way is answered, and nothing after it.
+    pub(super) fn close(&self) {
+        let close = self
+            .open
+            .lock()
+            .entries
+            .get_mut(&self.number)
+            .and_then(|entry| entry.close.take());
+        if let Some(close) = close {
+            // Fails when the connection is just ending.
+            let _ = close.send(());
+        }
+    }
+}
+
+impl Entered {
+    /// What can close it.
+    pub(super) fn closer(&self) -> Closer {
+        Closer {
+            open: Arc::clone(&self.open),
+            number: self.number,
+        }
+    }
+}
+
 impl Open {
     /// Adds a connection that is to end before `end`.
     pub(super) fn enter(self: &Arc<Self>, now: Instant, end: Option<Instant>) -> Entered {

@@ -127,6 +127,7 @@ pub(super) struct Fixture {
     pub(super) audit: Lines,
     pub(super) drain: Drain,
     pub(super) identity: watch::Sender<Option<Arc<Identity>>>,
+    pub(super) revocations: identity::Revocations,
     pub(super) registry: Registry,
     /// Every request the app got, as it came over the wire.
     pub(super) requests: mpsc::UnboundedReceiver<String>,
@@ -173,6 +174,14 @@ impl Fixture {
     }
 
     pub(super) async fn with(app: App, change: impl FnOnce(&mut agent::Inbound)) -> Self {
+        Self::with_revocations(app, identity::Revocations::default(), change).await
+    }
+
+    pub(super) async fn with_revocations(
+        app: App,
+        revocations: identity::Revocations,
+        change: impl FnOnce(&mut agent::Inbound),
+    ) -> Self {
         let (app, requests) = start_app(app).await;
         let mut config = config(Forward::Tcp(app));
         change(&mut config);
@@ -183,6 +192,7 @@ impl Fixture {
         let mut registry = Registry::default();
         let environment = Environment {
             identity: identity.subscribe(),
+            revocations: revocations.clone(),
             pool: Pool::new(pool::MAX_CONNECTIONS),
             audit,
             metrics: Metrics::new(&mut registry),
@@ -202,6 +212,7 @@ impl Fixture {
             audit: lines,
             drain,
             identity,
+            revocations,
             registry,
             requests,
             address,

@@ -76,6 +76,7 @@ pub(super) fn sigv4(max_body: usize) -> impl Fn(&mut RouteConfig) {
 pub(super) struct Agent {
     routes: Vec<RouteConfig>,
     identity: watch::Sender<Option<Arc<Identity>>>,
+    revocations: identity::Revocations,
     pub(super) mint: Arc<Counting>,
     pub(super) signer: Arc<Stamp>,
 }
@@ -96,6 +97,7 @@ impl Agent {
         Self {
             routes: Vec::new(),
             identity: watch::Sender::new(None),
+            revocations: identity::Revocations::default(),
             mint: Arc::default(),
             signer: Arc::default(),
         }
@@ -103,6 +105,11 @@ impl Agent {
 
     pub(super) fn identity(self, identity: Identity) -> Self {
         self.identity.send_replace(Some(Arc::new(identity)));
+        self
+    }
+
+    pub(super) fn revocations(mut self, revocations: &identity::Revocations) -> Self {
+        self.revocations = revocations.clone();
         self
     }
 
@@ -135,6 +142,7 @@ impl Agent {
                 routes: self.routes.clone(),
             },
             identity: self.identity.subscribe(),
+            revocations: self.revocations.clone(),
             tokens: &Tokens::new(Arc::new(Handle(self.mint.clone()))),
             signers: signers.collect(),
             public_tls: public_tls().unwrap(),

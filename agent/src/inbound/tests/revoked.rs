@@ -1,0 +1,178 @@
+//! What is revoked is refused on connections that were up before, too.
+
+use super::*;
+use crate::revocation::{Kind, Published};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+impl Fixture {
+    /// From now on this list is in force.
+    fn learn(&self, number: u64, entries: &[(Kind, &str)]) {
+        let entries = entries.iter();
+        let now = SystemTime::now();
+        let published = Published {
+            number,
+            as_of: now,
+            entries: entries
+                .map(|(kind, value)| (*kind, (*value).to_owned()))
+                .collect(),
+        };
+        self.revocations.learn(&published, now);
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_is_revoked_meanwhile_is_refused_on_its_live_connection_which_ends() {
+    let mut fixture = Fixture::new().await;
+    let mut orders = fixture.caller(ORDERS).await;
+    assert_eq!(orders.get("/charges/1").await.status(), 200);
+    fixture.seen().await;
+
+    // A list that has others on it changes nothing.
+    fixture.learn(1, &[(Kind::SpiffeId, "spiffe://example.org/others")]);
+    assert_eq!(orders.get("/charges/1").await.status(), 200);
+    fixture.seen().await;
+
+    fixture.learn(2, &[(Kind::SpiffeId, ORDERS)]);
+    let refused = orders.get("/charges/1").await;
+    assert_eq!(refused.status(), 403);
+    assert_eq!(refused.all("x-warifu-reason"), ["revoked"]);
+    assert_eq!(refused.all("connection"), ["close"]);
+    assert!(
+        orders.response().await.is_none(),
+        "the connection is closed"
+    );
+    assert!(fixture.nothing_seen());
+    let line = fixture.audited();
+    assert_eq!(
+        json!([
+            line["peer"],
+            line["result"],
+            line["reason"],
+            line["detail"],
+            line["status"]
+        ]),
+        json!([
+            ORDERS,
+            "denied",
+            "revoked",
+            "the certificate is revoked by spiffe-id",
+            403
+        ])
+    );
+
+    // A new connection fares no better, until it is taken back.
+    let mut again = fixture.caller(ORDERS).await;
+    assert_eq!(again.get("/charges/1").await.status(), 403);
+    fixture.learn(3, &[]);
+    let mut again = fixture.caller(ORDERS).await;
+    assert_eq!(again.get("/charges/1").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_revoked_peer_hears_of_it_first_whatever_its_token_is_worth() {
+    let fixture = Fixture::with(OK, accept_tokens).await;
+    fixture.learn(1, &[(Kind::SpiffeId, ORDERS)]);
+    let mut orders = fixture.caller(ORDERS).await;
+    let refused = orders
+        .get_with("/charges/1", "authorization: Bearer x.y.z\r\n")
+        .await;
+    assert_eq!(
+        (refused.status(), refused.all("x-warifu-reason")),
+        (403, vec!["revoked"])
+    );
+}
+
+#[tokio::test]
+async fn a_token_that_is_revoked_meanwhile_is_401_though_it_was_remembered_and_another_is_not() {
+    let mut fixture = Fixture::with(OK, accept_tokens).await;
+    let token = |claims| {
+        let token = fixture.ca.token(ORDERS, "payments", claims);
+        format!("authorization: Bearer {token}\r\n")
+    };
+    let mut values = vec![
+        (
+            Kind::TokenId,
+            "t1",
+            json!({"jti": "t1", "scope": "charges.read"}),
+        ),
+        (Kind::Lineage, "l1", json!({"warifu_lineage": "l1"})),
+        (Kind::Role, "00ff", json!({"warifu_role": "00ff"})),
+    ];
+    let kid = fixture.ca.jwt.public().kid().to_owned();
+    values.push((Kind::IssuerKey, &kid, json!({"jti": "t4"})));
+    let other = token(json!({"jti": "other", "warifu_lineage": "other"}));
+    let cases: Vec<_> = values
+        .into_iter()
+        .map(|(kind, value, claims)| (kind, value, token(claims)))
+        .collect();
+    let mut orders = fixture.caller(ORDERS).await;
+    for (number, (kind, value, token)) in (1..).zip(&cases) {
+        fixture.learn(number * 2 - 1, &[]);
+        for _ in 0..2 {
+            assert_eq!(orders.get_with("/charges/1", token).await.status(), 200);
+            fixture.seen().await;
+        }
+        fixture.learn(number * 2, &[(*kind, *value)]);
+        let refused = orders.get_with("/charges/1", token).await;
+        assert_eq!(
+            (refused.status(), refused.all("x-warifu-reason")),
+            (401, vec!["revoked"]),
+            "{kind}"
+        );
+        assert_eq!(
+            refused.all("www-authenticate"),
+            ["Bearer error=\"invalid_token\""]
+        );
+        assert!(fixture.nothing_seen());
+        // The connection may carry others' tokens, too: it stays.
+        let expected = if *kind == Kind::IssuerKey { 401 } else { 200 };
+        assert_eq!(
+            orders.get_with("/charges/1", &other).await.status(),
+            expected,
+            "{kind}"
+        );
+        if expected == 200 {
+            fixture.seen().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_is_too_old_is_503_where_the_configuration_says_refuse() {
+    let revocations = identity::Revocations::refusing_after(MINUTE);
+    let fixture = Fixture::with_revocations(OK, revocations, |_| {}).await;
+    let mut orders = fixture.caller(ORDERS).await;
+    let refused = orders.get("/charges/1").await;
+    assert_eq!(
+        (refused.status(), refused.all("x-warifu-reason")),
+        (503, vec!["revocations-stale"])
+    );
+    assert_eq!(refused.all("retry-after"), ["1"]);
+    assert_eq!(fixture.audited()["detail"], "no list yet");
+    fixture.learn(0, &[]);
+    assert_eq!(orders.get("/charges/1").await.status(), 200);
+}
+
+#[tokio::test]
+async fn an_http2_connection_of_a_revoked_peer_ends_after_its_answer() {
+    let fixture = Fixture::new().await;
+    let stream = fixture.connect(fixture.client(ORDERS), b"h2").await;
+    let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    let connection = tokio::spawn(connection);
+    let request = || {
+        Request::get("https://payments/charges/1")
+            .body(Full::new(bytes::Bytes::new()))
+            .unwrap()
+    };
+    assert_eq!(sender.send_request(request()).await.unwrap().status(), 200);
+    fixture.learn(1, &[(Kind::SpiffeId, ORDERS)]);
+    let refused = sender.send_request(request()).await.unwrap();
+    assert_eq!(refused.status(), 403);
+    drop(refused);
+    let ended = tokio::time::timeout(Duration::from_secs(10), connection).await;
+    ended.expect("GOAWAY, and the end").unwrap().unwrap();
+}
