@@ -20,6 +20,7 @@ use warifu_agent::{
         pool::{self, Pool},
         server::{self, Drain},
     },
+    identity::Revocations,
     inbound::{self, Environment},
     telemetry::{
         audit::{Audit, Lines},
@@ -116,6 +117,7 @@ inbound: [{{listen: \"127.0.0.1:0\", {}, accept: {MTLS}, allow: {ORDERS}}}]
         let (drain, draining) = server::drain();
         let environment = Environment {
             identity: current,
+            revocations: Revocations::default(),
             pool: Pool::new(pool::MAX_CONNECTIONS),
             audit,
             metrics: inbound::Metrics::new(&mut registry),

@@ -270,9 +270,7 @@ impl Task {
             Err(why)
                 if matches!(
                     why.refusal(),
-                    Some(
-                        ErrorCode::InvalidRecord | ErrorCode::InvalidProof | ErrorCode::Revoked
-                    )
+                    Some(ErrorCode::InvalidRecord | ErrorCode::InvalidProof | ErrorCode::Revoked)
                 ) =>
             {
                 // Once, not at every attempt: what comes of attesting is told anyway.
@@ -402,16 +400,10 @@ impl Task {
             "X.509-SVID issued"
         );
         self.renew_at = Some(renew_at);
-<<<<<<< HEAD
+        // Before anybody is let in.
+        self.follower.first(&self.shared.client, &bundle).await;
         self.plan_poll(bundle.refresh_hint);
         self.publisher.publish(svid, bundle);
-=======
-        self.plan_poll(credentials.bundle.refresh_hint);
-        self.follower
-            .first(&self.shared.client, &credentials.bundle)
-            .await;
-        self.publisher.publish(svid, credentials.bundle);
->>>>>>> fd3fa8d (Have agents follow the revocation list and refuse by it, on live connections too)
         Ok(())
     }
 
