@@ -12,26 +12,20 @@
 
 use std::{
     net::SocketAddr,
-    path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use arc_swap::ArcSwap;
 use prometheus_client::registry::Registry;
-use thiserror::Error;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::{
     attest::wire::CallerIdentityProof,
-    aws::{self, SetupError},
     config::{
         AuthorityConfig,
-        authority::{CaKey, State},
-        private::{self, PrivateError},
         value::{Listen, SpkiPin},
     },
-    http::server::{self, BindError, Drain, Limits, Listener},
+    http::server::{self, Drain, Limits, Listener},
     telemetry::{
         audit::Audit,
         ready::{Condition, Readiness},
@@ -48,17 +42,21 @@ mod challenge;
 mod denied;
 mod issue;
 mod join_token;
+mod keyring;
 mod keys;
+mod kms;
 mod limits;
 mod live;
 mod maintain;
 mod metrics;
+mod pca;
 mod publish;
 mod record;
 mod revocation;
 mod rotation;
 pub mod rules;
 mod settings;
+mod start;
 pub mod state;
 mod status;
 #[cfg(test)]
@@ -70,21 +68,18 @@ pub use ca::CaError;
 pub use ca_state::CaStateError;
 pub use join_token::{JoinTokenError, NewJoinToken};
 pub use keys::KeyError;
+pub use kms::KmsError;
 pub use maintain::{MaintainError, RotateError};
 pub use revocation::{Change, Changed, Entry, ListError, Revocations, RevokeError};
 pub use settings::SettingsError;
+pub use start::StartError;
 pub use status::{RootStatus, RotationStatus, Status};
 pub use web::CertificateError;
 
-use attestors::Attestors;
 use issue::Issuing;
-use keys::Kek;
-use rules::{Facts, Outcome, RuleError, Rules};
-use settings::Settings;
-use state::{Document, DynamoDb, Memory, Sqlite, Store, StoreError};
+use rules::{Facts, Outcome};
+use start::Prepared;
 
-/// The database, in the disk CA's directory.
-const STATE_FILE: &str = "state.db";
 /// Time an agent's connection may be idle: agents come back in minutes, and ten thousand idle ones
 /// would take every slot.
 const IDLE: Duration = Duration::from_secs(30);
@@ -119,54 +114,32 @@ pub struct Authority {
     tasks: JoinSet<()>,
 }
 
-/// Why an authority could not start.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// A socket.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// A rule.
-    #[error(transparent)]
-    Rule(#[from] RuleError),
-    /// A span.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// An attestor.
-    #[error(transparent)]
-    Attestor(#[from] AttestorError),
-    /// The CA's directory.
-    #[error("ca.path: {0}")]
-    Directory(#[from] PrivateError),
-    /// Key and state don't go together.
-    #[error("{0}")]
-    Combination(&'static str),
-    /// The certificate of the web listener.
-    #[error(transparent)]
-    Certificate(#[from] CertificateError),
-    /// The key-encryption key.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// Region or TLS, of key or state in AWS.
-    #[error(transparent)]
-    Aws(#[from] SetupError),
-    /// The state store.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// What is in it.
-    #[error(transparent)]
-    State(#[from] MaintainError),
-    /// The revocation list in it.
-    #[error(transparent)]
-    Revocations(#[from] RevokeError),
-}
-
 /// Starts an authority: binds first, then loads or makes its keys, then serves.
 ///
 /// # Errors
 /// See [`StartError`].
 pub async fn start(config: &AuthorityConfig, parts: Parts<'_>) -> Result<Authority, StartError> {
-    let now = SystemTime::now();
+    bind(config, parts).await?.serve().await
+}
+
+/// An authority with its sockets and metrics, and without its keys yet.
+#[derive(Debug)]
+pub struct Bound {
+    front: Listener,
+    admin: Listener,
+    listen: SocketAddr,
+    front_metrics: server::ListenerMetrics,
+    admin_metrics: server::ListenerMetrics,
+    web: Option<(web::Bound, server::ListenerMetrics)>,
+    condition: Condition,
+    prepared: Prepared,
+}
+
+/// Binds the sockets, and reads what needs nobody's answer.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn bind(config: &AuthorityConfig, parts: Parts<'_>) -> Result<Bound, StartError> {
     let Listen::Unix(_) = &config.admin else {
         return Err(StartError::Combination(
             "admin is a TCP address; expected unix:/path, where the kernel says who connects",
@@ -178,61 +151,78 @@ pub async fn start(config: &AuthorityConfig, parts: Parts<'_>) -> Result<Authori
     let condition = parts
         .readiness
         .condition("authority", "loading keys and state");
+    Ok(Bound {
+        front,
+        admin,
+        listen: config.listen,
+        front_metrics: parts.servers.listener("authority"),
+        admin_metrics: parts.servers.listener("admin"),
+        web: web.map(|web| (web, parts.servers.listener("web"))),
+        condition,
+        prepared: Prepared::new(config, parts.audit, parts.registry).await?,
+    })
+}
 
-    let issuing = Arc::new(prepare(config, parts.audit, parts.registry, now).await?);
-
-    let address = match front.address() {
-        Listen::Tcp(address) => *address,
-        Listen::Unix(_) => config.listen,
-    };
-    let admin_address = admin.address().clone();
-    let (drain, draining) = server::drain();
-    let mut servers = vec![
-        tokio::spawn(server::serve(
-            front,
-            Arc::new(api::FrontDoor::new(
-                Arc::clone(&issuing),
-                api::MAX_IN_FLIGHT,
+impl Bound {
+    /// Loads or makes the keys, then serves. While what that needs of AWS is away, it stays unready, says
+    /// why, and tries again.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn serve(self) -> Result<Authority, StartError> {
+        let issuing = Arc::new(self.prepared.load(&self.condition).await?);
+        let address = match self.front.address() {
+            Listen::Tcp(address) => *address,
+            Listen::Unix(_) => self.listen,
+        };
+        let admin = self.admin.address().clone();
+        let (drain, draining) = server::drain();
+        let mut servers = vec![
+            tokio::spawn(server::serve(
+                self.front,
+                Arc::new(api::FrontDoor::new(
+                    Arc::clone(&issuing),
+                    api::MAX_IN_FLIGHT,
+                )),
+                front_door_limits(),
+                self.front_metrics,
+                draining.clone(),
             )),
-            front_door_limits(),
-            parts.servers.listener("authority"),
-            draining.clone(),
-        )),
-        tokio::spawn(server::serve(
+            tokio::spawn(server::serve(
+                self.admin,
+                Arc::new(admin::Administration(Arc::clone(&issuing))),
+                Limits {
+                    max_connections: MAX_ADMINS,
+                    ..Limits::default()
+                },
+                self.admin_metrics,
+                draining.clone(),
+            )),
+        ];
+        self.condition.met();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(keep_maintaining(Arc::clone(&issuing), self.condition));
+        tasks.spawn(warm(Arc::clone(&issuing)));
+        let web = self.web.map(|(bound, metrics)| {
+            let web = bound.serving();
+            tasks.spawn(web.clone().keep_reading(issuing.metrics.clone()));
+            servers.push(bound.serve(Arc::clone(&issuing), metrics, draining));
+            web
+        });
+        let authority = Authority {
+            issuing,
+            address,
             admin,
-            Arc::new(admin::Administration(Arc::clone(&issuing))),
-            Limits {
-                max_connections: MAX_ADMINS,
-                ..Limits::default()
-            },
-            parts.servers.listener("admin"),
-            draining.clone(),
-        )),
-    ];
-    condition.met();
-    let mut tasks = JoinSet::new();
-    tasks.spawn(keep_maintaining(Arc::clone(&issuing), condition));
-    tasks.spawn(warm(Arc::clone(&issuing)));
-    let web = web.map(|bound| {
-        let web = bound.serving();
-        tasks.spawn(web.clone().keep_reading(issuing.metrics.clone()));
-        let metrics = parts.servers.listener("web");
-        servers.push(bound.serve(Arc::clone(&issuing), metrics, draining));
-        web
-    });
-    let authority = Authority {
-        issuing,
-        address,
-        admin: admin_address,
-        web,
-        drain,
-        servers,
-        tasks,
-    };
-    for root in authority.status().roots {
-        tracing::info!(phase = root.phase, root_spki_sha256 = root.spki_sha256, %address, "authority serves");
+            web,
+            drain,
+            servers,
+            tasks,
+        };
+        for root in authority.status().roots {
+            tracing::info!(phase = root.phase, root_spki_sha256 = root.spki_sha256, %address, "authority serves");
+        }
+        Ok(authority)
     }
-    Ok(authority)
 }
 
 impl Authority {
@@ -339,52 +329,6 @@ fn front_door_limits() -> Limits {
     }
 }
 
-/// Everything but the sockets.
-async fn prepare(
-    config: &AuthorityConfig,
-    audit: Audit,
-    registry: &mut Registry,
-    now: SystemTime,
-) -> Result<Issuing, StartError> {
-    let (kek, store) = open(config, registry).await?;
-    replica(config, kek, store, audit, registry, now).await
-}
-
-/// One of those that share `store`.
-async fn replica(
-    config: &AuthorityConfig,
-    kek: Kek,
-    store: Arc<dyn Store>,
-    audit: Audit,
-    registry: &mut Registry,
-    now: SystemTime,
-) -> Result<Issuing, StartError> {
-    let rules = Rules::compile(
-        &config.trust_domain,
-        &config.rules,
-        &config.attestors,
-        &config.dns_names,
-    )?;
-    let settings = Settings::new(config, &rules)?;
-    let metrics = metrics::Metrics::new(registry);
-    let attestors = Attestors::new(&config.trust_domain, &config.attestors, &metrics)?;
-    let live = maintain::first(&*store, &settings, &kek, now).await?;
-    metrics.live(&live);
-    let revoked = revocation::first(&*store, &live, &metrics, now).await?;
-    Ok(Issuing {
-        settings,
-        attestors,
-        limits: limits::PerAccount::new(config.attestations_per_second),
-        rules,
-        kek,
-        store,
-        live: ArcSwap::from_pointee(live),
-        revoked: ArcSwap::from_pointee(revoked),
-        audit,
-        metrics,
-    })
-}
-
 /// Whether `csr` is a PKCS#10 request (DER) that proves a key we certify: what the front door asks of
 /// every one. Open for fuzzing, which needs no authority around it.
 pub fn proves_a_key(csr: &[u8]) -> bool {
@@ -406,58 +350,6 @@ pub fn reads_caller(content_type: &str, body: &[u8], region: &str) -> Option<Fac
     attestors::facts_of_answer(content_type, body, region)
 }
 
-/// The key-encryption key and the store, as configured.
-async fn open(
-    config: &AuthorityConfig,
-    registry: &mut Registry,
-) -> Result<(Kek, Arc<dyn Store>), StartError> {
-    match (&config.ca.key, &config.state) {
-        (CaKey::Memory, State::Memory) => Ok((Kek::ephemeral()?, Arc::new(Memory::default()))),
-        (CaKey::Disk { path }, State::Sqlite) => {
-            private::ensure_dir(path)?;
-            let (store, there_is_state) = open_sqlite(path).await?;
-            Ok((Kek::on_disk(path, there_is_state)?, Arc::new(store)))
-        }
-        // The directory is shared by the replicas; whoever makes the key first, its key counts.
-        (CaKey::Disk { path }, State::Dynamodb { table }) => {
-            private::ensure_dir(path)?;
-            let sdk = aws::sdk(&config.aws, registry).await?;
-            let store = DynamoDb::open(&sdk, table).await?;
-            let there_is_state = store.load(Document::CaState).await?.is_some();
-            Ok((Kek::on_disk(path, there_is_state)?, Arc::new(store)))
-        }
-        (CaKey::Disk { .. }, State::Memory) => Err(StartError::Combination(
-            "ca.key is disk and state is memory: new roots at every start; expected state: sqlite",
-        )),
-        (CaKey::Memory, State::Sqlite) => Err(StartError::Combination(
-            "ca.key is memory and state is sqlite: state that no key opens after a restart; expected state: memory",
-        )),
-        (CaKey::Memory, State::Dynamodb { .. }) => Err(StartError::Combination(
-            "ca.key is memory and state is dynamodb: state that no key opens after a restart; expected state: memory, or a key that outlives the process",
-        )),
-        (CaKey::AwsKms { .. } | CaKey::AcmPca { .. }, _) => {
-            Err(StartError::Combination("keys in AWS are not built yet"))
-        }
-    }
-}
-
-async fn open_sqlite(dir: &Path) -> Result<(Sqlite, bool), StartError> {
-    let path = dir.join(STATE_FILE);
-    // A start makes the database before the key, so a key without one is what was left of a CA: new
-    // roots would be known to no agent.
-    let lost = Kek::is_on_disk(dir);
-    let opened = tokio::task::spawn_blocking(move || match lost {
-        true => Sqlite::reopen(&path),
-        false => Sqlite::open(&path).map(Some),
-    });
-    let opened = opened
-        .await
-        .map_err(|why| StoreError::Failed(why.to_string()))?;
-    let store = opened?.ok_or(KeyError::StateMissing)?;
-    let there_is_state = store.load(Document::CaState).await?.is_some();
-    Ok((store, there_is_state))
-}
-
 /// Has the issuers' keys at hand before the first agent asks. Ends by itself.
 async fn warm(issuing: Arc<Issuing>) {
     issuing.attestors.warm(SystemTime::now()).await;
@@ -477,7 +369,7 @@ async fn keep_maintaining(issuing: Arc<Issuing>, condition: Condition) {
             }
         }
         trouble = why;
-        if issuing.live.load().intermediate.not_after() > now {
+        if issuing.live.load().signer.not_after() > now {
             condition.met();
         } else {
             condition.unmet("the intermediate has expired and could not be replaced");

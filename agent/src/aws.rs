@@ -7,6 +7,7 @@
 //! ```
 
 mod cache;
+mod call;
 mod caller_identity;
 mod clock;
 mod error;
@@ -25,6 +26,7 @@ use thiserror::Error;
 
 pub use self::{
     cache::CredentialsStatus,
+    call::ApiError,
     caller_identity::{CallError, CallSigner, SignedCall},
     error::is_busy,
     partition::{Partition, partition, sts_host},

@@ -7,6 +7,7 @@
 use std::{
     fmt,
     sync::{Arc, OnceLock},
+    time::SystemTime,
 };
 
 use rustls::{
@@ -178,6 +179,20 @@ pub fn bootstrap_client_config(
         return Err(TlsError::NoAnchor(expected.clone()));
     }
     client(verifier, None)
+}
+
+/// Whether `chain` (leaf first) proves `expected` to clients and servers that trust `roots`, as they would find
+/// it at `now`: every MUST of an X.509-SVID, and a path to a root.
+///
+/// # Errors
+/// What they would refuse it for.
+pub fn verify(
+    chain: &[CertificateDer<'_>],
+    expected: &SpiffeId,
+    roots: &[CertificateDer<'static>],
+    now: SystemTime,
+) -> Result<(), rustls::Error> {
+    verifier::verify(chain, expected, roots, now)
 }
 
 /// The SPIFFE ID of a verified peer: the single URI SAN of its leaf.

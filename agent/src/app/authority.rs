@@ -70,7 +70,7 @@ pub async fn start_authority(config: &AuthorityConfig) -> Result<Authority, Auth
         registry: &mut registry,
         servers: &servers,
     };
-    let issuer = authority::start(config, parts).await?;
+    let bound = authority::bind(config, parts).await?;
 
     let (admin_drain, draining) = server::drain();
     let address = probes.as_ref().map(|listener| listener.address().clone());
@@ -92,6 +92,8 @@ pub async fn start_authority(config: &AuthorityConfig) -> Result<Authority, Auth
         )
     });
     let admin_serving = Serving(admin_serving.into_iter().collect());
+    // The probes answer already: what keys and state are in may be away, and they say so.
+    let issuer = bound.serve().await?;
     Ok(Authority {
         issuer,
         probes: address,

@@ -65,7 +65,13 @@ pub fn run_authority(config: &AuthorityConfig) -> Result<(), RunError> {
         .build()?
         .block_on(async {
             let mut signals = Signals::new()?;
-            let authority = start_authority(config).await?;
+            let authority = tokio::select! {
+                started = start_authority(config) => started?,
+                name = signals.next() => {
+                    tracing::info!(signal = name, "ended before it was ready");
+                    return Ok(());
+                }
+            };
             tracing::info!(
                 address = %authority.issuer.address(),
                 admin = %authority.issuer.admin(),

@@ -287,6 +287,8 @@ pub enum ErrorCode {
     NotFound,
     /// Not this method.
     MethodNotAllowed,
+    /// Something else is under way, or there already.
+    Conflict,
     /// The body is over [`MAX_REQUEST`].
     TooLarge,
     /// The request took too long to arrive.
@@ -314,6 +316,7 @@ impl ErrorCode {
             }
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Conflict => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TimedOut => StatusCode::REQUEST_TIMEOUT,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,

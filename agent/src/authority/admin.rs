@@ -203,7 +203,7 @@ impl From<JoinTokenError> for Denied {
 impl From<RotateError> for Denied {
     fn from(why: RotateError) -> Self {
         match why {
-            RotateError::UnderWay { .. } => Self::new(ErrorCode::BadRequest, why.to_string()),
+            RotateError::UnderWay { .. } => Self::new(ErrorCode::Conflict, why.to_string()),
             RotateError::Maintain(why) => Self::busy(why.to_string()),
         }
     }

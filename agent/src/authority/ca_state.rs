@@ -10,8 +10,10 @@ use thiserror::Error;
 use warifu::{Secret, jwt::SigningKey};
 
 use super::{
-    ca::{self, CaError},
+    ca::{self, CaError, hex},
+    keyring::{Keyring, NewRoot},
     keys::{self, Kek, KeyError, Wrapped},
+    kms::Sealed,
     rotation::{self, Action, Millis, Phase, Slot, from_millis, slot, to_millis},
     settings::Settings,
 };
@@ -30,6 +32,9 @@ const LAYOUT: u32 = 2;
 pub(super) struct CaState {
     layout: u32,
     trust_domain: String,
+    /// The key-encryption key, where KMS seals it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kek: Option<Sealed>,
     /// `spiffe_sequence`: counts up with every change of what is published.
     pub(super) sequence: u64,
     roots: Vec<Slot<RootSlot>>,
@@ -42,7 +47,22 @@ pub(super) struct CaState {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct RootSlot {
     certificate: Base64,
-    key: Wrapped,
+    #[serde(flatten)]
+    key: RootKeyAt<Wrapped>,
+}
+
+/// Where a root's key is. A root in use stays with its own, whatever the configuration says of the next.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) enum RootKeyAt<K> {
+    /// Here.
+    #[serde(rename = "key")]
+    Held(K),
+    /// A key of KMS, by ARN.
+    #[serde(rename = "kms_key")]
+    Kms(String),
+    /// A private CA, by ARN.
+    #[serde(rename = "pca")]
+    Pca(String),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -85,16 +105,45 @@ pub enum CaStateError {
     Ca(#[from] CaError),
 }
 
+/// By what, and when, the document is changed.
+#[derive(Clone, Copy)]
+pub(super) struct By<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) keyring: &'a Keyring,
+    /// The document's.
+    pub(super) kek: &'a Kek,
+    pub(super) now: SystemTime,
+}
+
+impl CaStateError {
+    /// Whether it may pass by itself.
+    pub(super) fn is_outage(&self) -> bool {
+        match self {
+            Self::Key(why) => why.is_outage(),
+            Self::Ca(why) => why.is_outage(),
+            _ => false,
+        }
+    }
+}
+
 impl CaState {
     /// The first document of a trust domain: everything is current at once, as nobody knows it yet.
-    pub(super) fn new(
+    pub(super) async fn new(
         settings: &Settings,
-        kek: &Kek,
+        keyring: &Keyring,
         now: SystemTime,
     ) -> Result<Self, CaStateError> {
+        let (kek, sealed) = keyring.new_kek().await?;
+        let by = By {
+            settings,
+            keyring,
+            kek: &kek,
+            now,
+        };
         let mut state = Self {
             layout: LAYOUT,
             trust_domain: settings.trust_domain.to_string(),
+            kek: sealed,
             sequence: 1,
             roots: Vec::new(),
             jwt_keys: Vec::new(),
@@ -103,8 +152,8 @@ impl CaState {
             challenge_keys: Vec::new(),
         };
         for line in wanted(settings) {
-            state.apply(line, Action::Prepare, settings, kek, now)?;
-            state.apply(line, Action::Activate, settings, kek, now)?;
+            state.apply(line, Action::Prepare, by).await?;
+            state.apply(line, Action::Activate, by).await?;
         }
         state.sequence = 1;
         Ok(state)
@@ -137,40 +186,49 @@ impl CaState {
         serde_json::to_vec(self).map_err(|why| CaStateError::Damaged(why.to_string()))
     }
 
-    /// Does all that is due at `now`; says what was done.
-    pub(super) fn advance(
+    /// Does all that is due; says what was done.
+    pub(super) async fn advance(
         &mut self,
-        settings: &Settings,
-        kek: &Kek,
-        now: SystemTime,
+        by: By<'_>,
     ) -> Result<Vec<(Line, Action)>, CaStateError> {
         let mut done = Vec::new();
-        for line in wanted(settings) {
+        for line in wanted(by.settings) {
             // Each step leads to the next, and no line needs more than its three at one moment.
             for _ in 0..4 {
-                let Some(action) = self.due(line, settings, to_millis(now)) else {
+                let Some(action) = self.due(line, by.settings, to_millis(by.now)) else {
                     break;
                 };
-                self.apply(line, action, settings, kek, now)?;
+                self.apply(line, action, by).await?;
                 done.push((line, action));
             }
         }
         Ok(done)
     }
 
-    /// Starts the rotation of `line` early. `Err` if one is under way: what is next, and when.
-    pub(super) fn start_rotation(
+    /// Starts the rotation of every line early, and wraps the keys anew. A key's rotation under way is no
+    /// reason to keep the rest from rotating. `Err` if a root's is under way: what is next, and when.
+    pub(super) async fn start_rotation(
         &mut self,
-        line: Line,
-        settings: &Settings,
-        kek: &Kek,
-        now: SystemTime,
+        by: By<'_>,
     ) -> Result<Result<(), (Action, SystemTime)>, CaStateError> {
-        if let Some((action, at)) = self.under_way(line, settings) {
-            return Ok(Err((action, at)));
+        if let Some(under_way) = self.under_way(Line::Roots, by.settings) {
+            return Ok(Err(under_way));
         }
-        self.apply(line, Action::Prepare, settings, kek, now)?;
+        let (kek, sealed) = by.keyring.new_kek().await?;
+        self.wrap_anew(by.settings, by.kek, &kek)?;
+        self.kek = sealed;
+        let by = By { kek: &kek, ..by };
+        for line in wanted(by.settings) {
+            if self.under_way(line, by.settings).is_none() {
+                self.apply(line, Action::Prepare, by).await?;
+            }
+        }
         Ok(Ok(()))
+    }
+
+    /// The key-encryption key as KMS sealed it, where it did.
+    pub(super) fn sealed_kek(&self) -> Option<&Sealed> {
+        self.kek.as_ref()
     }
 
     /// The next step of the rotation of `line` that is under way, if one is, and when it is due.
@@ -195,17 +253,33 @@ impl CaState {
             .collect()
     }
 
+    /// Where the key of each root is: for people.
+    pub(super) fn root_keys(&self) -> impl Iterator<Item = &str> {
+        self.roots.iter().map(|slot| match &slot.body.key {
+            RootKeyAt::Held(_) => "the state",
+            RootKeyAt::Kms(arn) | RootKeyAt::Pca(arn) => arn,
+        })
+    }
+
     /// The root that signs.
     pub(super) fn current_root(
         &self,
         settings: &Settings,
+        keyring: &Keyring,
         kek: &Kek,
     ) -> Result<ca::Root, CaStateError> {
         let root = slot(&self.roots, Phase::Current).ok_or(CaStateError::NoCurrent("root"))?;
         let certificate = root.body.certificate();
-        let pin = hex(&ca::spki_sha256(&certificate)?);
-        let key = kek.unwrap("root key", &purpose(settings, "root", &pin), &root.body.key)?;
-        Ok(ca::Root::load(certificate, &key)?)
+        let key = match &root.body.key {
+            RootKeyAt::Held(wrapped) => {
+                let purpose = root_purpose(settings, &certificate)?;
+                RootKeyAt::Held(kek.unwrap("root key", &purpose, wrapped)?)
+            }
+            RootKeyAt::Kms(arn) => RootKeyAt::Kms(arn.clone()),
+            RootKeyAt::Pca(arn) => RootKeyAt::Pca(arn.clone()),
+        };
+        let key = keyring.root_key(key, &certificate)?;
+        Ok(ca::Root::new(certificate, key)?)
     }
 
     /// The signing keys of a line, unwrapped.
@@ -248,7 +322,16 @@ impl CaState {
     fn due(&self, line: Line, settings: &Settings, now: Millis) -> Option<Action> {
         let schedule = line.schedule(settings)?;
         match line {
-            Line::Roots => rotation::due(&self.roots, now, &schedule),
+            Line::Roots => {
+                let current = slot(&self.roots, Phase::Current);
+                // A private CA has the life that it has; its operator gives it another one, or us
+                // another CA, and says so with `rotate`.
+                let stays = current.is_some_and(|current| {
+                    matches!(current.body.key, RootKeyAt::Pca(_)) && now < current.until
+                });
+                rotation::due(&self.roots, now, &schedule)
+                    .filter(|action| !(stays && *action == Action::Prepare))
+            }
             keys => {
                 let slots = self.slots(keys);
                 let another = |slot: &Slot<KeySlot>| {
@@ -262,6 +345,11 @@ impl CaState {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn phases(&self, line: Line) -> Vec<Phase> {
+        self.slots(line).iter().map(|slot| slot.phase).collect()
+    }
+
     /// The slots of a line of keys; roots are none.
     fn slots(&self, line: Line) -> &[Slot<KeySlot>] {
         match line {
@@ -273,26 +361,73 @@ impl CaState {
         }
     }
 
-    fn apply(
-        &mut self,
-        line: Line,
-        action: Action,
-        settings: &Settings,
-        kek: &Kek,
-        now: SystemTime,
-    ) -> Result<(), CaStateError> {
-        let slots = match line {
-            Line::Roots => {
-                step(&mut self.roots, action, now, || root(settings, kek, now))?;
-                self.sequence += u64::from(action != Action::Activate);
-                return Ok(());
+    /// Wraps every key that `old` wraps with `new`.
+    fn wrap_anew(&mut self, settings: &Settings, old: &Kek, new: &Kek) -> Result<(), CaStateError> {
+        for root in &mut self.roots {
+            let purpose = root_purpose(settings, &root.body.certificate())?;
+            if let RootKeyAt::Held(wrapped) = &mut root.body.key {
+                *wrapped = new.wrap(
+                    &purpose,
+                    old.unwrap("root key", &purpose, wrapped)?.expose(),
+                )?;
             }
-            Line::JwtKeys => &mut self.jwt_keys,
-            Line::AccessKeys => &mut self.access_keys,
-            Line::RecordKeys => &mut self.record_keys,
-            Line::ChallengeKeys => &mut self.challenge_keys,
-        };
-        step(slots, action, now, || key(line, settings, kek, now))?;
+        }
+        for line in Line::ALL {
+            for slot in self.slots_mut(line) {
+                let purpose = purpose(settings, line.kind(), &slot.body.kid);
+                let key = &mut slot.body.key;
+                *key = new.wrap(&purpose, old.unwrap(line.name(), &purpose, key)?.expose())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`CaState::slots`].
+    fn slots_mut(&mut self, line: Line) -> &mut [Slot<KeySlot>] {
+        match line {
+            Line::Roots => &mut [],
+            keys => self.line_mut(keys).map_or(&mut [], Vec::as_mut_slice),
+        }
+    }
+
+    fn line_mut(&mut self, line: Line) -> Option<&mut Vec<Slot<KeySlot>>> {
+        match line {
+            Line::Roots => None,
+            Line::JwtKeys => Some(&mut self.jwt_keys),
+            Line::AccessKeys => Some(&mut self.access_keys),
+            Line::RecordKeys => Some(&mut self.record_keys),
+            Line::ChallengeKeys => Some(&mut self.challenge_keys),
+        }
+    }
+
+    async fn apply(&mut self, line: Line, action: Action, by: By<'_>) -> Result<(), CaStateError> {
+        let made = action == Action::Prepare;
+        match self.line_mut(line) {
+            None => {
+                let made = match made {
+                    true => Some(root(by).await?),
+                    false => None,
+                };
+                let is_known = |(root, _): &(RootSlot, Millis)| {
+                    let mut known = self.roots.iter();
+                    known.any(|slot| slot.body.certificate == root.certificate)
+                };
+                if made.as_ref().is_some_and(is_known) {
+                    tracing::info!(
+                        "the private CA has no other root than the one in use: it stays"
+                    );
+                    return Ok(());
+                }
+                step(&mut self.roots, action, by.now, made);
+            }
+            Some(slots) => {
+                let made = match made {
+                    true => Some(key(line, by).await?),
+                    false => None,
+                };
+                step(slots, action, by.now, made);
+            }
+        }
         // What is published changes when something comes or goes, not when it begins to sign.
         self.sequence += u64::from(line.is_in_bundle() && action != Action::Activate);
         Ok(())
@@ -305,24 +440,16 @@ impl RootSlot {
     }
 }
 
-/// One step of a line; `make` makes a new body and says until when it may sign.
-fn step<T>(
-    slots: &mut Vec<Slot<T>>,
-    action: Action,
-    now: SystemTime,
-    make: impl FnOnce() -> Result<(T, Millis), CaStateError>,
-) -> Result<(), CaStateError> {
+/// One step of a line; `made` is the new body and until when it may sign, if the step is to prepare.
+fn step<T>(slots: &mut Vec<Slot<T>>, action: Action, now: SystemTime, made: Option<(T, Millis)>) {
     let since = to_millis(now);
     match action {
-        Action::Prepare => {
-            let (body, until) = make()?;
-            slots.push(Slot {
-                phase: Phase::Next,
-                since,
-                until,
-                body,
-            });
-        }
+        Action::Prepare => slots.extend(made.map(|(body, until)| Slot {
+            phase: Phase::Next,
+            since,
+            until,
+            body,
+        })),
         Action::Activate => {
             for slot in slots {
                 slot.phase = match slot.phase {
@@ -335,44 +462,50 @@ fn step<T>(
         }
         Action::Retire => slots.retain(|slot| slot.phase != Phase::Old),
     }
-    Ok(())
 }
 
-fn root(
-    settings: &Settings,
-    kek: &Kek,
-    now: SystemTime,
-) -> Result<(RootSlot, Millis), CaStateError> {
-    let (certificate, key, not_after) =
-        ca::make_root(&settings.trust_domain, now, settings.root_ttl)?;
-    let pin = hex(&ca::spki_sha256(&certificate)?);
+async fn root(by: By<'_>) -> Result<(RootSlot, Millis), CaStateError> {
+    let NewRoot {
+        certificate,
+        key,
+        not_after,
+    } = by.keyring.new_root(by.settings, by.now).await?;
     let slot = RootSlot {
-        key: kek.wrap(&purpose(settings, "root", &pin), key.expose())?,
+        key: match key {
+            RootKeyAt::Held(key) => {
+                let purpose = root_purpose(by.settings, &certificate)?;
+                RootKeyAt::Held(by.kek.wrap(&purpose, key.expose())?)
+            }
+            RootKeyAt::Kms(arn) => RootKeyAt::Kms(arn),
+            RootKeyAt::Pca(arn) => RootKeyAt::Pca(arn),
+        },
         certificate: Base64(certificate.to_vec()),
     };
     Ok((slot, to_millis(not_after)))
 }
 
-fn key(
-    line: Line,
-    settings: &Settings,
-    kek: &Kek,
-    now: SystemTime,
-) -> Result<(KeySlot, Millis), CaStateError> {
-    let algorithm = line.algorithm(settings);
-    let (kid, secret) = generate(algorithm)?;
+async fn key(line: Line, by: By<'_>) -> Result<(KeySlot, Millis), CaStateError> {
+    let algorithm = line.algorithm(by.settings);
+    let (kid, secret) = match algorithm {
+        // An RSA key takes long enough to hold up whoever shares the thread.
+        KeyAlgorithm::Rs256 => tokio::task::spawn_blocking(move || generate(algorithm))
+            .await
+            .map_err(|_| KeyError::Crypto("making an RSA key"))??,
+        KeyAlgorithm::Es256 | KeyAlgorithm::Hs256 => generate(algorithm)?,
+    };
+    let purpose = purpose(by.settings, line.kind(), &kid);
     let slot = KeySlot {
-        key: kek.wrap(&purpose(settings, line.kind(), &kid), secret.expose())?,
+        key: by.kek.wrap(&purpose, secret.expose())?,
         algorithm,
         kid,
     };
-    let life = line.schedule(settings).map(|schedule| schedule.life);
-    let until = to_millis(now) + rotation::millis(life.unwrap_or_default());
+    let life = line.schedule(by.settings).map(|schedule| schedule.life);
+    let until = to_millis(by.now) + rotation::millis(life.unwrap_or_default());
     Ok((slot, until))
 }
 
 /// A new key: its name, and its PKCS#8 or its bytes.
-fn generate(algorithm: KeyAlgorithm) -> Result<(String, Secret<Vec<u8>>), CaStateError> {
+fn generate(algorithm: KeyAlgorithm) -> Result<(String, Secret<Vec<u8>>), KeyError> {
     let key = match algorithm {
         KeyAlgorithm::Es256 => SigningKey::generate(),
         KeyAlgorithm::Rs256 => SigningKey::generate_rsa(),
@@ -391,12 +524,15 @@ fn wanted(settings: &Settings) -> impl Iterator<Item = Line> {
     lines.filter(|line| line.schedule(settings).is_some())
 }
 
+fn root_purpose(
+    settings: &Settings,
+    certificate: &CertificateDer<'_>,
+) -> Result<String, CaStateError> {
+    let pin = hex(&ca::spki_sha256(certificate)?);
+    Ok(purpose(settings, "root", &pin))
+}
+
 /// What a key is wrapped for: in one trust domain, of one kind, one key.
 fn purpose(settings: &Settings, kind: &str, name: &str) -> String {
     format!("warifu ca_state\n{}\n{kind}\n{name}", settings.trust_domain)
-}
-
-/// Lower-case hex.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -14,10 +14,12 @@ use warifu::{
 use super::{
     attestors::{Attestors, Presented, Proven, SingleUse},
     audit::{self, Line, Who},
-    ca, challenge,
+    ca::{self, Wanted},
+    challenge,
     denied::Denied,
     join_token::{self, Unusable},
-    keys::{self, Kek},
+    keyring::Keyring,
+    keys,
     limits::PerAccount,
     live::Live,
     metrics::Metrics,
@@ -45,7 +47,7 @@ pub(super) struct Issuing {
     pub(super) attestors: Attestors,
     pub(super) rules: Rules,
     pub(super) limits: PerAccount,
-    pub(super) kek: Kek,
+    pub(super) keyring: Keyring,
     pub(super) store: Arc<dyn Store>,
     pub(super) live: ArcSwap<Live>,
     pub(super) revoked: ArcSwap<Revoked>,
@@ -88,7 +90,7 @@ impl Issuing {
         request: &wire::RenewRequest,
     ) -> Result<wire::Issued, Denied> {
         let mut who = Who::default();
-        let result = self.try_renew(asked.now, request, &mut who);
+        let result = self.try_renew(asked.now, request, &mut who).await;
         self.decided("renew", asked, who, result).await
     }
 
@@ -125,7 +127,8 @@ impl Issuing {
         };
         let record = request.record.as_deref();
         let (record, grant) = self.prove(presented, record, who, |_| Ok(())).await?;
-        self.certify(&record, &grant, &subject_key, now)
+        self.certify(&record, &grant, (&subject_key, &request.csr), now)
+            .await
     }
 
     /// What evidence entitles to, and the record of it. Evidence that is good once is spent last: what
@@ -173,7 +176,7 @@ impl Issuing {
         Ok((record, grant))
     }
 
-    fn try_renew(
+    async fn try_renew(
         &self,
         now: SystemTime,
         request: &wire::RenewRequest,
@@ -190,7 +193,8 @@ impl Issuing {
         check_proof(&record.renewal_key, &transcript, &request.proof)?;
         let subject_key = subject_key(&request.csr, &record.renewal_key)?;
         let grant = self.entitled(&record.attestor, &record.facts, &record.lineage)?;
-        self.certify(&record, &grant, &subject_key, now)
+        self.certify(&record, &grant, (&subject_key, &request.csr), now)
+            .await
     }
 
     /// Writes the audit line, and only then lets go of what was issued.
@@ -330,26 +334,26 @@ impl Issuing {
         }
     }
 
-    fn certify(
+    async fn certify(
         &self,
         record: &Record,
         grant: &Grant,
-        subject_key: &SubjectPublicKeyInfo,
+        (subject_key, csr): (&SubjectPublicKeyInfo, &Base64),
         now: SystemTime,
     ) -> Result<(wire::Issued, audit::Issued), Denied> {
-        let live = self.live.load();
+        let live = self.live.load_full();
         let origin = self.origin(record)?;
-        let leaf = live
-            .intermediate
-            .leaf(
-                subject_key,
-                &grant.spiffe_id,
-                &grant.dns,
-                Some(&origin),
-                now,
-                grant.ttl,
-            )
-            .map_err(|why| Denied::failed("signing a certificate", &why))?;
+        let wanted = Wanted {
+            key: subject_key,
+            csr: &csr.0,
+            id: &grant.spiffe_id,
+            dns: &grant.dns,
+            origin: Some(&origin),
+            ttl: grant.ttl,
+        };
+        let leaf = live.signer.leaf(wanted, now).await;
+        let leaf = leaf.map_err(|why| Denied::failed("signing a certificate", &why))?;
+        let chain = std::iter::once(&leaf.certificate).chain(&leaf.above);
         let audit = audit::Issued {
             rule: grant.rule,
             spiffe_id: grant.spiffe_id.to_string(),
@@ -360,9 +364,7 @@ impl Issuing {
         };
         let issued = wire::Issued {
             spiffe_id: grant.spiffe_id.to_string(),
-            chain: [&leaf.certificate, live.intermediate.certificate()]
-                .map(|der| Base64(der.to_vec()))
-                .into(),
+            chain: chain.map(|der| Base64(der.to_vec())).collect(),
             bundle: serde_json::from_slice(&live.bundle_page.body)
                 .map_err(|why| Denied::failed("writing the bundle", &why))?,
             record: record.sign(&live.record_key, self.trust_domain()),

@@ -1,5 +1,6 @@
 //! The key-encryption key: every private key of [`ca_state`](super::ca_state) is wrapped by it
-//! (AES-256-GCM), so that the document may lie in any store.
+//! (AES-256-GCM), so that the document may lie in any store. It is kept in a file, or sealed by KMS in the
+//! document itself.
 
 use std::{fmt, path::Path};
 
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use warifu::Secret;
 
+use super::kms::KmsError;
 use crate::{
     attest::wire::Base64,
     config::private::{self, PrivateError},
@@ -42,9 +44,34 @@ pub enum KeyError {
         "there is state, and {FILE} beside it is missing: restore it from backup (or remove the state to begin with new roots, which every agent must then be given)"
     )]
     Missing,
+    /// KMS, which seals it, did not open it.
+    #[error("the CA's key-encryption key: {0}")]
+    Kms(#[from] KmsError),
+    /// The document is sealed by KMS, and the configuration names no key of it.
+    #[error(
+        "the CA's state is sealed by {0}, and the configuration names no `ca.wrap_key_id`; use the configuration it was made with"
+    )]
+    SealedByKms(String),
+    /// The reverse.
+    #[error(
+        "the CA's state is not sealed by KMS, and `ca.wrap_key_id` is set; use the configuration it was made with"
+    )]
+    NotSealedByKms,
+    /// A root in use needs AWS, and the configuration has none of it.
+    #[error(
+        "a root in use has its key in AWS, and `ca.key` is neither aws-kms nor acm-pca; use the configuration it was made with"
+    )]
+    NotInAws,
     /// Cryptography or randomness failed.
     #[error("cryptography failed while {0}")]
     Crypto(&'static str),
+}
+
+impl KeyError {
+    /// Whether it may pass by itself.
+    pub(super) fn is_outage(&self) -> bool {
+        matches!(self, Self::Kms(why) if why.is_outage())
+    }
 }
 
 /// Wraps and unwraps.
@@ -58,7 +85,12 @@ pub(super) struct Wrapped(Base64);
 impl Kek {
     /// A new one, for this process only.
     pub(super) fn ephemeral() -> Result<Self, KeyError> {
-        Self::from_bytes(random::<KEY_BYTES>()?.expose())
+        Self::from_bytes(Self::new_bytes()?.expose())
+    }
+
+    /// The bytes of a new one, for whoever keeps them.
+    pub(super) fn new_bytes() -> Result<Secret<[u8; KEY_BYTES]>, KeyError> {
+        random()
     }
 
     /// Whether there is one in `dir`; it may be unusable.
@@ -80,7 +112,7 @@ impl Kek {
         if there_is_state {
             return Err(KeyError::Missing);
         }
-        let bytes = random::<KEY_BYTES>()?;
+        let bytes = Self::new_bytes()?;
         if private::create(&path, bytes.expose())? {
             return Self::from_bytes(bytes.expose());
         }
@@ -118,7 +150,7 @@ impl Kek {
         Ok(Secret::new(plain.to_vec()))
     }
 
-    fn from_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
+    pub(super) fn from_bytes(bytes: &[u8]) -> Result<Self, KeyError> {
         RandomizedNonceKey::new(&AES_256_GCM, bytes)
             .map(Self)
             .map_err(|_| KeyError::Crypto("reading the key-encryption key"))

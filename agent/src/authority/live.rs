@@ -14,9 +14,10 @@ use warifu::{
 };
 
 use super::{
-    ca::{self, Intermediate},
+    ca::{self, CaError, Signer, Wanted},
     ca_state::{CaState, CaStateError, Line},
     challenge,
+    keyring::Keyring,
     keys::Kek,
     publish::{Page, Pages},
     rotation::Phase,
@@ -33,7 +34,11 @@ pub(super) struct Live {
     pub(super) version: i64,
     /// Kept, so that a new intermediate can be made while the store is away.
     pub(super) state: CaState,
-    pub(super) intermediate: Arc<Intermediate>,
+    pub(super) signer: Arc<Signer>,
+    /// What it is under.
+    root: CertificateDer<'static>,
+    /// Why the signer is an old one, where it should be a new one.
+    pub(super) stale_because: Option<CaError>,
     pub(super) jwt_key: SigningKey,
     /// Signs access tokens, where any are minted.
     pub(super) access_key: Option<SigningKey>,
@@ -64,29 +69,43 @@ pub(super) struct Own {
 }
 
 impl Live {
-    /// From the document; keeps `previous`'s intermediate and certificate while they are fresh.
-    pub(super) fn build(
+    /// From the document; keeps `previous`'s signer and certificate while they are fresh, and beyond that
+    /// while they are good and new ones can't be had.
+    pub(super) async fn build(
         version: i64,
         state: CaState,
         previous: Option<&Self>,
         settings: &Settings,
-        kek: &Kek,
+        keyring: &Keyring,
         now: SystemTime,
     ) -> Result<Self, CaStateError> {
-        let root = state.current_root(settings, kek)?;
-        let fresh = previous.filter(|live| !live.intermediate.is_stale(root.certificate(), now));
-        let intermediate = match fresh {
-            Some(live) => Arc::clone(&live.intermediate),
-            None => Arc::new(Intermediate::make(
+        let kek = &*keyring.kek(&state).await?;
+        let root = state.current_root(settings, keyring, kek)?;
+        let fresh = previous.filter(|live| !live.signer.is_stale(root.certificate(), now));
+        let made = match fresh {
+            Some(live) => Ok(Arc::clone(&live.signer)),
+            None => Signer::make(
                 &settings.trust_domain,
                 &root,
                 now,
                 settings.intermediate_ttl,
-            )?),
+            )
+            .await
+            .map(Arc::new),
         };
-        let own = match fresh.filter(|live| now < live.own.renew_at) {
-            Some(live) => live.own.clone(),
-            None => Own::make(&intermediate, root.certificate(), settings, now)?,
+        let own = match (&made, fresh.filter(|live| now < live.own.renew_at)) {
+            (Ok(_), Some(live)) => Ok(live.own.clone()),
+            (Ok(signer), None) => Own::make(signer, &root, settings, now).await,
+            (Err(_), _) => Err(CaError::Expired("intermediate")),
+        };
+        let (signer, own, stale_because) = match (made, own) {
+            (Ok(signer), Ok(own)) => (signer, own, None),
+            (Err(why), _) | (_, Err(why)) => {
+                match previous.filter(|live| live.is_good(&state, now)) {
+                    Some(live) => (Arc::clone(&live.signer), live.own.clone(), Some(why)),
+                    None => return Err(why.into()),
+                }
+            }
         };
 
         let mut jwt_keys = state.keys(Line::JwtKeys, settings, kek)?;
@@ -125,7 +144,14 @@ impl Live {
             bundle_page: Page::always_asked_about(bundle_json),
             pages,
             bundle,
-            intermediate,
+            root: match &stale_because {
+                None => root.certificate().clone(),
+                Some(_) => {
+                    previous.map_or_else(|| root.certificate().clone(), |live| live.root.clone())
+                }
+            },
+            signer,
+            stale_because,
             own,
             state,
         })
@@ -138,8 +164,15 @@ impl Live {
             .root_certificates()
             .into_iter()
             .find(|(phase, _)| *phase == Phase::Current);
-        root.is_none_or(|(_, root)| self.intermediate.is_stale(&root, now))
-            || now >= self.own.renew_at
+        root.is_none_or(|(_, root)| self.signer.is_stale(&root, now)) || now >= self.own.renew_at
+    }
+
+    /// Whether what this one signs still leads to a root of `state`.
+    fn is_good(&self, state: &CaState, now: SystemTime) -> bool {
+        let mut roots = state.root_certificates().into_iter();
+        now < self.signer.not_after()
+            && now < self.own.not_after
+            && roots.any(|(_, root)| self.root == root)
     }
 
     /// Pins of every root, and its place in the rotation.
@@ -153,29 +186,37 @@ impl Live {
 
 impl Own {
     /// Leaf, intermediate *and* root: an agent that only has a pin of the root needs to see it.
-    fn make(
-        intermediate: &Intermediate,
-        root: &CertificateDer<'static>,
+    async fn make(
+        signer: &Signer,
+        root: &ca::Root,
         settings: &Settings,
         now: SystemTime,
-    ) -> Result<Self, CaStateError> {
+    ) -> Result<Self, CaError> {
+        let unusable = |why: String| CaError::Unusable(why);
         let key = ca::new_key()?;
-        let public = SubjectPublicKeyInfo::from_der(&key.subject_public_key_info())
-            .map_err(|why| CaStateError::Damaged(format!("a fresh key: {why}")))?;
+        let public = SubjectPublicKeyInfo::from_der(&key.subject_public_key_info());
         let td = &settings.trust_domain;
         let id = SpiffeId::new(format!("spiffe://{td}/warifu/authority"))
-            .map_err(|why| CaStateError::Damaged(why.to_string()))?;
-        let leaf = intermediate.leaf(&public, &id, &settings.dns_names, None, now, OWN_TTL)?;
+            .map_err(|why| unusable(why.to_string()))?;
+        let wanted = Wanted {
+            key: &public.map_err(|why| unusable(why.to_string()))?,
+            csr: &ca::request(&key)?,
+            id: &id,
+            dns: &settings.dns_names,
+            origin: None,
+            ttl: OWN_TTL,
+        };
+        let leaf = signer.leaf(wanted, now).await?;
         let not_after = leaf.not_after;
         let life = not_after.duration_since(now).unwrap_or_default();
-        let chain = vec![leaf.certificate, intermediate.certificate().clone()];
-        let config = X509Svid::new(chain, key.into())
-            .map_err(|why| why.to_string())
-            .and_then(|svid| {
-                tls::server_config_without_client_auth(&svid, std::slice::from_ref(root))
-                    .map_err(|why| why.to_string())
-            })
-            .map_err(|why| CaStateError::Damaged(format!("the authority's certificate: {why}")))?;
+        let mut chain = vec![leaf.certificate];
+        chain.extend(leaf.above);
+        let root = std::slice::from_ref(root.certificate());
+        // What an agent would do: if it refused this certificate, it would refuse every other one too.
+        tls::verify(&chain, &id, root, now).map_err(|why| unusable(why.to_string()))?;
+        let svid = X509Svid::new(chain, key.into()).map_err(|why| unusable(why.to_string()))?;
+        let config = tls::server_config_without_client_auth(&svid, root)
+            .map_err(|why| unusable(why.to_string()))?;
         Ok(Self {
             config: Arc::new(config),
             not_after,

@@ -5,9 +5,9 @@ use std::{sync::Arc, time::SystemTime};
 use thiserror::Error;
 
 use super::{
-    ca_state::{CaState, CaStateError, Line},
+    ca_state::{By, CaState, CaStateError, Line},
     issue::Issuing,
-    keys::Kek,
+    keyring::Keyring,
     live::Live,
     revocation::RevokeError,
     rotation::Action,
@@ -40,13 +40,26 @@ pub enum MaintainError {
     Gone,
 }
 
+impl MaintainError {
+    /// Whether it may pass by itself.
+    pub(super) fn is_outage(&self) -> bool {
+        match self {
+            Self::State(why) => why.is_outage(),
+            Self::Store(why) => why.is_outage(),
+            Self::Revocations(why) => why.is_outage(),
+            Self::Contended => true,
+            Self::Gone => false,
+        }
+    }
+}
+
 /// Why no rotation was started.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RotateError {
     /// One at a time.
     #[error(
-        "a rotation of the {what} is under way: it will {next} at {at}; a second one would publish a third",
+        "a rotation of the {what} is under way: it will {next} at {at}; start another when it is over (`warifu authority status` shows it), as a second one now would publish a third {what}",
         at = crate::telemetry::timestamp::Timestamp(*at)
     )]
     UnderWay {
@@ -66,7 +79,7 @@ pub enum RotateError {
 pub(super) async fn first(
     store: &dyn Store,
     settings: &Settings,
-    kek: &Kek,
+    keyring: &Keyring,
     now: SystemTime,
 ) -> Result<Live, MaintainError> {
     for _ in 0..ATTEMPTS {
@@ -75,11 +88,18 @@ pub(super) async fn first(
                 let state = CaState::parse(&found.document, settings)?;
                 (Some(found.version), state, false)
             }
-            None => (None, CaState::new(settings, kek, now)?, true),
+            None => (None, CaState::new(settings, keyring, now).await?, true),
         };
         // Unwraps before it changes anything: a wrong key must not rotate the right one away.
-        state.secrets(Line::ChallengeKeys, settings, kek)?;
-        let done = state.advance(settings, kek, now)?;
+        let kek = keyring.kek(&state).await.map_err(CaStateError::from)?;
+        state.secrets(Line::ChallengeKeys, settings, &kek)?;
+        let by = By {
+            settings,
+            keyring,
+            kek: &kek,
+            now,
+        };
+        let done = state.advance(by).await?;
         changed |= !done.is_empty();
         if !changed
             || store
@@ -88,10 +108,17 @@ pub(super) async fn first(
         {
             log(&done);
             let version = version.unwrap_or(0) + i64::from(changed);
-            return Ok(Live::build(version, state, None, settings, kek, now)?);
+            return Ok(Live::build(version, state, None, settings, keyring, now).await?);
         }
     }
     Err(MaintainError::Contended)
+}
+
+/// A change of the document, beside what is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    None,
+    Rotate,
 }
 
 impl Issuing {
@@ -99,43 +126,25 @@ impl Issuing {
     pub(super) async fn maintain(&self, now: SystemTime) -> Result<(), MaintainError> {
         // First: an intermediate that is revoked is replaced below.
         let followed = self.follow_revocations(now).await;
-        let changed: Result<(), MaintainError> = self.change(now, |_| Ok(())).await;
+        let changed = self.change(Change::None, now).await;
         if changed.is_err() && self.live.load().is_stale(now) {
             // Without the store nothing rotates; issuing goes on with what is known.
             let live = self.live.load_full();
-            self.go_live(live.version, live.state.clone(), now)?;
+            self.go_live(live.version, live.state.clone(), now).await?;
         }
-        changed?;
+        if let Err(RotateError::Maintain(why)) = changed {
+            return Err(why);
+        }
         Ok(followed?)
     }
 
     /// Starts the rotation of the root and of the keys early.
     pub(super) async fn rotate(&self, now: SystemTime) -> Result<(), RotateError> {
-        self.change(now, |state: &mut CaState| {
-            for line in Line::ALL {
-                // A key's rotation under way is no reason to keep a root from rotating.
-                let started = state.start_rotation(line, &self.settings, &self.kek, now);
-                if let (Err((action, at)), Line::Roots) =
-                    (started.map_err(MaintainError::from)?, line)
-                {
-                    return Err(RotateError::UnderWay {
-                        what: line.name(),
-                        next: name(action),
-                        at,
-                    });
-                }
-            }
-            Ok(())
-        })
-        .await
+        self.change(Change::Rotate, now).await
     }
 
     /// Changes the document by compare-and-swap, and goes live with it.
-    async fn change<E: From<MaintainError>>(
-        &self,
-        now: SystemTime,
-        by: impl Fn(&mut CaState) -> Result<(), E>,
-    ) -> Result<(), E> {
+    async fn change(&self, change: Change, now: SystemTime) -> Result<(), RotateError> {
         for _ in 0..ATTEMPTS {
             let found = self.store.load(Document::CaState).await;
             let found = found.map_err(MaintainError::from)?;
@@ -143,10 +152,7 @@ impl Issuing {
             let mut state =
                 CaState::parse(&found.document, &self.settings).map_err(MaintainError::from)?;
             let before = state.to_document().map_err(MaintainError::from)?;
-            by(&mut state)?;
-            let done = state
-                .advance(&self.settings, &self.kek, now)
-                .map_err(MaintainError::from)?;
+            let done = self.advance(&mut state, change, now).await?;
             let after = state.to_document().map_err(MaintainError::from)?;
             let changed = before != after;
             let swapped = !changed
@@ -157,25 +163,72 @@ impl Issuing {
                     .map_err(MaintainError::from)?;
             if swapped {
                 log(&done);
-                self.go_live(found.version + i64::from(changed), state, now)?;
+                self.go_live(found.version + i64::from(changed), state, now)
+                    .await?;
                 return Ok(());
             }
         }
         Err(MaintainError::Contended.into())
     }
 
-    fn go_live(&self, version: i64, state: CaState, now: SystemTime) -> Result<(), MaintainError> {
+    async fn advance(
+        &self,
+        state: &mut CaState,
+        change: Change,
+        now: SystemTime,
+    ) -> Result<Vec<(Line, Action)>, RotateError> {
+        let (settings, keyring) = (&self.settings, &self.keyring);
+        let kek = async |state: &CaState| {
+            let kek = keyring.kek(state).await.map_err(CaStateError::from);
+            kek.map_err(MaintainError::from)
+        };
+        if change == Change::Rotate {
+            let kek = kek(state).await?;
+            let by = By {
+                settings,
+                keyring,
+                kek: &kek,
+                now,
+            };
+            let started = state.start_rotation(by).await;
+            if let Err((action, at)) = started.map_err(MaintainError::from)? {
+                return Err(RotateError::UnderWay {
+                    what: Line::Roots.name(),
+                    next: name(action),
+                    at,
+                });
+            }
+        }
+        let kek = kek(state).await?;
+        let by = By {
+            settings,
+            keyring,
+            kek: &kek,
+            now,
+        };
+        let done = state.advance(by).await;
+        Ok(done.map_err(MaintainError::from)?)
+    }
+
+    async fn go_live(
+        &self,
+        version: i64,
+        state: CaState,
+        now: SystemTime,
+    ) -> Result<(), MaintainError> {
         let live = self.live.load_full();
         // An intermediate that is revoked while its replica runs was copied: this replica takes another.
         let is_revoked = self.is_own_issuer_revoked(&live);
         if live.version == version && !live.is_stale(now) && !is_revoked {
             return Ok(());
         }
+        let (settings, keyring) = (&self.settings, &self.keyring);
         let previous = (!is_revoked).then_some(&*live);
-        let next = Live::build(version, state, previous, &self.settings, &self.kek, now)?;
+        let mut next = Live::build(version, state, previous, settings, keyring, now).await?;
+        let trouble = next.stale_because.take();
         self.metrics.live(&next);
         self.live.store(Arc::new(next));
-        Ok(())
+        trouble.map_or(Ok(()), |why| Err(CaStateError::from(why).into()))
     }
 }
 

@@ -23,6 +23,15 @@ pub(super) struct Metrics {
     revocations: Gauge,
     revocations_number: Gauge,
     web_certificate_not_after: Gauge,
+    aws_calls: Family<AwsCall, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AwsCall {
+    /// As IAM names it, `kms:Sign`.
+    action: &'static str,
+    /// `answered`, `failed`.
+    outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -87,6 +96,11 @@ impl Metrics {
             "When the certificate of the web listener expires, Unix time; 0 without one",
             metrics.web_certificate_not_after.clone(),
         );
+        registry.register(
+            "authority_aws_calls",
+            "Calls of AWS for the CA's keys, by action and outcome",
+            metrics.aws_calls.clone(),
+        );
         metrics
     }
 
@@ -95,6 +109,12 @@ impl Metrics {
             .set(i64::try_from(list.len()).unwrap_or(i64::MAX));
         self.revocations_number
             .set(i64::try_from(list.number()).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn aws_call(&self, action: &'static str, answered: bool) {
+        let outcome = if answered { "answered" } else { "failed" };
+        let call = AwsCall { action, outcome };
+        self.aws_calls.get_or_create(&call).inc();
     }
 
     pub(super) fn decided(&self, operation: &'static str, outcome: &str) {
@@ -122,7 +142,7 @@ impl Metrics {
 
     pub(super) fn live(&self, live: &Live) {
         self.intermediate_not_after
-            .set(unix(live.intermediate.not_after()));
+            .set(unix(live.signer.not_after()));
         self.sequence
             .set(i64::try_from(live.bundle.sequence).unwrap_or(i64::MAX));
     }

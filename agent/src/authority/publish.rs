@@ -12,7 +12,7 @@ use http::{
 use serde_json::{Value, json};
 use warifu::jwt::KeySet;
 
-use super::{ca_state::hex, settings::Settings};
+use super::{ca::hex, settings::Settings};
 use crate::{config::authority::issuer_path, http::body::Body};
 
 /// Where the trust bundle is for the world (`https_web` of SPIFFE federation).

@@ -95,6 +95,17 @@ pub enum RevokeError {
     Contended,
 }
 
+impl RevokeError {
+    /// Whether it may pass by itself.
+    pub(super) fn is_outage(&self) -> bool {
+        match self {
+            Self::Store(why) => why.is_outage(),
+            Self::List(_) => false,
+            Self::Contended => true,
+        }
+    }
+}
+
 /// A line of the audit log.
 #[derive(Serialize)]
 struct Line<'a> {
@@ -218,8 +229,9 @@ impl Issuing {
 
     /// Whether what this replica signs with is revoked: then it needs another intermediate.
     pub(super) fn is_own_issuer_revoked(&self, live: &Live) -> bool {
-        let key = ca::spki_sha256(live.intermediate.certificate());
-        key.is_ok_and(|key| self.revoked.load().list.revokes_issuer(&hex(&key)))
+        let key = live.signer.certificate().map(ca::spki_sha256);
+        key.and_then(Result::ok)
+            .is_some_and(|key| self.revoked.load().list.revokes_issuer(&hex(&key)))
     }
 
     async fn change_revocations(

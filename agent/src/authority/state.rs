@@ -151,6 +151,9 @@ pub enum StoreError {
     /// The medium failed.
     #[error("the state store: {0}")]
     Failed(String),
+    /// It would not, and will not until somebody changes something.
+    #[error("the state store: {0}")]
+    Refused(String),
     /// What is on the medium is not what was written there.
     #[error("the state store: {0}; nothing was changed: restore it from backup")]
     Damaged(String),
@@ -225,6 +228,13 @@ fn millis(time: SystemTime) -> i64 {
 /// From Unix milliseconds.
 fn from_millis(millis: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}
+
+impl StoreError {
+    /// Whether it may pass by itself.
+    pub(super) fn is_outage(&self) -> bool {
+        matches!(self, Self::Failed(_))
+    }
 }
 
 #[cfg(test)]

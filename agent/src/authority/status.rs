@@ -2,15 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    ca_state::{Line, hex},
-    live::Live,
-    maintain,
-    record::unix,
-    rotation::Phase,
-    settings::Settings,
-};
-use crate::revocation::List;
+use super::{ca::hex, ca_state::Line, live::Live, maintain, rotation::Phase, settings::Settings};
+use crate::{revocation::List, telemetry::timestamp::Timestamp};
 
 /// What an authority has. No secrets.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -21,8 +14,8 @@ pub struct Status {
     pub bundle_sequence: u64,
     /// Every published root.
     pub roots: Vec<RootStatus>,
-    /// When this replica's intermediate expires, Unix seconds.
-    pub intermediate_not_after: u64,
+    /// When this replica's intermediate expires (RFC 3339).
+    pub intermediate_not_after: String,
     /// Number of the revocation list.
     pub revocations_number: u64,
     /// Entries of the revocation list.
@@ -39,6 +32,8 @@ pub struct RootStatus {
     /// SHA-256 of its SubjectPublicKeyInfo, hex: for `root_spki_sha256` of the agents. Pin the next
     /// one beside the current one before it becomes current.
     pub spki_sha256: String,
+    /// Where its key is: `the state`, or the ARN of a key of KMS or of a private CA.
+    pub key: String,
 }
 
 /// A rotation.
@@ -48,8 +43,8 @@ pub struct RotationStatus {
     pub what: String,
     /// The next step: it will …
     pub next: String,
-    /// … then; Unix seconds.
-    pub at: u64,
+    /// … then (RFC 3339).
+    pub at: String,
 }
 
 impl Status {
@@ -64,7 +59,7 @@ impl Status {
             Some(RotationStatus {
                 what: line.name().to_owned(),
                 next: maintain::name(action).to_owned(),
-                at: unix(at),
+                at: Timestamp(at).to_string(),
             })
         };
         Self {
@@ -73,12 +68,14 @@ impl Status {
             roots: live
                 .root_pins()
                 .into_iter()
-                .map(|(at, pin)| RootStatus {
+                .zip(live.state.root_keys())
+                .map(|((at, pin), key)| RootStatus {
+                    key: key.to_owned(),
                     phase: phase(at).to_owned(),
                     spki_sha256: hex(&pin),
                 })
                 .collect(),
-            intermediate_not_after: unix(live.intermediate.not_after()),
+            intermediate_not_after: Timestamp(live.signer.not_after()).to_string(),
             revocations_number: revoked.number(),
             revocations: revoked.len(),
             rotations: Line::ALL.into_iter().filter_map(rotation).collect(),

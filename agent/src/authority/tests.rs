@@ -11,8 +11,14 @@ use rcgen::{CertificateParams, KeyPair};
 use warifu::{Secret, SpiffeId, TrustDomain, jwt::SigningKey};
 
 use super::{
+    attestors::Attestors,
     denied::Denied,
     issue::{Asked, Issuing},
+    keyring::Keyring,
+    keys::Kek,
+    rules::Rules,
+    start::STATE_FILE,
+    state::{Document, Sqlite, Store, StoreError},
     *,
 };
 use crate::{
@@ -22,7 +28,8 @@ use crate::{
     },
     config::{
         agent::{AuthorityRef, Aws},
-        authority::{Attestor, Ca, Rule, Tokens},
+        authority::{Attestor, Ca, CaKey, Rule, State, Tokens},
+        private,
         value::{HttpsOrigin, Span},
     },
     telemetry::{audit::Lines, metrics},
@@ -104,9 +111,28 @@ impl World {
 
     async fn at(config: &AuthorityConfig, now: SystemTime) -> Result<Self, StartError> {
         let (audit, lines) = Audit::memory();
-        let issuing = prepare(config, audit, &mut metrics::registry(), now).await?;
+        let prepared = Prepared::new(config, audit, &mut metrics::registry()).await?;
+        let loaded = prepared.try_load(now).await?;
         Ok(Self {
-            issuing,
+            issuing: prepared.issuing(loaded),
+            lines,
+            now,
+        })
+    }
+
+    /// One of the replicas that share `store`.
+    async fn sharing(
+        config: &AuthorityConfig,
+        keyring: Keyring,
+        store: Arc<dyn Store>,
+        now: SystemTime,
+    ) -> Result<Self, StartError> {
+        let (audit, lines) = Audit::memory();
+        let mut registry = metrics::registry();
+        let prepared = Prepared::new(config, audit, &mut registry).await?;
+        let loaded = prepared.with(keyring, store, now).await?;
+        Ok(Self {
+            issuing: prepared.issuing(loaded),
             lines,
             now,
         })

@@ -1,7 +1,7 @@
 //! The verifiers rustls calls: the leaf's rules, then the roots of the leaf's own trust domain, then
 //! whether this peer is wanted.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc, time::SystemTime};
 
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, PeerIncompatible,
@@ -65,6 +65,33 @@ impl From<PeerError> for rustls::Error {
     fn from(error: PeerError) -> Self {
         Self::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
     }
+}
+
+/// See [`super::verify`].
+pub(super) fn verify(
+    chain: &[CertificateDer<'_>],
+    expected: &SpiffeId,
+    roots: &[CertificateDer<'static>],
+    now: SystemTime,
+) -> Result<(), rustls::Error> {
+    let (end_entity, intermediates) = chain
+        .split_first()
+        .ok_or(rustls::Error::NoCertificatesPresented)?;
+    let id = Leaf::parse(end_entity).map_err(PeerError::from)?.id;
+    if id != *expected {
+        return Err(PeerError::Unexpected {
+            actual: id,
+            expected: ExpectedPeer::Id(expected.clone()),
+        }
+        .into());
+    }
+    let roots = Roots::new(roots);
+    let since = now.duration_since(SystemTime::UNIX_EPOCH);
+    let now = UnixTime::since_unix_epoch(since.unwrap_or_default());
+    for usage in [KeyUsage::server_auth(), KeyUsage::client_auth()] {
+        roots.verify(end_entity, intermediates, usage, now)?;
+    }
+    Ok(())
 }
 
 /// Verifies callers: an X.509-SVID of an accepted trust domain is demanded of every client.

@@ -2,13 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::digest::{SHA256, digest};
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use warifu::{SpiffeId, TrustDomain};
 
-use super::{CaError, failed};
+use super::{CaError, failed, hex};
 use crate::{authority::keys, revocation::Origin};
 
 /// How long before its making a certificate is valid already: for verifiers whose clocks are
@@ -18,6 +19,9 @@ pub(super) const BACKDATE: Duration = Duration::from_secs(30);
 /// 128 bits: far more than the 64 random ones of the CA/Browser Forum's requirements, below the 20
 /// bytes of RFC 5280 §4.1.2.2.
 const SERIAL_BYTES: usize = 16;
+
+/// Of the hash in the name of a CA certificate: two of a trust domain never have the same.
+const NAME_BYTES: usize = 8;
 
 /// From when to when; whole seconds, as X.509 has it.
 #[derive(Debug, Clone, Copy)]
@@ -51,11 +55,11 @@ impl Validity {
     }
 }
 
-/// A root. Its name has a piece of its key in it: a path builder that goes by names must not
-/// confuse the roots before and after a rotation.
+/// A root. Its name has a piece of its key and serial number in it: a path builder that goes by names
+/// must not confuse the roots before and after a rotation, which may have one key where KMS holds it.
 pub(super) fn root(
     trust_domain: &TrustDomain,
-    key: &KeyPair,
+    key: &impl PublicKeyData,
     validity: Validity,
 ) -> Result<CertificateParams, CaError> {
     ca(
@@ -70,7 +74,7 @@ pub(super) fn root(
 /// A replica's intermediate: signs leaves and nothing else.
 pub(super) fn intermediate(
     trust_domain: &TrustDomain,
-    key: &KeyPair,
+    key: &impl PublicKeyData,
     validity: Validity,
 ) -> Result<CertificateParams, CaError> {
     let mut params = ca(
@@ -111,20 +115,31 @@ pub(super) fn leaf(
     Ok(params)
 }
 
+/// A request for a leaf. It has a subject because ACM PCA takes none without; the names it gives are those
+/// it is told beside the request.
+pub(super) fn request() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "Warifu");
+    params
+}
+
 fn ca(
     trust_domain: &TrustDomain,
     role: &str,
-    key: &KeyPair,
+    key: &impl PublicKeyData,
     validity: Validity,
     constraints: BasicConstraints,
 ) -> Result<CertificateParams, CaError> {
     let mut params = base(validity)?;
-    let fingerprint = params.key_identifier(key);
-    let short: String = fingerprint
-        .iter()
-        .take(4)
-        .map(|b| format!("{b:02x}"))
-        .collect();
+    let mut told_apart = key.subject_public_key_info();
+    if let Some(serial) = &params.serial_number {
+        told_apart.extend(serial.as_ref());
+    }
+    let hash = digest(&SHA256, &told_apart);
+    let short = hex(hash.as_ref().get(..NAME_BYTES).unwrap_or_default());
     params
         .distinguished_name
         .push(DnType::OrganizationName, trust_domain.as_str());

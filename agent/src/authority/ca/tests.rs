@@ -19,7 +19,17 @@ fn td() -> TrustDomain {
 
 fn root(now: SystemTime, ttl: Duration) -> Root {
     let (certificate, key, _) = make_root(&td(), now, ttl).unwrap();
-    Root::load(certificate, &key).unwrap()
+    Root::new(certificate, RootKey::held(&key).unwrap()).unwrap()
+}
+
+/// Under a root whose key is at hand nothing is waited for.
+fn made_under(root: &Root, now: SystemTime, ttl: Duration) -> Result<Intermediate, CaError> {
+    let td = td();
+    let made = std::pin::pin!(Intermediate::make(&td, root, now, ttl));
+    match made.poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+        std::task::Poll::Ready(made) => made,
+        std::task::Poll::Pending => panic!("it waits"),
+    }
 }
 
 fn subject_key() -> SubjectPublicKeyInfo {
@@ -28,9 +38,15 @@ fn subject_key() -> SubjectPublicKeyInfo {
 }
 
 fn leaf_of(intermediate: &Intermediate, now: SystemTime, ttl: Duration) -> Result<Leaf, CaError> {
-    let id = SpiffeId::new("spiffe://example.org/orders").unwrap();
-    let dns = ["orders.internal".to_owned()];
-    intermediate.leaf(&subject_key(), &id, &dns, None, now, ttl)
+    let wanted = Wanted {
+        key: &subject_key(),
+        csr: &[],
+        id: &SpiffeId::new("spiffe://example.org/orders").unwrap(),
+        dns: &["orders.internal".to_owned()],
+        origin: None,
+        ttl,
+    };
+    intermediate.leaf(wanted, now)
 }
 
 fn parsed(der: &CertificateDer<'static>) -> X509Certificate<'static> {
@@ -53,7 +69,7 @@ fn uris(certificate: &X509Certificate<'_>) -> Vec<String> {
 #[test]
 fn s02_a_leaf_is_an_x509_svid_and_can_sign_nothing() {
     let root = root(t0(), DAY);
-    let intermediate = Intermediate::make(&td(), &root, t0(), HOUR).unwrap();
+    let intermediate = made_under(&root, t0(), HOUR).unwrap();
     let leaf = leaf_of(&intermediate, t0(), HOUR).unwrap();
     let leaf = parsed(&leaf.certificate);
     assert_eq!(leaf.version(), X509Version::V3);
@@ -74,10 +90,10 @@ fn s02_a_leaf_is_an_x509_svid_and_can_sign_nothing() {
 #[test]
 fn ca_certificates_name_the_trust_domain_and_the_intermediate_ends_the_path() {
     let root = root(t0(), DAY);
-    let intermediate = Intermediate::make(&td(), &root, t0(), HOUR).unwrap();
+    let intermediate = made_under(&root, t0(), HOUR).unwrap();
     for (certificate, path_len) in [
         (root.certificate(), None),
-        (intermediate.certificate(), Some(0)),
+        (&intermediate.certificate, Some(0)),
     ] {
         let certificate = parsed(certificate);
         assert_eq!(uris(&certificate), ["spiffe://example.org"]);
@@ -93,11 +109,11 @@ fn ca_certificates_name_the_trust_domain_and_the_intermediate_ends_the_path() {
 #[test]
 fn the_chain_verifies_and_the_root_has_the_pinned_key() {
     let root = root(t0(), DAY);
-    let intermediate = Intermediate::make(&td(), &root, t0(), HOUR).unwrap();
+    let intermediate = made_under(&root, t0(), HOUR).unwrap();
     let leaf = leaf_of(&intermediate, t0(), HOUR).unwrap();
     let (root_cert, intermediate_cert) = (
         parsed(root.certificate()),
-        parsed(intermediate.certificate()),
+        parsed(&intermediate.certificate),
     );
     let leaf = parsed(&leaf.certificate);
     assert_eq!(leaf.issuer(), intermediate_cert.subject());
@@ -123,7 +139,7 @@ fn two_roots_of_a_trust_domain_have_different_names() {
 #[test]
 fn an_intermediate_is_stale_at_half_life_or_under_another_root() {
     let (one, other) = (root(t0(), DAY), root(t0(), DAY));
-    let intermediate = Intermediate::make(&td(), &one, t0(), HOUR).unwrap();
+    let intermediate = made_under(&one, t0(), HOUR).unwrap();
     let minute = Duration::from_secs(60);
     assert!(!intermediate.is_stale(one.certificate(), t0() + 29 * minute));
     assert!(intermediate.is_stale(one.certificate(), t0() + 30 * minute));
@@ -133,10 +149,10 @@ fn an_intermediate_is_stale_at_half_life_or_under_another_root() {
 #[test]
 fn nothing_is_signed_by_what_has_expired() {
     let root = root(t0(), DAY);
-    let intermediate = Intermediate::make(&td(), &root, t0(), HOUR).unwrap();
+    let intermediate = made_under(&root, t0(), HOUR).unwrap();
     let late = leaf_of(&intermediate, t0() + HOUR, HOUR);
     assert!(matches!(late, Err(CaError::Expired("intermediate"))));
-    let late = Intermediate::make(&td(), &root, t0() + DAY + BACKDATE, HOUR);
+    let late = made_under(&root, t0() + DAY + BACKDATE, HOUR);
     assert!(matches!(late, Err(CaError::Expired("root"))));
 }
 
@@ -144,7 +160,7 @@ fn nothing_is_signed_by_what_has_expired() {
 fn a_key_that_is_not_the_roots_is_refused() {
     let (certificate, _, _) = make_root(&td(), t0(), DAY).unwrap();
     let (_, key, _) = make_root(&td(), t0(), DAY).unwrap();
-    assert!(Root::load(certificate, &key).is_err());
+    assert!(Root::new(certificate, RootKey::held(&key).unwrap()).is_err());
 }
 
 proptest! {
@@ -158,9 +174,9 @@ proptest! {
         let root = root(now, Duration::from_secs(root_ttl));
         let later = now + Duration::from_secs(later);
         let intermediate =
-            Intermediate::make(&td(), &root, later, Duration::from_secs(ttl)).unwrap();
+            made_under(&root, later, Duration::from_secs(ttl)).unwrap();
         let leaf = leaf_of(&intermediate, later, Duration::from_secs(leaf_ttl)).unwrap();
-        let chain = [root.certificate(), intermediate.certificate(), &leaf.certificate];
+        let chain = [root.certificate(), &intermediate.certificate, &leaf.certificate];
         let lives: Vec<_> = chain.iter().map(|der| parsed(der).validity().clone()).collect();
         for pair in lives.windows(2) {
             prop_assert!(pair[0].not_before <= pair[1].not_before);

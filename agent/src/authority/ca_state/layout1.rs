@@ -42,6 +42,7 @@ impl From<Layout1> for CaState {
         Self {
             layout: LAYOUT,
             trust_domain: old.trust_domain,
+            kek: None,
             sequence: old.sequence,
             roots: old.roots,
             jwt_keys: with_algorithm(old.jwt_keys),

@@ -24,7 +24,7 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_types::SdkConfig;
 
 use super::{
-    super::{ca_state::hex, keys},
+    super::{ca::hex, keys},
     Claim, Claimed, Document, JoinToken, Pending, REMEMBER, Store, StoreError, TokenHash,
     Versioned, check_size, from_millis, millis,
 };

@@ -429,7 +429,9 @@ async fn two_replicas() -> (World, World, Arc<Shared>, tempfile::TempDir) {
     let path = dir.path().join("ca");
     config.ca.key = CaKey::Disk { path: path.clone() };
     config.state = State::Sqlite;
-    let (kek, store) = open(&config, &mut metrics::registry()).await.unwrap();
+    private::ensure_dir(&path).unwrap();
+    let store = Arc::new(Sqlite::open(&path.join(STATE_FILE)).unwrap());
+    drop(Kek::on_disk(&path, false).unwrap());
     let shared = Arc::new(Shared {
         store,
         both_read: tokio::sync::Barrier::new(2),
@@ -438,17 +440,11 @@ async fn two_replicas() -> (World, World, Arc<Shared>, tempfile::TempDir) {
     });
     let now = SystemTime::now();
     let world = async |kek| {
-        let (audit, lines) = Audit::memory();
         let store = Arc::clone(&shared) as Arc<dyn Store>;
-        let registry = &mut metrics::registry();
-        let issuing = replica(&config, kek, store, audit, registry, now).await;
-        World {
-            issuing: issuing.unwrap(),
-            lines,
-            now,
-        }
+        let world = World::sharing(&config, Keyring::held(kek), store, now).await;
+        world.unwrap()
     };
-    let one = world(kek).await;
+    let one = world(Kek::on_disk(&path, true).unwrap()).await;
     let other = world(Kek::on_disk(&path, true).unwrap()).await;
     (one, other, shared, dir)
 }

@@ -116,11 +116,11 @@ async fn a_second_rotation_waits_for_the_first() {
 async fn an_intermediate_is_made_anew_at_half_its_life() {
     let dir = tempfile::tempdir().unwrap();
     let mut world = World::new(&config(dir.path())).await;
-    let made = Arc::clone(&world.issuing.live.load().intermediate);
+    let made = Arc::clone(&world.issuing.live.load().signer);
     world.later(HOUR - Duration::from_secs(1)).await;
-    assert!(Arc::ptr_eq(&made, &world.issuing.live.load().intermediate));
+    assert!(Arc::ptr_eq(&made, &world.issuing.live.load().signer));
     world.later(Duration::from_secs(2)).await;
-    assert!(!Arc::ptr_eq(&made, &world.issuing.live.load().intermediate));
+    assert!(!Arc::ptr_eq(&made, &world.issuing.live.load().signer));
 }
 
 #[tokio::test]
@@ -197,21 +197,10 @@ async fn two_replicas_share_challenges_records_tokens_and_rotations() {
     let config = disk(dir.path());
     let one = World::new(&config).await;
     // A second one on this database would be refused; they share it as they would a table.
-    let (audit, lines) = Audit::memory();
-    let issuing = replica(
-        &config,
-        Kek::on_disk(&dir.path().join("ca"), true).unwrap(),
-        Arc::clone(&one.issuing.store),
-        audit,
-        &mut metrics::registry(),
-        one.now,
-    )
-    .await;
-    let other = World {
-        issuing: issuing.unwrap(),
-        lines,
-        now: one.now,
-    };
+    let keyring = Keyring::held(Kek::on_disk(&dir.path().join("ca"), true).unwrap());
+    let store = Arc::clone(&one.issuing.store);
+    let other = World::sharing(&config, keyring, store, one.now).await;
+    let other = other.unwrap();
     assert_eq!(current_root(&one), current_root(&other));
     let agent = Agent::new();
     let token = one.token("orders").await;

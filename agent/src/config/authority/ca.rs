@@ -54,6 +54,20 @@ pub enum CaKey {
     },
 }
 
+impl CaKey {
+    /// The KMS key that seals the key-encryption key, if one does.
+    pub fn wrap_key_id(&self) -> Option<&str> {
+        match self {
+            Self::AwsKms { wrap_key_id, .. }
+            | Self::AcmPca {
+                sealing: Sealing::AwsKms { wrap_key_id },
+                ..
+            } => Some(wrap_key_id),
+            Self::Memory | Self::Disk { .. } | Self::AcmPca { .. } => None,
+        }
+    }
+}
+
 /// What seals the key-encryption key where the root's key is elsewhere.
 #[derive(Debug, Clone)]
 pub enum Sealing {

@@ -54,9 +54,14 @@ impl DynamoDb {
         let said = shown(answer.err().message().unwrap_or_default());
         let request = answer.err().meta().request_id().unwrap_or("none");
         let advice = self.advice(code, action, &said);
-        StoreError::Failed(format!(
-            "{doing}: {place} answered {code}: {said} (request id {request}); {advice}"
-        ))
+        let why =
+            format!("{doing}: {place} answered {code}: {said} (request id {request}); {advice}");
+        match code {
+            "ResourceNotFoundException" | "AccessDeniedException" | "ValidationException" => {
+                StoreError::Refused(why)
+            }
+            _ => StoreError::Failed(why),
+        }
     }
 
     fn advice(&self, code: &str, action: &str, said: &str) -> String {
