@@ -33,6 +33,14 @@ impl Cores {
         pin(load)?;
         Ok(Self { proxy, load })
     }
+
+    /// Lets this thread, and what it starts from now on, use both.
+    pub(crate) fn release(self) -> Result<()> {
+        let mut cores = CpuSet::new();
+        cores.set(self.proxy);
+        cores.set(self.load);
+        Ok(sched_setaffinity(None, &cores)?)
+    }
 }
 
 /// A child process; killed and reaped when dropped.
@@ -46,8 +54,21 @@ impl Process {
     /// Starts `command` on the proxy's core, its output going to `output` and its errors to
     /// `errors`.
     pub(crate) fn start(
-        mut command: Command,
+        command: Command,
         cores: Cores,
+        output: &Path,
+        errors: &Path,
+    ) -> Result<Self> {
+        // A child inherits the core of the thread that starts it, and hands it to its own threads.
+        pin(cores.proxy)?;
+        let started = Self::start_anywhere(command, output, errors);
+        pin(cores.load)?;
+        started
+    }
+
+    /// As [`Self::start`], on the cores of this thread.
+    pub(crate) fn start_anywhere(
+        mut command: Command,
         output: &Path,
         errors: &Path,
     ) -> Result<Self> {
@@ -55,10 +76,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(File::create(output)?)
             .stderr(File::create(errors)?);
-        // A child inherits the core of the thread that starts it, and hands it to its own threads.
-        pin(cores.proxy)?;
         let started = command.spawn();
-        pin(cores.load)?;
         let child = started
             .map_err(|e| format!("could not start {}: {e}", command.get_program().display()))?;
         Ok(Self {

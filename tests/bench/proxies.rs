@@ -3,7 +3,7 @@
 pub(crate) mod bare;
 mod envoy;
 mod haproxy;
-mod warifu;
+pub(crate) mod warifu;
 
 use std::{
     net::{SocketAddr, TcpListener},

@@ -1,5 +1,6 @@
 //! The benchmarks by name, and what each demands.
 
+mod authority;
 mod memory;
 
 use std::path::PathBuf;
@@ -16,12 +17,16 @@ use crate::{
 /// A benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Suite {
+    /// Agents that attest, one after the other.
+    Authority,
     /// A new connection for each request.
     Handshake,
     /// Requests on kept connections.
     Inbound,
     /// Resident memory.
     Memory,
+    /// Agents that attest, all at once.
+    Stampede,
 }
 
 /// Connections at once, kept: enough that the proxy always has something to do.
@@ -33,23 +38,37 @@ const NEW_CONNECTIONS: usize = 8;
 
 impl Suite {
     /// All of them, in the order `list` shows.
-    pub(crate) const ALL: [Self; 3] = [Self::Inbound, Self::Handshake, Self::Memory];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Inbound,
+        Self::Handshake,
+        Self::Memory,
+        Self::Authority,
+        Self::Stampede,
+    ];
 
     /// What the command line calls it.
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Authority => "authority",
             Self::Handshake => "handshake",
             Self::Inbound => "inbound",
             Self::Memory => "memory",
+            Self::Stampede => "stampede",
         }
     }
 
     /// What it measures, in a line.
     pub(crate) fn about(self) -> &'static str {
         match self {
+            Self::Authority => {
+                "CPU per agent attested: TLS handshake, evidence, certificate, audit"
+            }
             Self::Handshake => "CPU per connection: a full mTLS handshake and one request",
             Self::Inbound => "CPU per request and requests a second: mTLS, rules, headers, audit",
             Self::Memory => "resident memory: idle, under load, with idle connections, afterwards",
+            Self::Stampede => {
+                "time until 10,000 agents that attest at once are served, on all cores"
+            }
         }
     }
 
@@ -58,8 +77,8 @@ impl Suite {
         if cfg!(debug_assertions) {
             eprintln!("bench: this is a debug build; its figures mean nothing (use --release)");
         }
-        let mut kinds = Kind::ALL.to_vec();
-        for absent in Kind::ALL.iter().filter_map(|kind| kind.locate().err()) {
+        let mut kinds = self.kinds().to_vec();
+        for absent in self.kinds().iter().filter_map(|kind| kind.locate().err()) {
             eprintln!("bench: {absent}");
             kinds.retain(|kind| kind.name() != absent.name);
         }
@@ -69,9 +88,19 @@ impl Suite {
         process::raise_open_files();
         let cores = Cores::claim()?;
         let directory = tempfile::Builder::new().prefix("warifu-bench-").tempdir()?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = match self {
+            // Ten thousand agents want more than a core.
+            Self::Stampede => {
+                cores.release()?;
+                tokio::runtime::Builder::new_multi_thread()
+                    .worker_threads(2)
+                    .enable_all()
+                    .build()?
+            }
+            _ => tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?,
+        };
         let rows = runtime.block_on(async {
             let at = Setting {
                 cores,
@@ -84,7 +113,15 @@ impl Suite {
                 () = told_to_stop() => Err("stopped before the end".into()),
             }
         })?;
-        self.finish(subject, &rows, kinds.len() == Kind::ALL.len())
+        self.finish(subject, &rows, kinds.len() == self.kinds().len())
+    }
+
+    /// Who can be compared. No other proxy is an authority, too.
+    fn kinds(self) -> &'static [Kind] {
+        match self {
+            Self::Authority | Self::Stampede => &[Kind::Warifu],
+            Self::Handshake | Self::Inbound | Self::Memory => &Kind::ALL,
+        }
     }
 
     async fn rows(
@@ -107,6 +144,8 @@ impl Suite {
                 Ok(inbound_rows(subject, &samples))
             }
             Self::Memory => memory::run(subject, kinds, quick, at).await,
+            Self::Authority => authority::run(quick, at).await,
+            Self::Stampede => authority::stampede(quick, at).await,
         }
     }
 

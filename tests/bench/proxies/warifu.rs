@@ -32,7 +32,7 @@ use crate::{Result, certificates::Credential};
 const TOKEN_LIFE: Duration = Duration::from_secs(60);
 
 /// The agent's program: beside this one, in the same profile's directory.
-pub(super) fn locate() -> std::result::Result<PathBuf, String> {
+pub(crate) fn locate() -> std::result::Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|e| e.to_string())?;
     let agent = own.with_file_name("warifu");
     if agent.is_file() {
