@@ -27,7 +27,7 @@ use serde_json::json;
 use tokio::{sync::Semaphore, task::JoinSet};
 use warifu_agent::{
     attest::{
-        Client, ClientError,
+        Client, ClientError, bearer,
         wire::{self, Evidence},
     },
     authority::admin::client::status,
@@ -238,8 +238,9 @@ impl Recruit {
         let deadline = Instant::now() + PATIENCE;
         let mut last = None;
         loop {
-            let evidence = self.evidence.clone();
-            let why = match client.attest(evidence, &self.csr, &self.renewal_key).await {
+            let evidence = bearer(self.evidence.clone());
+            let attested = client.attest(&evidence, None, &self.csr, &self.renewal_key);
+            let why = match attested.await {
                 Ok(_) => return Ok(last),
                 Err(why @ ClientError::Refused { .. }) => return Err(why.into()),
                 Err(why) if Instant::now() > deadline => return Err(why.into()),
