@@ -8,6 +8,7 @@
 use std::{collections::BTreeMap, time::SystemTime};
 
 use thiserror::Error;
+use tokio::task::JoinSet;
 use warifu::{
     Secret, TrustDomain,
     jwt::{Profile, PublicJwk},
@@ -30,6 +31,7 @@ use crate::{
 mod caller_identity;
 mod kubernetes;
 mod oidc;
+mod places;
 mod pool;
 #[cfg(test)]
 mod stub;
@@ -42,6 +44,9 @@ use kubernetes::Kubernetes;
 use oidc::Oidc;
 use token::Issuer;
 use web_identity::WebIdentity;
+
+/// Issuers whose keys are fetched at once when the authority starts.
+const WARMING: usize = 16;
 
 /// The configured attestors.
 #[derive(Debug)]
@@ -146,9 +151,14 @@ impl Attestors {
     /// Fetches the keys of every issuer, so that the first who attest don't have to wait. One that is away
     /// is asked again when its first token comes.
     pub(super) async fn warm(&self, now: SystemTime) {
+        let mut warming = JoinSet::new();
         for issuer in self.by_name.values().flat_map(Attestor::issuers) {
-            issuer.warm(now).await;
+            if warming.len() >= WARMING {
+                warming.join_next().await;
+            }
+            warming.spawn(issuer.warm(now));
         }
+        warming.join_all().await;
     }
 
     /// Whether there is one of that name.
@@ -177,23 +187,22 @@ impl Attestors {
         presented: Presented<'_>,
         store: &dyn Store,
     ) -> Result<Proven, Denied> {
-        let now = presented.now;
         match presented.evidence {
-            Evidence::JoinToken { token } => self.join_token(token, store, now).await,
+            Evidence::JoinToken { token } => self.join_token(token, store, presented.now).await,
             Evidence::AwsWebIdentity { token } => self.web_identity(token, presented).await,
             Evidence::Kubernetes { token } => {
                 let attestor = self.of_issuer(token, |attestor, issuer| match attestor {
                     Attestor::Kubernetes(it) if it.is_of(issuer) => Some(it),
                     _ => None,
                 });
-                attestor?.prove(token, now).await
+                attestor?.prove(token, presented).await
             }
             Evidence::Oidc { token } => {
                 let attestor = self.of_issuer(token, |attestor, issuer| match attestor {
                     Attestor::Oidc(it) if it.is_of(issuer) => Some(it),
                     _ => None,
                 });
-                attestor?.prove(token, now).await
+                attestor?.prove(token, presented).await
             }
             Evidence::AwsCallerIdentity(proof) => {
                 // There is one at most: nothing in a proof says which would be meant.
@@ -219,9 +228,8 @@ impl Attestors {
             _ => None,
         });
         let (attestor, account) = found?;
-        let key = presented.renewal_key;
         attestor
-            .prove(account, token, key, &self.trust_domain, presented.now)
+            .prove(account, token, &self.trust_domain, presented)
             .await
     }
 

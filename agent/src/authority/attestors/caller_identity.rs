@@ -17,7 +17,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::{Request, StatusCode, header::CONTENT_TYPE};
 
-use super::{Presented, Proven};
+use super::{Presented, Proven, places::Places};
 use crate::{
     attest::wire::{self, CallerIdentityProof, ErrorCode},
     authority::{challenge, denied::Denied, metrics::Metrics, rules::Facts},
@@ -30,11 +30,9 @@ use crate::{
 };
 
 mod answer;
-mod places;
 mod replay;
 
 use answer::{Caller, NoCaller};
-use places::Places;
 use replay::Noted;
 
 /// Calls to STS at once. It answers in some 20 ms, so this is more than a thousand a second, twice what it takes

@@ -2,7 +2,7 @@
 //! cluster itself where it is to be asked, which knows of pods that are gone.
 //! <https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#bound-service-account-tokens>
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -12,21 +12,19 @@ use warifu::{
 };
 
 use super::{
-    AttestorProblem, Proven, bearer_profile,
-    pool::Pool,
+    AttestorProblem, Presented, Proven, bearer_profile,
+    pool::{Pool, Waiting},
     token::{self, Issuer, Refused},
 };
 use crate::{
     authority::{denied::Denied, metrics::Metrics, rules::Facts},
     config::authority::{KubernetesAttestor, facts as fact},
+    http::fetch::FetcherError,
 };
 
 mod review;
 
 use review::Reviewer;
-
-/// Requests that may wait for the API of one cluster: it has other things to do.
-const REVIEWS: usize = 32;
 
 /// The claim that holds what the API server says.
 const KUBERNETES: &str = "kubernetes.io";
@@ -37,8 +35,8 @@ pub(super) struct Kubernetes {
     name: String,
     pub(super) issuer: Issuer,
     profile: Profile,
-    /// The cluster's API, and the places of those who wait for its answer.
-    review: Option<(Reviewer, Pool)>,
+    /// The cluster's API, and the places of those who wait for its answer: it has other things to do.
+    review: Option<(Reviewer, Waiting)>,
 }
 
 /// What a token says of its bearer.
@@ -69,13 +67,14 @@ impl Kubernetes {
             configured.jwks_url.as_ref(),
             configured.ca_file.clone(),
         )?;
-        let review = configured.token_review.as_ref();
-        let review = review.map(|it| {
-            Ok::<_, AttestorProblem>((Reviewer::new(it)?, Pool::new(name, REVIEWS, metrics)))
+        let pool = Pool::new(name, metrics);
+        let review = configured.token_review.as_ref().map(|it| {
+            let reviewer = Reviewer::new(it)?;
+            Ok::<_, FetcherError>((reviewer, pool.waiting("asking the cluster")))
         });
         Ok(Self {
             name: name.to_owned(),
-            issuer: Issuer::new(name, Arc::new(keys), profile.algorithms, metrics),
+            issuer: Issuer::new(Arc::new(keys), profile.algorithms, &pool),
             profile,
             review: review.transpose()?,
         })
@@ -90,18 +89,18 @@ impl Kubernetes {
     pub(super) async fn prove(
         &self,
         token: &Secret<String>,
-        now: SystemTime,
+        presented: Presented<'_>,
     ) -> Result<Proven, Denied> {
-        let claims = self.issuer.verify(token, &self.profile, now).await?;
-        token::check_life(&claims, now)?;
+        let claims = self.issuer.verify(token, &self.profile, &presented).await?;
+        token::check_life(&claims, presented.now)?;
         let bound = bound(&claims)?;
-        if let Some((reviewer, pool)) = &self.review {
+        if let Some((reviewer, waiting)) = &self.review {
             let [audience] = claims.audiences.as_slice() else {
                 return Err(Refused("it is for more than one audience".to_owned()).into());
             };
             // Only evidence that verified gets here.
-            pool.run(reviewer.review(token, audience, &claims.subject, &bound))
-                .await??;
+            let review = reviewer.review(token, audience, &claims.subject, &bound);
+            waiting.run(presented.remote, review).await??;
         }
         Ok(Proven {
             attestor: self.name.clone(),
@@ -164,7 +163,7 @@ mod tests {
     use warifu::jwt::SigningKey;
 
     use super::{
-        super::stub::{NOW, Stub, at},
+        super::stub::{NOW, Stub, at, presented},
         *,
     };
 
@@ -194,7 +193,8 @@ mod tests {
             profile,
             review: None,
         };
-        attestor.prove(&signer.sign(claims), at(NOW)).await
+        let presented = presented(signer.key.public(), at(NOW));
+        attestor.prove(&signer.sign(claims), presented).await
     }
 
     #[tokio::test]

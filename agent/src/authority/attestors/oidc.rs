@@ -1,6 +1,6 @@
 //! `oidc`: tokens of any issuer. They are bearer tokens: what a stolen one leaves is in the threat model.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Map, Value};
 use warifu::{
@@ -9,7 +9,8 @@ use warifu::{
 };
 
 use super::{
-    AttestorProblem, Proven, bearer_profile,
+    AttestorProblem, Presented, Proven, bearer_profile,
+    pool::Pool,
     token::{self, Issuer, Refused},
 };
 use crate::{
@@ -44,7 +45,11 @@ impl Oidc {
         )?;
         Ok(Self {
             name: name.to_owned(),
-            issuer: Issuer::new(name, Arc::new(keys), profile.algorithms, metrics),
+            issuer: Issuer::new(
+                Arc::new(keys),
+                profile.algorithms,
+                &Pool::new(name, metrics),
+            ),
             profile,
             facts: configured.facts.clone(),
         })
@@ -59,10 +64,10 @@ impl Oidc {
     pub(super) async fn prove(
         &self,
         token: &Secret<String>,
-        now: SystemTime,
+        presented: Presented<'_>,
     ) -> Result<Proven, Denied> {
-        let claims = self.issuer.verify(token, &self.profile, now).await?;
-        token::check_life(&claims, now)?;
+        let claims = self.issuer.verify(token, &self.profile, &presented).await?;
+        token::check_life(&claims, presented.now)?;
         Ok(Proven {
             attestor: self.name.clone(),
             facts: token::checked(facts(&claims, &self.facts)?)?,
@@ -137,7 +142,7 @@ mod tests {
     use super::{
         super::{
             SingleUse,
-            stub::{NOW, Stub, at},
+            stub::{NOW, Stub, at, presented},
         },
         *,
     };
@@ -172,7 +177,10 @@ mod tests {
     async fn facts_of(wanted: &[(&str, &str)], more: Value) -> Result<Facts, Denied> {
         let (signer, attestor) = attestor(wanted);
         let token = signer.sign(&claims(more));
-        Ok(attestor.prove(&token, at(NOW)).await?.facts)
+        Ok(attestor
+            .prove(&token, presented(signer.key.public(), at(NOW)))
+            .await?
+            .facts)
     }
 
     #[tokio::test]
@@ -238,7 +246,10 @@ mod tests {
         let (signer, attestor) = attestor(&[]);
         let once = async |more: Value| {
             let token = signer.sign(&claims(more));
-            let proven = attestor.prove(&token, at(NOW)).await.unwrap();
+            let proven = attestor
+                .prove(&token, presented(signer.key.public(), at(NOW)))
+                .await
+                .unwrap();
             match proven.single_use {
                 Some(SingleUse::Token { id, until }) => (id, until),
                 other => panic!("{other:?}"),
@@ -251,7 +262,10 @@ mod tests {
         );
         assert!(
             attestor
-                .prove(&signer.sign(&claims(json!({}))), until)
+                .prove(
+                    &signer.sign(&claims(json!({}))),
+                    presented(signer.key.public(), until)
+                )
                 .await
                 .is_err()
         );
@@ -263,7 +277,10 @@ mod tests {
         unnamed.as_object_mut().unwrap().remove("jti");
         let ids = async || {
             let proven = attestor
-                .prove(&signer.sign(&unnamed), at(NOW))
+                .prove(
+                    &signer.sign(&unnamed),
+                    presented(signer.key.public(), at(NOW)),
+                )
                 .await
                 .unwrap();
             proven.single_use
@@ -309,18 +326,33 @@ mod tests {
         use std::sync::atomic::Ordering::SeqCst;
         let (signer, attestor) = attestor(&[]);
         let good = signer.sign(&claims(json!({})));
-        attestor.prove(&good, at(NOW)).await.unwrap();
+        attestor
+            .prove(&good, presented(signer.key.public(), at(NOW)))
+            .await
+            .unwrap();
         let stranger = Stub::with(SigningKey::generate());
         for _ in 0..20 {
             let token = stranger.sign(&claims(json!({})));
-            let why = attestor.prove(&token, at(NOW + 5)).await.unwrap_err();
+            let why = attestor
+                .prove(&token, presented(signer.key.public(), at(NOW + 5)))
+                .await
+                .unwrap_err();
             assert_eq!(why.code, ErrorCode::InvalidEvidence);
         }
         assert_eq!(signer.asked.load(SeqCst), 1);
         signer.away.store(true, SeqCst);
         let token = stranger.sign(&claims(json!({})));
-        let why = attestor.prove(&token, at(NOW + 60)).await.unwrap_err();
+        let why = attestor
+            .prove(&token, presented(signer.key.public(), at(NOW + 60)))
+            .await
+            .unwrap_err();
         assert_eq!(why.code, ErrorCode::EvidenceUnavailable, "{why:?}");
-        assert!(attestor.prove(&good, at(NOW + 60)).await.is_ok(), "S13");
+        assert!(
+            attestor
+                .prove(&good, presented(signer.key.public(), at(NOW + 60)))
+                .await
+                .is_ok(),
+            "S13"
+        );
     }
 }

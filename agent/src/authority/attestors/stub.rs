@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
@@ -12,19 +12,33 @@ use serde_json::{Value, json};
 use warifu::{
     Secret,
     jwt::{
-        self, Algorithm, SigningKey,
+        self, Algorithm, PublicJwk, SigningKey,
         jwks::{Fetch, FetchError, Fetching},
     },
 };
 
-use super::token::Issuer;
-use crate::authority::metrics::Metrics;
+use super::{Presented, pool::Pool, token::Issuer};
+use crate::{attest::wire::Evidence, authority::metrics::Metrics};
 
 /// When tests are.
 pub(super) const NOW: u64 = 1_795_000_000;
 
 pub(super) fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+/// An attempt with `renewal_key`, whose evidence is handed in beside it.
+pub(super) fn presented(renewal_key: &PublicJwk, now: SystemTime) -> Presented<'_> {
+    static NONE: LazyLock<Evidence> = LazyLock::new(|| Evidence::Oidc {
+        token: Secret::new(String::new()),
+    });
+    Presented {
+        evidence: &NONE,
+        renewal_key,
+        challenge: "",
+        remote: "192.0.2.1:4711",
+        now,
+    }
 }
 
 #[derive(Debug)]
@@ -44,8 +58,8 @@ impl Stub {
     }
 
     pub(super) fn issuer(self: &Arc<Self>, algorithms: &'static [Algorithm]) -> Issuer {
-        let source = Arc::clone(self);
-        Issuer::new("under-test", source, algorithms, &Metrics::default())
+        let pool = Pool::new("under-test", &Metrics::default());
+        Issuer::new(Arc::clone(self) as Arc<dyn Fetch>, algorithms, &pool)
     }
 
     pub(super) fn sign(&self, claims: &Value) -> Secret<String> {

@@ -20,12 +20,12 @@ use warifu::{
 };
 
 use super::{
-    SingleUse,
-    pool::{PLACES, Pool},
+    Presented, SingleUse,
+    pool::{Pool, Waiting},
 };
 use crate::{
     attest::wire::ErrorCode,
-    authority::{denied::Denied, metrics::Metrics, rules::Facts},
+    authority::{denied::Denied, rules::Facts},
     config::value::Upstream,
     http::fetch::{Fetcher, FetcherError, Limits, OidcKeys},
 };
@@ -58,20 +58,19 @@ pub(super) struct Refused(pub(super) String);
 #[derive(Debug)]
 pub(super) struct Issuer {
     keys: Cache,
-    pool: Pool,
+    waiting: Waiting,
 }
 
 impl Issuer {
-    /// The issuer whose keys come from `source`, for `attestor`. Its keys are used with `algorithms`.
+    /// The issuer whose keys come from `source`, and are used with `algorithms`.
     pub(super) fn new(
-        attestor: &str,
         source: Arc<dyn Fetch>,
         algorithms: &'static [Algorithm],
-        metrics: &Metrics,
+        pool: &Pool,
     ) -> Self {
         Self {
             keys: Cache::new(source, algorithms),
-            pool: Pool::new(attestor, PLACES, metrics),
+            waiting: pool.waiting("fetching an issuer's keys"),
         }
     }
 
@@ -83,11 +82,10 @@ impl Issuer {
         &self,
         token: &Secret<String>,
         profile: &Profile,
-        now: SystemTime,
+        presented: &Presented<'_>,
     ) -> Result<Claims, Denied> {
-        let verified = self
-            .pool
-            .run(self.keys.verify(token.expose(), profile, now));
+        let verified = self.keys.verify(token.expose(), profile, presented.now);
+        let verified = self.waiting.run(presented.remote, verified);
         verified.await?.map_err(|why| match why {
             Unverified::Unavailable(why) => {
                 tracing::warn!(issuer = profile.issuer, %why, "no keys to verify evidence with");
@@ -100,9 +98,12 @@ impl Issuer {
     }
 
     /// Has the keys at hand before they are needed.
-    pub(super) async fn warm(&self, now: SystemTime) {
-        if let Err(why) = self.keys.warm(now).await {
-            tracing::warn!(%why, "an issuer's keys could not be fetched; evidence will have them fetched again");
+    pub(super) fn warm(&self, now: SystemTime) -> impl Future<Output = ()> + use<> {
+        let keys = self.keys.clone();
+        async move {
+            if let Err(why) = keys.warm(now).await {
+                tracing::warn!(%why, "evidence that needs these keys will have them fetched again");
+            }
         }
     }
 }

@@ -17,7 +17,8 @@ use warifu::{
 };
 
 use super::{
-    AttestorProblem, Proven,
+    AttestorProblem, Presented, Proven,
+    pool::Pool,
     token::{self, Issuer, Refused},
 };
 use crate::{
@@ -55,7 +56,8 @@ const POD_TAGS: [&str; 6] = [
 #[derive(Debug)]
 pub(super) struct WebIdentity {
     name: String,
-    accounts: Vec<Account>,
+    /// By `iss`.
+    accounts: BTreeMap<String, Account>,
     org: Option<String>,
     /// Roles that nobody but EKS Pod Identity can assume.
     pod_identity_roles: Vec<RolePattern>,
@@ -65,7 +67,6 @@ pub(super) struct WebIdentity {
 #[derive(Debug)]
 pub(super) struct Account {
     id: String,
-    /// `iss`.
     url: String,
     issuer: Issuer,
 }
@@ -98,18 +99,16 @@ impl WebIdentity {
         configured: &WebIdentityAttestor,
         metrics: &Metrics,
     ) -> Result<Self, AttestorProblem> {
+        let pool = Pool::new(name, metrics);
+        let algorithms = Profile::aws_web_identity("", "").algorithms;
         let accounts = configured.issuers.iter().map(|(id, url)| {
             let keys = Arc::new(token::keys(url, None, None)?);
-            Ok(Account {
+            let account = Account {
                 id: id.clone(),
                 url: url.clone(),
-                issuer: Issuer::new(
-                    name,
-                    keys,
-                    Profile::aws_web_identity("", "").algorithms,
-                    metrics,
-                ),
-            })
+                issuer: Issuer::new(keys, algorithms, &pool),
+            };
+            Ok((url.clone(), account))
         });
         Ok(Self {
             name: name.to_owned(),
@@ -121,11 +120,11 @@ impl WebIdentity {
 
     /// The account whose tokens are of `issuer`.
     pub(super) fn account_of(&self, issuer: &str) -> Option<&Account> {
-        self.accounts.iter().find(|account| account.url == issuer)
+        self.accounts.get(issuer)
     }
 
     pub(super) fn issuers(&self) -> impl Iterator<Item = &Issuer> {
-        self.accounts.iter().map(|account| &account.issuer)
+        self.accounts.values().map(|account| &account.issuer)
     }
 
     /// What a token of `account`'s issuer proves when `renewal_key` came with it.
@@ -133,15 +132,15 @@ impl WebIdentity {
         &self,
         account: &Account,
         token: &Secret<String>,
-        renewal_key: &PublicJwk,
         trust_domain: &TrustDomain,
-        now: SystemTime,
+        presented: Presented<'_>,
     ) -> Result<Proven, Denied> {
-        let profile = Profile::aws_web_identity(&account.url, audience(trust_domain, renewal_key));
-        let claims = account.issuer.verify(token, &profile, now).await?;
+        let profile =
+            Profile::aws_web_identity(&account.url, audience(trust_domain, presented.renewal_key));
+        let claims = account.issuer.verify(token, &profile, &presented).await?;
         Ok(Proven {
             attestor: self.name.clone(),
-            facts: token::checked(self.facts(&account.id, &claims, now)?)?,
+            facts: token::checked(self.facts(&account.id, &claims, presented.now)?)?,
             lineage: None,
             // It is worth nothing with another key.
             single_use: None,

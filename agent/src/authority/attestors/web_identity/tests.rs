@@ -4,7 +4,7 @@ use serde_json::json;
 use warifu::jwt::SigningKey;
 
 use super::{
-    super::stub::{NOW, Stub, at},
+    super::stub::{NOW, Stub, at, presented},
     *,
 };
 use crate::attest::wire::ErrorCode;
@@ -37,7 +37,7 @@ impl World {
             signer,
             attestor: WebIdentity {
                 name: "aws".to_owned(),
-                accounts: vec![account],
+                accounts: BTreeMap::from([(URL.to_owned(), account)]),
                 org: Some("o-abc1234567".to_owned()),
                 pod_identity_roles: vec!["123456789012:role/pod-*".parse().unwrap()],
             },
@@ -74,8 +74,10 @@ impl World {
         let token = self.signer.sign(claims);
         let issuer = token::unverified_issuer(&token);
         let account = self.attestor.account_of(&issuer.unwrap()).unwrap();
-        let key = self.renewal.public();
-        self.attestor.prove(account, &token, key, &td(), now).await
+        let presented = presented(self.renewal.public(), now);
+        let td = td();
+        let proven = self.attestor.prove(account, &token, &td, presented);
+        proven.await
     }
 
     async fn prove(&self, claims: &Value) -> Result<Proven, Denied> {
@@ -398,7 +400,7 @@ async fn facts_beyond_what_a_record_holds_are_refused_and_control_characters_too
 async fn an_algorithm_that_sts_does_not_sign_with_is_refused() {
     let mut world = World::new();
     world.signer = Stub::with(SigningKey::generate());
-    world.attestor.accounts[0].issuer = world
+    world.attestor.accounts.get_mut(URL).unwrap().issuer = world
         .signer
         .issuer(Profile::aws_web_identity("", "").algorithms);
     world.refuses(&world.claims(), "alg").await;
