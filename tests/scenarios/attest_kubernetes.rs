@@ -87,6 +87,23 @@ async fn a_pod_becomes_what_the_rules_make_of_its_token() {
 }
 
 #[tokio::test]
+async fn an_agent_attests_with_the_token_the_kubelet_keeps_in_its_file() {
+    let world = World::that_reviews().await;
+    let file = world.files.path().join("projected");
+    let pod = Pod::of("shop", "orders");
+    fs::write(&file, world.cluster.token(&pod, AUDIENCE)).unwrap();
+    let attestation = format!("{{kubernetes: {{token_file: {}}}}}", file.display());
+    let agent = world
+        .mesh
+        .agent("orders")
+        .attestation(&attestation)
+        .start()
+        .await;
+    let id = agent.identity().svid.id().to_string();
+    assert_eq!(id, "spiffe://example.org/ns/shop/sa/orders");
+}
+
+#[tokio::test]
 async fn s15_a_stolen_token_is_worth_nothing_after_its_owner_used_it() {
     let world = World::new().await;
     let token = world.cluster.token(&Pod::of("shop", "orders"), AUDIENCE);

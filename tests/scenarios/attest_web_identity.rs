@@ -9,9 +9,10 @@ use std::{
 
 use serde_json::{Value, json};
 use warifu_tests::{
-    aws::{AWS_CLAIMS, Principal, WebIdentitySts, web_identity_claims},
+    aws::{AWS_CLAIMS, Principal, REGION, StsMood, WebIdentitySts, web_identity_claims},
     mesh::{Claimant, Mesh},
     oidc::{Algorithm, Issuer, Mood, unix},
+    process::{AgentProcess, AuthorityProcess, Sandbox},
 };
 
 const ACCOUNT: &str = "123456789012";
@@ -409,4 +410,148 @@ fn the_stand_in_makes_the_claims_of_real_tokens() {
         "shop"
     );
     assert!(claims[AWS_CLAIMS]["ou_path"].is_array());
+}
+
+/// An authority and agents in processes of their own, whose credentials are sessions of the stand-in STS.
+struct Processes {
+    sandbox: Sandbox,
+    authority: AuthorityProcess,
+    sts: WebIdentitySts,
+}
+
+impl Processes {
+    async fn start() -> Self {
+        let sts = WebIdentitySts::start().await;
+        let issuer = sts.issuer(ACCOUNT).await.url();
+        let sandbox = Sandbox::new();
+        let dir = sandbox.path("");
+        let dir = dir.display();
+        let yaml = format!(
+            "trust_domain: example.org
+listen: 127.0.0.1:0
+admin: unix:{dir}/authority.sock
+probes: 127.0.0.1:0
+audit_file: {dir}/audit.log
+ca: {{key: disk, path: {dir}/ca}}
+state: sqlite
+attestors:
+  aws: {{kind: aws-web-identity, issuers: {{\"{ACCOUNT}\": \"{issuer}\"}}}}
+rules:
+- {{attestor: aws, match: {{role: \"svc-*\"}}, id: \"/{{role}}\"}}
+"
+        );
+        sandbox.write("authority.yaml", yaml);
+        let command = sandbox.warifu(&["authority", "--config", "authority.yaml"]);
+        Self {
+            authority: command.authority(),
+            sandbox,
+            sts,
+        }
+    }
+
+    /// An agent with a session of this role, that listens.
+    fn agent(&self, name: &str, role: Principal) -> AgentProcess {
+        let session = self.sts.session(role);
+        let dir = self.sandbox.path("");
+        let yaml = format!(
+            "trust_domain: example.org
+authority: {{url: \"https://{}\", root_spki_sha256: [\"{}\"]}}
+attestation: aws-web-identity
+aws: {{region: {REGION}, sts_endpoint: \"{}\"}}
+admin: {{listen: \"unix:{}/{name}.sock\", probes: 127.0.0.1:0}}
+",
+            self.authority.address,
+            self.authority.pin,
+            self.sts.url(),
+            dir.display(),
+        );
+        let file = format!("{name}.yaml");
+        self.sandbox.write(&file, yaml);
+        let running = self
+            .sandbox
+            .warifu(&["agent", "--config", &file])
+            .env("AWS_ACCESS_KEY_ID", &session.access_key_id)
+            .env("AWS_SECRET_ACCESS_KEY", &session.secret_access_key)
+            .env("AWS_SESSION_TOKEN", &session.session_token)
+            .start();
+        self.sandbox.listening(name, running)
+    }
+}
+
+/// `/status`.
+fn status(agent: &AgentProcess) -> Value {
+    let answer = agent.admin("/status");
+    let (_, body) = answer.text.split_once("\r\n\r\n").unwrap();
+    serde_json::from_str(body).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_with_a_role_needs_no_secret_to_become_what_it_is() {
+    let world = Processes::start().await;
+    // The policy that operations.md says to put on the role.
+    let mut role = orders();
+    role.audiences = vec!["warifu:example.org:attest:*".to_owned()];
+    let agent = world.agent("orders", role);
+    agent.wait_until_ready();
+    let status = status(&agent);
+    assert_eq!(
+        status["identity"]["spiffe_id"],
+        "spiffe://example.org/svc-orders"
+    );
+    // One audience, bound to its key, and nothing that a caller may choose.
+    let asked = world.sts.asked();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    let audience = &asked[0]["Audience.member.1"];
+    assert!(
+        audience.starts_with("warifu:example.org:attest:"),
+        "{audience}"
+    );
+    assert!(!asked[0].contains_key("Audience.member.2"));
+    assert!(
+        !asked[0].keys().any(|name| name.starts_with("Tags")),
+        "{asked:?}"
+    );
+    let log = std::fs::read_to_string(world.sandbox.path("audit.log")).unwrap();
+    let line: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    assert_eq!(line["facts"]["role"], "svc-orders");
+    assert_eq!(
+        line["remote"]
+            .as_str()
+            .map(|it| it.starts_with("127.0.0.1")),
+        Some(true)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_says_what_is_missing_where_iam_or_the_rules_are_against_it() {
+    let world = Processes::start().await;
+    let mut no_policy = orders();
+    no_policy.audiences = vec!["warifu:example.org:call:*".to_owned()];
+    let user = Principal {
+        arn: format!("arn:aws:iam::{ACCOUNT}:user/svc-orders"),
+        ..orders()
+    };
+    for (name, principal, says) in [
+        ("no-policy", no_policy, "sts:GetWebIdentityToken"),
+        ("user", user, "not the ARN of an IAM role"),
+        (
+            "no-rule",
+            Principal::role(ACCOUNT, "/", "batch"),
+            "no rule matches",
+        ),
+    ] {
+        let agent = world.agent(name, principal);
+        let logged = agent.running.wait_for("no new X.509-SVID");
+        let why = logged["why"].as_str().unwrap();
+        assert!(why.contains(says), "{name}: {why}");
+        assert_eq!(agent.probe("/readyz").status, 503);
+    }
+    world.sts.is(StsMood::Disabled);
+    let agent = world.agent("disabled", orders());
+    let logged = agent.running.wait_for("no new X.509-SVID");
+    let why = logged["why"].as_str().unwrap();
+    assert!(
+        why.contains("enable-outbound-web-identity-federation"),
+        "{why}"
+    );
 }
