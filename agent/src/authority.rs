@@ -40,6 +40,7 @@ mod ca;
 mod ca_state;
 mod challenge;
 mod denied;
+mod federation;
 mod issue;
 mod join_token;
 mod keyring;
@@ -66,6 +67,7 @@ mod web;
 pub use attestors::{AttestorError, AttestorProblem};
 pub use ca::CaError;
 pub use ca_state::CaStateError;
+pub use federation::FederationError;
 pub use join_token::{JoinTokenError, NewJoinToken};
 pub use keys::KeyError;
 pub use kms::KmsError;
@@ -203,6 +205,9 @@ impl Bound {
         let mut tasks = JoinSet::new();
         tasks.spawn(keep_maintaining(Arc::clone(&issuing), self.condition));
         tasks.spawn(warm(Arc::clone(&issuing)));
+        for index in 0..issuing.federation.count() {
+            tasks.spawn(keep_polling(Arc::clone(&issuing), index));
+        }
         let web = self.web.map(|(bound, metrics)| {
             let web = bound.serving();
             tasks.spawn(web.clone().keep_reading(issuing.metrics.clone()));
@@ -353,6 +358,16 @@ pub fn reads_caller(content_type: &str, body: &[u8], region: &str) -> Option<Fac
 /// Has the issuers' keys at hand before the first agent asks. Ends by itself.
 async fn warm(issuing: Arc<Issuing>) {
     issuing.attestors.warm(SystemTime::now()).await;
+}
+
+/// Follows another trust domain's bundle as long as the authority runs.
+async fn keep_polling(issuing: Arc<Issuing>, index: usize) {
+    loop {
+        let (store, metrics) = (&*issuing.store, &issuing.metrics);
+        let now = SystemTime::now();
+        let next = issuing.federation.poll(index, store, metrics, now).await;
+        tokio::time::sleep(next).await;
+    }
 }
 
 /// Maintains as long as the authority runs. A failure is logged when it begins and when it changes.

@@ -8,8 +8,8 @@ mod svid;
 pub(crate) mod test_ca;
 
 pub use bundle::{
-    BundleError, DEFAULT_REFRESH_HINT, MAX_BUNDLE_BYTES, MAX_REFRESH_HINT, MAX_X509_AUTHORITIES,
-    TrustBundle,
+    BundleError, DEFAULT_REFRESH_HINT, MAX_BUNDLE_BYTES, MAX_MAP_BYTES, MAX_REFRESH_HINT,
+    MAX_TRUST_DOMAINS, MAX_X509_AUTHORITIES, TrustBundle,
 };
 pub use leaf::{LeafError, spki_sha256};
 pub use svid::{MAX_CHAIN, SvidError, X509Svid};

@@ -220,6 +220,22 @@ impl Client {
         Ok(Some((bundle, etag)))
     }
 
+    /// The bundles of all trust domains the authority knows, its own among them, and their `ETag`; `None`
+    /// if they are still those with this `etag`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn bundles(
+        &self,
+        etag: Option<&HeaderValue>,
+    ) -> Result<Option<(Vec<TrustBundle>, Option<HeaderValue>)>, ClientError> {
+        let Some((body, etag)) = self.get(wire::BUNDLES, etag).await? else {
+            return Ok(None);
+        };
+        let bundles = TrustBundle::map_from_json(&body).map_err(|why| self.target.broken(why))?;
+        Ok(Some((bundles, etag)))
+    }
+
     /// The revocation list and its `ETag`; `None` if it is still the one with this `etag`. `bundle` has the
     /// key that signed it.
     ///

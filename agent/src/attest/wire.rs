@@ -23,6 +23,9 @@ pub const ACCESS_TOKEN: &str = "/v1/access-token";
 pub const EXCHANGE: &str = "/v1/exchange";
 /// `GET`: the trust bundle in SPIFFE's JWKS form, with an `ETag`.
 pub const BUNDLE: &str = "/v1/bundle";
+/// `GET`: the bundles of all trust domains the authority knows, its own among them, as SPIFFE's bundle map,
+/// with an `ETag`.
+pub const BUNDLES: &str = "/v1/bundles";
 
 /// `GET`: the revocation list, a JWS ([`crate::revocation::Published`]), with an `ETag`.
 pub const REVOCATIONS: &str = "/v1/revocations";

@@ -176,7 +176,12 @@ impl Issuing {
 
     /// What there is.
     pub(super) fn status(&self) -> Status {
-        Status::of(&self.live.load(), &self.revoked.load().list, &self.settings)
+        Status::of(
+            &self.live.load(),
+            &self.revoked.load().list,
+            &self.federation,
+            &self.settings,
+        )
     }
 }
 

@@ -130,6 +130,13 @@ async fn answer(session: &Session, request: Request<Incoming>) -> Result<Respons
         let live = issuing.live.load();
         return Ok(live.bundle_page.answer(request.headers()));
     }
+    if path == wire::BUNDLES {
+        expect(&request, &Method::GET)?;
+        let _place = session.place(&session.in_flight)?;
+        let live = issuing.live.load();
+        let map = issuing.federation.map(&live.bundle, &live.bundle_page.body);
+        return Ok(map.answer(request.headers()));
+    }
     if path == wire::REVOCATIONS {
         expect(&request, &Method::GET)?;
         let _place = session.place(&session.in_flight)?;

@@ -24,6 +24,8 @@ pub(super) struct Metrics {
     revocations_number: Gauge,
     web_certificate_not_after: Gauge,
     aws_calls: Family<AwsCall, Counter>,
+    federated_fetched: Family<OfTrustDomain, Gauge>,
+    federation_failures: Family<OfTrustDomain, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -46,6 +48,11 @@ struct Decision {
 struct AtAttestor {
     /// Its name in the configuration.
     attestor: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfTrustDomain {
+    trust_domain: String,
 }
 
 impl Metrics {
@@ -101,6 +108,16 @@ impl Metrics {
             "Calls of AWS for the CA's keys, by action and outcome",
             metrics.aws_calls.clone(),
         );
+        registry.register(
+            "authority_federated_bundle_fetched_seconds",
+            "When the bundle of another trust domain was last fetched, Unix time",
+            metrics.federated_fetched.clone(),
+        );
+        registry.register(
+            "authority_federation_failures",
+            "Attempts to fetch the bundle of another trust domain that failed",
+            metrics.federation_failures.clone(),
+        );
         metrics
     }
 
@@ -147,8 +164,28 @@ impl Metrics {
             .set(i64::try_from(live.bundle.sequence).unwrap_or(i64::MAX));
     }
 
+    pub(super) fn federated(&self, trust_domain: &str, at: SystemTime) {
+        self.federated_fetched
+            .get_or_create(&OfTrustDomain::new(trust_domain))
+            .set(unix(at));
+    }
+
+    pub(super) fn federation_failed(&self, trust_domain: &str) {
+        self.federation_failures
+            .get_or_create(&OfTrustDomain::new(trust_domain))
+            .inc();
+    }
+
     pub(super) fn web_certificate(&self, not_after: SystemTime) {
         self.web_certificate_not_after.set(unix(not_after));
+    }
+}
+
+impl OfTrustDomain {
+    fn new(trust_domain: &str) -> Self {
+        Self {
+            trust_domain: trust_domain.to_owned(),
+        }
     }
 }
 

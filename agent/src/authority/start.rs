@@ -14,6 +14,7 @@ use thiserror::Error;
 
 use super::{
     attestors::{AttestorError, Attestors},
+    federation::{Federation, FederationError},
     issue::Issuing,
     keyring::Keyring,
     keys::{Kek, KeyError},
@@ -67,6 +68,9 @@ pub enum StartError {
     /// Key and state don't go together.
     #[error("{0}")]
     Combination(&'static str),
+    /// Another trust domain.
+    #[error(transparent)]
+    Federation(#[from] FederationError),
     /// The certificate of the web listener.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
@@ -94,6 +98,7 @@ pub(super) struct Prepared {
     rules: Rules,
     settings: Settings,
     attestors: Attestors,
+    federation: Federation,
     audit: Audit,
     metrics: Metrics,
     /// Where anything of it is in AWS.
@@ -121,6 +126,7 @@ impl Prepared {
             rules,
             settings,
             attestors: Attestors::new(&config.trust_domain, &config.attestors, &metrics)?,
+            federation: Federation::new(&config.federation)?,
             audit,
             metrics,
             aws: match needs_aws {
@@ -165,6 +171,7 @@ impl Prepared {
         keyring.check().await?;
         let live = maintain::first(&*store, &self.settings, &keyring, now).await?;
         self.metrics.live(&live);
+        self.federation.load(&*store).await?;
         let revoked = revocation::first(&*store, &live, &self.metrics, now).await?;
         Ok((keyring, store, live, revoked))
     }
@@ -178,6 +185,7 @@ impl Prepared {
             keyring,
             store,
             live: ArcSwap::from_pointee(live),
+            federation: self.federation,
             revoked: ArcSwap::from_pointee(revoked),
             audit: self.audit,
             metrics: self.metrics,

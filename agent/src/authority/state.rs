@@ -75,17 +75,20 @@ pub enum Document {
     CaState,
     /// What is revoked.
     Revocations,
+    /// The bundles of other trust domains.
+    Federation,
 }
 
 impl Document {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::CaState, Self::Revocations];
+    pub const ALL: [Self; 3] = [Self::CaState, Self::Revocations, Self::Federation];
 
     /// What it goes by in every store.
     pub fn name(self) -> &'static str {
         match self {
             Self::CaState => "ca_state",
             Self::Revocations => "revocations",
+            Self::Federation => "federation",
         }
     }
 }

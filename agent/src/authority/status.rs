@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ca::hex, ca_state::Line, live::Live, maintain, rotation::Phase, settings::Settings};
+use super::{
+    ca::hex, ca_state::Line, federation::Federation, live::Live, maintain, rotation::Phase,
+    settings::Settings,
+};
 use crate::{revocation::List, telemetry::timestamp::Timestamp};
 
 /// What an authority has. No secrets.
@@ -22,6 +25,24 @@ pub struct Status {
     pub revocations: usize,
     /// Rotations under way.
     pub rotations: Vec<RotationStatus>,
+    /// Other trust domains.
+    #[serde(default)]
+    pub federation: Vec<FederationStatus>,
+}
+
+/// What is known of another trust domain.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FederationStatus {
+    /// Its name.
+    pub trust_domain: String,
+    /// `spiffe_sequence` of its bundle; none while there is no bundle.
+    pub sequence: Option<u64>,
+    /// Roots in it.
+    pub roots: usize,
+    /// When it was last fetched (RFC 3339); none where it is that of the configuration's file.
+    pub fetched_at: Option<String>,
+    /// Why the last attempt failed, where it did.
+    pub last_error: Option<String>,
 }
 
 /// A root.
@@ -48,7 +69,12 @@ pub struct RotationStatus {
 }
 
 impl Status {
-    pub(super) fn of(live: &Live, revoked: &List, settings: &Settings) -> Self {
+    pub(super) fn of(
+        live: &Live,
+        revoked: &List,
+        federation: &Federation,
+        settings: &Settings,
+    ) -> Self {
         let phase = |phase| match phase {
             Phase::Next => "next",
             Phase::Current => "current",
@@ -79,6 +105,7 @@ impl Status {
             revocations_number: revoked.number(),
             revocations: revoked.len(),
             rotations: Line::ALL.into_iter().filter_map(rotation).collect(),
+            federation: federation.status(),
         }
     }
 }

@@ -36,6 +36,7 @@ use crate::{
 };
 
 mod agents;
+mod federation;
 mod front_door;
 mod issuing;
 mod lines;

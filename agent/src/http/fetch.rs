@@ -9,6 +9,7 @@ use http::{
     header::{ACCEPT, CONNECTION, HOST, USER_AGENT},
     uri::PathAndQuery,
 };
+use http_body::Body as _;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -267,6 +268,9 @@ impl Fetcher {
         let exchange = async {
             let answer = sender.send_request(request.map(Full::new)).await;
             let (head, body) = answer.map_err(|why| asked.broken(&why))?.into_parts();
+            if body.size_hint().lower() > self.limits.answer as u64 {
+                return Err(asked.too_long(self.limits.answer));
+            }
             let body = Limited::new(body, self.limits.answer).collect().await;
             let body = body.map_err(|why| match why.downcast_ref::<LengthLimitError>() {
                 Some(_) => asked.too_long(self.limits.answer),

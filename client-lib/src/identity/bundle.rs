@@ -15,8 +15,11 @@ use crate::{
     jwt::{JwtError, KeySet, json, params::Params},
 };
 
+mod map;
 #[cfg(test)]
 mod tests;
+
+pub use map::{MAX_MAP_BYTES, MAX_TRUST_DOMAINS};
 
 /// Longest bundle accepted, in bytes. Ten roots and ten keys are about 20 KiB.
 pub const MAX_BUNDLE_BYTES: usize = 1024 * 1024;
@@ -84,6 +87,14 @@ impl TrustBundle {
         }
         let document =
             json::parse_object(json).map_err(|error| BundleError::Malformed(error.to_string()))?;
+        Self::from_members(trust_domain, &document)
+    }
+
+    fn from_members(
+        trust_domain: TrustDomain,
+        document: &Map<String, Value>,
+    ) -> Result<Self, BundleError> {
+        let malformed = |what: &str| BundleError::Malformed(what.to_owned());
         let number = |name: &str| match document.get(name) {
             None => Ok(None),
             Some(value) => value
@@ -138,6 +149,10 @@ impl TrustBundle {
 
     /// The JWKS form (`use` = `x509-svid` with one `x5c`, or `jwt-svid` with a `kid`).
     pub fn to_json(&self) -> String {
+        self.to_value().to_string()
+    }
+
+    fn to_value(&self) -> Value {
         let x509 = self.x509_authorities.iter().map(|root| x509_jwk(root));
         let jwt = self
             .jwt_authorities
@@ -148,7 +163,6 @@ impl TrustBundle {
             "spiffe_refresh_hint": self.refresh_hint.as_secs(),
             "keys": x509.chain(jwt).collect::<Vec<_>>(),
         })
-        .to_string()
     }
 
     /// The roots as PEM (RFC 7468).

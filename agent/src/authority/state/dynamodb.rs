@@ -3,7 +3,7 @@
 //!
 //! | `pk` | attributes |
 //! | --- | --- |
-//! | `ca_state`, `revocations` | `version`, `document`, `swap` (whose write it was) |
+//! | `ca_state`, `revocations`, `federation` | `version`, `document`, `swap` (whose write it was) |
 //! | `join-token#HASH` | `attestor`, `facts` (JSON), `lineage`, `expires_at` (Unix milliseconds) |
 //! | `claim#ID` | `holder`, `kept_until` (Unix milliseconds) |
 //!
