@@ -10,6 +10,7 @@
 
 mod addresses_in_use;
 mod app_down_or_slow;
+mod attest_caller_identity;
 mod attest_kubernetes;
 mod attest_oidc;
 mod attest_web_identity;

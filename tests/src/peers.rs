@@ -30,7 +30,7 @@ pub use self::{
     aws::{Boto, CallError, Caller, SignRequest},
     envoy::Envoy,
     files::{write_identity, write_pem},
-    ministack::{Ministack, UserKeys},
+    ministack::{Ministack, SessionKeys, UserKeys},
     process::Tied,
     run::{Ended, installed, run, run_python},
 };

@@ -5,7 +5,7 @@ use rcgen::{CertificateParams, KeyPair};
 use warifu::{Secret, TrustDomain, identity::X509Svid, jwt::SigningKey};
 use warifu_agent::{
     attest::{
-        Client, ClientError, Credentials, bearer,
+        Client, ClientError, Credentials, MakeEvidence, bearer,
         wire::{ErrorCode, Evidence, attest_audience},
     },
     config::{
@@ -51,8 +51,12 @@ impl Claimant {
 
     /// The audience that binds a web identity token to its key.
     pub fn audience(&self) -> String {
-        let hash = URL_SAFE_NO_PAD.encode(self.key.public().spki_sha256());
-        attest_audience(&trust_domain(), &hash)
+        attest_audience(&trust_domain(), &self.key_hash())
+    }
+
+    /// What binds evidence to its key.
+    pub fn key_hash(&self) -> String {
+        URL_SAFE_NO_PAD.encode(self.key.public().spki_sha256())
     }
 
     /// Attests with a token of `sts:GetWebIdentityToken`; its SPIFFE ID.
@@ -75,12 +79,16 @@ impl Claimant {
 
     /// Attests; its SPIFFE ID.
     pub async fn attest(&self, evidence: Evidence) -> Result<String, Refusal> {
+        self.attest_with(&*bearer(evidence)).await
+    }
+
+    /// Attests with what is made of the challenge; its SPIFFE ID.
+    pub async fn attest_with(&self, evidence: &MakeEvidence) -> Result<String, Refusal> {
         let leaf = KeyPair::generate().expect("a key");
         let csr = CertificateParams::default()
             .serialize_request(&leaf)
             .expect("a CSR");
-        let evidence = bearer(evidence);
-        let granted = self.client.attest(&evidence, None, csr.der(), &self.key);
+        let granted = self.client.attest(evidence, None, csr.der(), &self.key);
         match granted.await {
             Ok(Credentials { chain, .. }) => {
                 let svid = X509Svid::new(chain, leaf.serialize_der().into()).expect("an SVID");

@@ -54,6 +54,17 @@ pub struct UserKeys {
     pub secret_access_key: String,
 }
 
+/// Credentials of a role's session.
+#[derive(Clone)]
+pub struct SessionKeys {
+    /// `ASIA…`.
+    pub access_key_id: String,
+    /// Good with the token only.
+    pub secret_access_key: String,
+    /// Must come along.
+    pub session_token: String,
+}
+
 impl Ministack {
     /// The account everything lives in.
     pub const ACCOUNT: &'static str = "000000000000";
@@ -180,6 +191,20 @@ impl Ministack {
         at(&role, "/Role/Arn")
     }
 
+    /// Credentials of a session of `role` (an ARN), which must trust the account.
+    ///
+    /// # Errors
+    /// As [`Ministack::call`].
+    pub async fn assume_role(&self, role: &str, session: &str) -> Result<SessionKeys, CallError> {
+        let asked = json!({"RoleArn": role, "RoleSessionName": session});
+        let answer = self.call("sts", "assume_role", asked).await?;
+        Ok(SessionKeys {
+            access_key_id: at(&answer, "/Credentials/AccessKeyId")?,
+            secret_access_key: at(&answer, "/Credentials/SecretAccessKey")?,
+            session_token: at(&answer, "/Credentials/SessionToken")?,
+        })
+    }
+
     /// Creates a REST API whose every path below `/` takes any method, demands an IAM signature
     /// (`AWS_IAM`, signing name `execute-api`) and answers 200. Its path on [`Ministack::endpoint`]
     /// is returned: what is appended is the API's own path.
@@ -237,6 +262,12 @@ impl Ministack {
             }
             tokio::time::sleep(POLL).await;
         }
+    }
+}
+
+impl std::fmt::Debug for SessionKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "keys {}", self.access_key_id)
     }
 }
 

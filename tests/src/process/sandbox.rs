@@ -162,10 +162,24 @@ rules:
     /// As [`Sandbox::agent`], for an authority at `url` with the root `pin`.
     pub fn agent_of(&self, name: &str, url: &str, pin: &str, more: &str) -> Command {
         let dir = self.0.path().display();
+        let join_token = format!("{{join-token: {{token: \"file:{dir}/{name}.token\"}}}}");
+        self.agent_attesting(name, url, pin, &join_token, more)
+    }
+
+    /// As [`Sandbox::agent_of`], with `attestation` (YAML) instead of a join token.
+    pub fn agent_attesting(
+        &self,
+        name: &str,
+        url: &str,
+        pin: &str,
+        attestation: &str,
+        more: &str,
+    ) -> Command {
+        let dir = self.0.path().display();
         let yaml = format!(
             r#"trust_domain: {TRUST_DOMAIN}
 authority: {{url: "{url}", root_spki_sha256: ["{pin}"]}}
-attestation: {{join-token: {{token: "file:{dir}/{name}.token"}}}}
+attestation: {attestation}
 state_dir: {dir}/{name}.state
 admin: {{listen: "unix:{dir}/{name}.sock", probes: 127.0.0.1:0}}
 {more}"#
