@@ -10,9 +10,11 @@
 
 mod addresses_in_use;
 mod app_down_or_slow;
+mod attest_again;
 mod attest_caller_identity;
 mod attest_kubernetes;
 mod attest_oidc;
+mod attest_token_files;
 mod attest_web_identity;
 mod authority_outage;
 mod aws_out_of_reach;
@@ -42,6 +44,7 @@ mod interop_outbound;
 mod join_token_once;
 mod join_tokens_refused;
 mod not_the_authority;
+mod outage_of_forty_minutes;
 mod outbound_sigv4_plaintext;
 mod outbound_sigv4_refused_roles;
 mod outbound_sigv4_requests;

@@ -65,13 +65,25 @@ impl Roles {
             }
             error
         })?;
-        let token = answer.web_identity_token.filter(|token| !token.is_empty());
-        token.map(Secret::new).ok_or_else(|| TokenError {
-            why: "STS answered GetWebIdentityToken without a token; is aws.sts_endpoint an STS?"
-                .into(),
+        // The SDK takes what it finds in half an answer for a whole one.
+        let token = answer.web_identity_token.filter(|token| is_jws(token));
+        let whole = answer.expiration.and(token);
+        whole.map(Secret::new).ok_or_else(|| TokenError {
+            why: "STS answered GetWebIdentityToken without a whole token; is aws.sts_endpoint an STS?".into(),
             refused: false,
         })
     }
+}
+
+/// Whether a text has the three parts of a signed token (RFC 7515 §7.1). Its verifier has the last word.
+fn is_jws(text: &str) -> bool {
+    let is_base64url = |part: &str| {
+        !part.is_empty()
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    text.split('.').count() == 3 && text.split('.').all(is_base64url)
 }
 
 /// What went wrong, and whether other base credentials may fare better.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use tokio::time::timeout;
 use warifu::{Secret, TrustDomain, jwt::PublicJwk};
 
 use crate::{
@@ -15,7 +16,10 @@ use crate::{
         wire::{self, CallerIdentityProof, Evidence},
     },
     aws::{CallError, CallSigner, Roles},
-    config::{agent::Attestation, value::SecretRef},
+    config::{
+        agent::Attestation,
+        value::{SecretRef, Span},
+    },
     telemetry::timestamp::Timestamp,
 };
 
@@ -63,9 +67,23 @@ impl Gatherer {
     /// Evidence for `renewal_key`, read and asked for anew: files and credentials are replaced while an agent runs.
     ///
     /// # Errors
-    /// [`ClientError::NoEvidence`]: it cannot be had now. [`ClientError::EvidenceRefused`]: who gives it decided
+    /// [`ClientError::NoEvidence`]: it cannot be had now, or not within `patience`. [`ClientError::EvidenceRefused`]: who gives it decided
     /// against.
-    pub(super) async fn gather(&self, renewal_key: &PublicJwk) -> Result<Gathered, ClientError> {
+    pub(super) async fn gather(
+        &self,
+        renewal_key: &PublicJwk,
+        patience: Duration,
+    ) -> Result<Gathered, ClientError> {
+        let gathered = timeout(patience, self.gathered(renewal_key)).await;
+        gathered.map_err(|_| {
+            let (kind, patience) = (self.kind(), Span(patience));
+            ClientError::NoEvidence(format!(
+                "{kind}: no evidence could be had within {patience}"
+            ))
+        })?
+    }
+
+    async fn gathered(&self, renewal_key: &PublicJwk) -> Result<Gathered, ClientError> {
         match &self.attestation {
             Attestation::JoinToken { token } => {
                 let what = "the join token";
@@ -122,6 +140,16 @@ impl Gatherer {
                 message: format!("{message} (this one was read from {from})"),
             },
             why => why,
+        }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.attestation {
+            Attestation::JoinToken { .. } => "join-token",
+            Attestation::AwsWebIdentity => "aws-web-identity",
+            Attestation::AwsCallerIdentity => "aws-caller-identity",
+            Attestation::Kubernetes { .. } => "kubernetes",
+            Attestation::Oidc { .. } => "oidc",
         }
     }
 
@@ -221,7 +249,10 @@ mod tests {
         let attestation = Attestation::Kubernetes { token_file };
         let gatherer = Gatherer::new(attestation, "example.org".parse().unwrap(), None);
         let key = SigningKey::generate();
-        match gatherer.gather(&key.public()).await {
+        match gatherer
+            .gather(&key.public(), Duration::from_secs(10))
+            .await
+        {
             Ok(make) => make("challenge").map_err(|why| why.to_string()),
             Err(ClientError::NoEvidence(why)) => Err(why),
             Err(why) => panic!("{why:?}"),

@@ -11,7 +11,7 @@ use std::{
 use http::HeaderValue;
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 use warifu::{
     identity::{TrustBundle, X509Svid},
@@ -29,7 +29,6 @@ use super::{
 };
 use crate::{
     attest::{Client, ClientError, Credentials, MintedJwt, wire::ErrorCode},
-    config::value::Span,
     telemetry::timestamp::Timestamp,
 };
 
@@ -313,14 +312,8 @@ impl Task {
 
     async fn attest(&self, record: Option<&str>, csr: &[u8]) -> Result<Credentials, ClientError> {
         let key = &self.shared.renewal_key;
-        let patience = self.patience();
-        let gathering = self.evidence.gather(&key.public());
-        let evidence = timeout(patience, gathering).await.map_err(|_| {
-            ClientError::NoEvidence(format!(
-                "no evidence could be had within {}",
-                Span(patience)
-            ))
-        })??;
+        let gathering = self.evidence.gather(&key.public(), self.patience());
+        let evidence = gathering.await?;
         let client = &self.shared.client;
         let attesting = client.attest(&evidence, record, csr, key);
         attesting.await.map_err(|why| self.evidence.name(why))
