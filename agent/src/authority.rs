@@ -82,6 +82,9 @@ use issue::Issuing;
 use rules::{Facts, Outcome};
 use start::Prepared;
 
+/// Time for a handshake, the wait for its turn included. Agents give up after as long, so that later it is
+/// not worth the work.
+const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Time an agent's connection may be idle: agents come back in minutes, and ten thousand idle ones
 /// would take every slot.
 const IDLE: Duration = Duration::from_secs(30);
@@ -328,6 +331,7 @@ impl Drop for Authority {
 
 fn front_door_limits() -> Limits {
     Limits {
+        handshake: HANDSHAKE,
         idle: IDLE,
         max_age: Some(MAX_AGE),
         ..Limits::default()

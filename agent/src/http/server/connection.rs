@@ -1,6 +1,7 @@
 //! One connection, from accept to its end.
 
 use std::{
+    io,
     pin::{Pin, pin},
     sync::{Arc, atomic::Ordering},
     time::SystemTime,
@@ -16,8 +17,12 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{sync::oneshot, time::Instant};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use rustls::{ServerConfig, server::Acceptor};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::Instant,
+};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 use super::{
     Answer, CloseAfter, Connection, Failed, Limits, ListenerMetrics, MAX_HEAD_BYTES, MAX_STREAMS,
@@ -46,8 +51,16 @@ const PING_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 /// How long a connection beyond the limit may stay to hear that it is.
 const TURN_AWAY: std::time::Duration = std::time::Duration::from_secs(2);
 
+/// Handshakes that are worked on at once: so many keep every core busy where a client's answer takes a
+/// tenth of a second (2,000 a second), and few enough that the first of a crowd are done soon.
+pub(super) const HANDSHAKES: usize = 256;
+
+/// How long a handshake keeps its place: longer than a client far away takes to answer.
+const HOLD: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// What all connections of a listener share.
 pub(super) struct Server<S> {
+    handshakes: Semaphore,
     service: Arc<S>,
     limits: Limits,
     metrics: ListenerMetrics,
@@ -94,6 +107,7 @@ impl<S: Service> Server<S> {
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT);
         Self {
+            handshakes: Semaphore::new(HANDSHAKES),
             service,
             limits,
             metrics,
@@ -125,7 +139,7 @@ impl<S: Service> Server<S> {
             Security::Unavailable(why) => return Err(Failed::Unavailable(why)),
             Security::Plaintext => (Transport::Plain(stream), Vec::new(), None),
             Security::Tls(tls) => {
-                let handshake = TlsAcceptor::from(tls.config).accept(stream);
+                let handshake = self.handshake(stream, tls.config);
                 let stream = tokio::time::timeout(self.limits.handshake, handshake)
                     .await
                     .map_err(|_| Failed::TimedOut(self.limits.handshake))?
@@ -155,6 +169,27 @@ impl<S: Service> Server<S> {
             session: opened.session,
             expires,
         })
+    }
+
+    /// Some handshakes at a time, in the order their clients spoke. Were all of a crowd under way at once,
+    /// each would end as late as the last, when its client has given up, and none would have been
+    /// worth the work.
+    async fn handshake(
+        &self,
+        stream: Stream,
+        config: Arc<ServerConfig>,
+    ) -> io::Result<TlsStream<Stream>> {
+        // Who says nothing takes no place.
+        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+        let place = self.handshakes.acquire().await;
+        let mut rest = pin!(hello.into_stream(config));
+        tokio::select! {
+            ended = &mut rest => return ended,
+            () = tokio::time::sleep(HOLD) => {}
+        }
+        // Nor does who is slow keep it: our own part of the work is done.
+        drop(place);
+        rest.await
     }
 
     /// Speaks HTTP until either side has enough.

@@ -16,8 +16,9 @@ use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use super::{Remote, io::Stream};
 use crate::config::value::Listen;
 
-/// Connections the kernel queues for us.
-const BACKLOG: u32 = 1024;
+/// Connections the kernel queues for us: as many as Linux lets it by default (`net.core.somaxconn`). Whose
+/// connection finds no room tries again after a second, then two: too late for many a client.
+const BACKLOG: u32 = 4096;
 
 /// A bound socket.
 #[derive(Debug)]

@@ -374,3 +374,36 @@ async fn an_answer_of_ours_says_so_and_why() {
         r#"{"reason":"denied","message":"a \"rule\" is missing"}"#
     );
 }
+
+/// More clients than handshakes are worked on at once, all silent or all stalled after their hello, take
+/// nothing from one that is quick.
+#[tokio::test]
+async fn s14_neither_silent_nor_stalled_clients_keep_others_from_their_handshake() {
+    let crowd = connection::HANDSHAKES + 8;
+    let (security, client) = tls();
+    let (sender, mut failures) = mpsc::unbounded_channel();
+    let server = start(Arc::new(Secured(security, sender)), Limits::default());
+    let name = || rustls::pki_types::ServerName::try_from("a").unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::clone(&client));
+
+    let mut silent = Vec::new();
+    for _ in 0..crowd {
+        silent.push(connect(server.address).await);
+    }
+    let quick = connect(server.address).await;
+    connector.connect(name(), quick).await.unwrap();
+    assert_eq!(failures.recv().await.unwrap(), "no one may enter");
+
+    for stalled in &mut silent {
+        let mut half = rustls::ClientConnection::new(Arc::clone(&client), name()).unwrap();
+        let mut hello = Vec::new();
+        half.write_tls(&mut hello).unwrap();
+        stalled.write_all(&hello).await.unwrap();
+    }
+    for stalled in silent.iter().take(connection::HANDSHAKES) {
+        stalled.readable().await.unwrap();
+    }
+    let quick = connect(server.address).await;
+    connector.connect(name(), quick).await.unwrap();
+    assert_eq!(failures.recv().await.unwrap(), "no one may enter");
+}
