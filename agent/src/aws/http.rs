@@ -1,7 +1,6 @@
 //! The AWS SDK's HTTP client over our own hyper and rustls, so that there is one stack in the process.
 //!
-//! One connection a request: the SDK calls STS or a metadata service a few times an hour, and a
-//! connection kept that long would be dead when it is wanted.
+//! HTTP/1.1, one request at a time on a connection, which is kept for a few seconds.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -24,15 +23,19 @@ use aws_smithy_runtime_api::{
 use aws_smithy_types::body::SdkBody;
 use http::{Uri, header::HOST, uri::PathAndQuery};
 use http_body_util::{BodyExt, Limited};
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use thiserror::Error;
 use tokio::time::timeout;
 
-use crate::http::origin::{self, ConnectError, Origin, Stream};
+use crate::http::origin::{self, ConnectError, Origin};
 
-/// STS and the metadata services answer in a few KiB; an answer beyond this is not one of theirs.
+mod idle;
+
+use idle::Idle;
+
+/// DynamoDB answers with 400 KB at most, all others with a few KiB; an answer beyond this is not one of theirs.
 const MAX_ANSWER: usize = 1024 * 1024;
 
 /// Where the SDK sets no time-out of its own.
@@ -55,6 +58,7 @@ const METADATA_SERVICES: [IpAddr; 5] = [
 #[derive(Debug, Clone)]
 pub(super) struct SdkHttpClient {
     tls: Arc<ClientConfig>,
+    idle: Idle,
 }
 
 impl SdkHttpClient {
@@ -62,7 +66,10 @@ impl SdkHttpClient {
     /// When the provider supports no TLS version.
     pub(super) fn new() -> Result<Self, rustls::Error> {
         let tls = origin::https_client(origin::web_pki())?;
-        Ok(Self { tls: Arc::new(tls) })
+        Ok(Self {
+            tls: Arc::new(tls),
+            idle: Idle::default(),
+        })
     }
 }
 
@@ -74,6 +81,7 @@ impl HttpClient for SdkHttpClient {
     ) -> SharedHttpConnector {
         Connector {
             tls: self.tls.clone(),
+            idle: self.idle.clone(),
             connect_timeout: settings.connect_timeout().unwrap_or(CONNECT_TIMEOUT),
             read_timeout: settings.read_timeout().unwrap_or(READ_TIMEOUT),
         }
@@ -84,6 +92,7 @@ impl HttpClient for SdkHttpClient {
 #[derive(Debug, Clone)]
 struct Connector {
     tls: Arc<ClientConfig>,
+    idle: Idle,
     connect_timeout: Duration,
     read_timeout: Duration,
 }
@@ -157,14 +166,69 @@ impl Connector {
                 .insert(HOST, origin.host_header().clone());
         }
 
-        let connecting = origin.connect(&self.tls, may_be_plaintext);
-        let stream = timeout(self.connect_timeout, connecting)
+        if let Some(sender) = self.idle.take(&origin.name()) {
+            match self.exchange(&origin, sender, request).await {
+                // It was closed a moment ago, and the request is as it was.
+                Err((Some(unsent), _)) => request = unsent,
+                Err((None, why)) => return Err(why),
+                Ok(answer) => return Ok(answer),
+            }
+        }
+        let sender = timeout(self.connect_timeout, self.connect(&origin))
             .await
             .map_err(|_| CallError::ConnectTimedOut {
                 to: origin.name(),
                 after: self.connect_timeout,
             })??;
-        exchange(&origin, stream, request, self.read_timeout).await
+        let answer = self.exchange(&origin, sender, request).await;
+        answer.map_err(|(_, why)| why)
+    }
+
+    async fn connect(&self, origin: &Origin) -> Result<SendRequest<SdkBody>, CallError> {
+        let stream = origin.connect(&self.tls, may_be_plaintext).await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|why| broken(origin, why))?;
+        // Ends with the last sender.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    /// Sends the request and reads the head of the answer; the SDK reads the body under its own limits.
+    async fn exchange(
+        &self,
+        origin: &Origin,
+        mut sender: SendRequest<SdkBody>,
+        request: http::Request<SdkBody>,
+    ) -> Result<HttpResponse, (Option<http::Request<SdkBody>>, CallError)> {
+        let answer = timeout(self.read_timeout, sender.try_send_request(request))
+            .await
+            .map_err(|_| {
+                let timed_out = CallError::ReadTimedOut {
+                    to: origin.name(),
+                    after: self.read_timeout,
+                };
+                (None, timed_out)
+            })?
+            .map_err(|mut why| (why.take_message(), broken(origin, why.into_error())))?;
+        // It lives as long as the body, or the connection would close under it.
+        let lease = self.idle.lease(origin.name(), sender);
+        let answer = answer.map(|body| {
+            let body = body.map_frame(move |frame| {
+                let _ = &lease;
+                frame
+            });
+            SdkBody::from_body_1_x(Limited::new(body, MAX_ANSWER))
+        });
+        let not_http = |_| (None, CallError::Answer { to: origin.name() });
+        HttpResponse::try_from(answer).map_err(not_http)
+    }
+}
+
+fn broken(origin: &Origin, why: hyper::Error) -> CallError {
+    CallError::Broken {
+        to: origin.name(),
+        why,
     }
 }
 
@@ -172,43 +236,106 @@ fn may_be_plaintext(address: IpAddr) -> bool {
     address.is_loopback() || METADATA_SERVICES.contains(&address)
 }
 
-/// Sends the request and reads the head of the answer; the SDK reads the body under its own limits.
-async fn exchange(
-    origin: &Origin,
-    stream: Box<dyn Stream>,
-    request: http::Request<SdkBody>,
-    read_timeout: Duration,
-) -> Result<HttpResponse, CallError> {
-    let broken = |why| CallError::Broken {
-        to: origin.name(),
-        why,
-    };
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(broken)?;
-    // Ends with the response body, or when the SDK drops it.
-    tokio::spawn(connection);
-    let answer = timeout(read_timeout, sender.send_request(request))
-        .await
-        .map_err(|_| CallError::ReadTimedOut {
-            to: origin.name(),
-            after: read_timeout,
-        })?
-        .map_err(broken)?;
-    let answer = answer.map(|body| {
-        // The sender must live as long as the body, or the connection closes under it.
-        let body = body.map_frame(move |frame| {
-            let _ = &sender;
-            frame
-        });
-        SdkBody::from_body_1_x(Limited::new(body, MAX_ANSWER))
-    });
-    HttpResponse::try_from(answer).map_err(|_| CallError::Answer { to: origin.name() })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+    };
+
     use super::*;
+
+    const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+    /// A server that counts its connections, and closes each after so many answers.
+    async fn server(answer: &'static str, answers: usize) -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let connections = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&connections);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(serve(stream, answer, answers));
+            }
+        });
+        (url, connections)
+    }
+
+    async fn serve(mut stream: TcpStream, answer: &str, answers: usize) -> std::io::Result<()> {
+        for _ in 0..answers {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await?);
+            }
+            stream.write_all(answer.as_bytes()).await?;
+        }
+        Ok(())
+    }
+
+    fn connector() -> Connector {
+        let client = SdkHttpClient::new().unwrap();
+        Connector {
+            tls: client.tls,
+            idle: client.idle,
+            connect_timeout: CONNECT_TIMEOUT,
+            read_timeout: READ_TIMEOUT,
+        }
+    }
+
+    async fn get(connector: &Connector, url: &str) -> HttpResponse {
+        let request = http::Request::get(url).body(SdkBody::empty()).unwrap();
+        connector.send(request.try_into().unwrap()).await.unwrap()
+    }
+
+    async fn read(answer: HttpResponse) {
+        let body = answer.into_body().collect().await.unwrap();
+        assert_eq!(body.to_bytes(), "ok");
+        // The connection's own task sees that it is free.
+        tokio::task::yield_now().await;
+    }
+
+    #[tokio::test]
+    async fn a_connection_serves_one_request_after_the_other() {
+        let (url, connections) = server(OK, usize::MAX).await;
+        let connector = connector();
+        for _ in 0..5 {
+            read(get(&connector, &url).await).await;
+        }
+        assert_eq!(connections.load(Ordering::SeqCst), 1);
+        let (one, other) = tokio::join!(get(&connector, &url), get(&connector, &url));
+        read(one).await;
+        read(other).await;
+        assert_eq!(connections.load(Ordering::SeqCst), 2);
+        tokio::time::pause();
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        assert_eq!(format!("{:?}", connector.idle), "0 idle connections");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_the_server_closed_fails_no_request() {
+        let (url, connections) = server(OK, 1).await;
+        let connector = connector();
+        for _ in 0..20 {
+            read(get(&connector, &url).await).await;
+        }
+        assert_eq!(connections.load(Ordering::SeqCst), 20);
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_answer_has_not_all_come_is_not_used_again() {
+        let half = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nok";
+        let (url, connections) = server(half, usize::MAX).await;
+        let connector = connector();
+        for sent in 1..=3 {
+            drop(get(&connector, &url).await);
+            tokio::task::yield_now().await;
+            assert_eq!(connections.load(Ordering::SeqCst), sent);
+        }
+    }
 
     #[test]
     fn s19_plaintext_is_for_loopback_and_the_metadata_services_only() {
