@@ -61,7 +61,7 @@ enum Attestor {
     JoinToken,
     WebIdentity(WebIdentity),
     CallerIdentity(CallerIdentity),
-    Kubernetes(Kubernetes),
+    Kubernetes(Box<Kubernetes>),
     Oidc(Oidc),
 }
 
@@ -293,7 +293,7 @@ impl Attestor {
                 Self::CallerIdentity(CallerIdentity::new(name, it, metrics)?)
             }
             configured::Attestor::Kubernetes(it) => {
-                Self::Kubernetes(Kubernetes::new(name, it, metrics)?)
+                Self::Kubernetes(Kubernetes::new(name, it, metrics)?.into())
             }
             configured::Attestor::Oidc(it) => Self::Oidc(Oidc::new(name, it, metrics)?),
         })
