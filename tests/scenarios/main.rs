@@ -58,6 +58,7 @@ mod readme_is_true;
 mod refusals;
 mod replicas_share_state;
 mod reserved_identities;
+mod revocation;
 mod rotation_under_load;
 mod secrets_stay_secret;
 mod signals;

@@ -10,8 +10,9 @@ use std::{
 
 use warifu_agent::{
     app::{self, AuthorityStartError},
-    authority::{Status, rules::Facts},
+    authority::{Change, Changed, Status, rules::Facts},
     config,
+    revocation::Kind,
 };
 
 use super::{
@@ -223,6 +224,28 @@ impl Authority {
     /// Starts a rotation of root and keys.
     pub async fn rotate(&self) {
         self.running().issuer.rotate().await.expect("a rotation");
+    }
+
+    /// Revokes, until nothing of it can be alive.
+    pub async fn revoke(&self, kind: Kind, value: &str) -> Changed {
+        self.change(kind, value, false).await
+    }
+
+    /// Takes it back.
+    pub async fn unrevoke(&self, kind: Kind, value: &str) -> Changed {
+        self.change(kind, value, true).await
+    }
+
+    async fn change(&self, kind: Kind, value: &str, undo: bool) -> Changed {
+        let change = Change {
+            kind,
+            value: value.to_owned(),
+            reason: None,
+            seconds: None,
+            undo,
+        };
+        let changed = self.running().issuer.revoke("a test", &change);
+        changed.await.expect("a change of the revocation list")
     }
 
     /// What there is.
