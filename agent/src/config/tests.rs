@@ -493,6 +493,20 @@ fn a_disk_ca_needs_a_path_and_a_memory_ca_has_none() {
 }
 
 #[test]
+fn a_revocation_list_may_be_seconds_or_days_old_and_no_list_forever() {
+    let agent = |revocation: &str| format!("{SMALL}revocation: {revocation}\n");
+    let parsed = parse_agent(&agent("{when_stale: refuse}"), "agent.yaml").unwrap();
+    assert_eq!(parsed.revocation.max_age.0, defaults::REVOCATION_MAX_AGE);
+    assert_eq!(parsed.revocation.when_stale, agent::WhenStale::Refuse);
+    for max_age in ["2s", "8d"] {
+        let found = agent_errors(&agent(&format!("{{max_age: {max_age}}}")));
+        one(found, 6, "revocation.max_age", "expected 3s to 7d");
+    }
+    let found = agent_errors(&agent("{when_stale: panic}"));
+    one(found, 6, "revocation.when_stale", "serve");
+}
+
+#[test]
 fn a_limit_that_admits_nobody_is_refused() {
     let text = format!("{AUTHORITY}attestations_per_second: 0\n");
     let line = text.lines().count();

@@ -195,3 +195,29 @@ fn renewal_key(path: &Path) -> Result<SigningKey, PrivateError> {
         why: "written by another agent just now; give each agent a state_dir of its own",
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_revocation_list_survives_a_restart_in_its_own_trust_domain_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().join("state");
+        let open = |name| {
+            let trust_domain = TrustDomain::new(name).unwrap();
+            Vault::open(Some(&dir), &trust_domain).unwrap().0
+        };
+        let published = Published {
+            number: 7,
+            as_of: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+            entries: vec![(Kind::Lineage, "l1".into()), (Kind::TokenId, "t1".into())],
+        };
+        assert_eq!(open("example.org").revocations(), None);
+        open("example.org").keep_revocations(&published);
+        assert_eq!(open("example.org").revocations(), Some(published));
+        assert_eq!(open("partner.example").revocations(), None);
+        private::replace(&dir.join(REVOCATIONS), b"{").unwrap();
+        assert_eq!(open("example.org").revocations(), None);
+    }
+}

@@ -14,7 +14,7 @@ use thiserror::Error;
 use super::hex;
 
 /// The arcs of the extension's OID. Below 2³¹, each of them: Go reads no larger ones, and takes a
-/// certificate with such an extension for malformed (docs/adr/0009).
+/// certificate with such an extension for malformed (docs/adr/0012).
 const OID: [u64; 3] = [2, 25, 1_576_509_132];
 /// The same in DER, without tag and length.
 const OID_DER: [u8; 6] = [0x69, 0x85, 0xef, 0xde, 0xbd, 0x4c];

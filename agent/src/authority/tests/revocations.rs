@@ -3,14 +3,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rustls_pki_types::CertificateDer;
 use warifu::{
     identity::{TrustBundle, spki_sha256},
-    jwt::{self, Claims, Profile},
+    jwt::{self, Claims, KeySet, Profile},
 };
 
 use super::*;
 use crate::{
+    attest::{Client, ClientError},
     authority::state::{Claim, Claimed, Document, JoinToken, Pending, TokenHash, Versioned},
     config::authority::CallerIdentityAttestor,
-    revocation::{Kind, Origin, Provenance, Published, hex},
+    revocation::{Kind, List, Origin, Provenance, Published, hex},
 };
 
 fn change(kind: Kind, value: &str) -> Change {
@@ -562,6 +563,50 @@ async fn a_replica_whose_own_intermediate_is_revoked_takes_another() {
     // Once, not every round.
     world.later(Duration::from_secs(1)).await;
     assert_eq!(issuer(&world.attest(&agent, &token).await.unwrap()), after);
+}
+
+#[tokio::test]
+async fn agents_get_the_list_over_https_and_not_modified_while_it_is_the_one() {
+    let running = Running::start(|_| {}).await;
+    let client = Client::new(&td(), &running.as_seen()).unwrap();
+    let (bundle, _) = client.bundle(None).await.unwrap().unwrap();
+    let (published, etag) = client.revocations(None, &bundle).await.unwrap().unwrap();
+    assert_eq!((published.number, published.entries.len()), (0, 0));
+    let again = client.revocations(etag.as_ref(), &bundle).await.unwrap();
+    assert!(again.is_none());
+
+    let l1 = change(Kind::Lineage, "l1");
+    running.authority.revoke("a test", &l1).await.unwrap();
+    let changed = client.revocations(etag.as_ref(), &bundle).await.unwrap();
+    let (published, _) = changed.unwrap();
+    assert_eq!(published.entries, [(Kind::Lineage, "l1".to_owned())]);
+    let mut other = bundle;
+    other.jwt_authorities = KeySet::new(vec![SigningKey::generate().public().clone()]);
+    let refused = client.revocations(None, &other).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("no key with this kid"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn an_authority_whose_chain_has_a_revoked_key_is_none_on_a_kept_connection_either() {
+    let running = Running::start(|_| {}).await;
+    let client = Client::new(&td(), &running.as_seen()).unwrap();
+    client.bundle(None).await.unwrap();
+    let live = running.authority.issuing.live.load_full();
+    let stolen = spki_sha256(live.intermediate.certificate()).unwrap();
+    client.distrust(List::new(&Published {
+        number: 1,
+        as_of: SystemTime::now(),
+        entries: vec![(Kind::IssuerKey, hex(&stolen))],
+    }));
+    let refused = client.bundle(None).await.unwrap_err();
+    assert!(
+        matches!(refused, ClientError::NotTheAuthority { .. }),
+        "{refused}"
+    );
+    assert!(refused.to_string().contains("is revoked"), "{refused}");
 }
 
 #[tokio::test]
