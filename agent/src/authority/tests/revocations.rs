@@ -595,7 +595,7 @@ async fn an_authority_whose_chain_has_a_revoked_key_is_none_on_a_kept_connection
     let client = Client::new(&td(), &running.as_seen()).unwrap();
     client.bundle(None).await.unwrap();
     let live = running.authority.issuing.live.load_full();
-    let stolen = spki_sha256(live.intermediate.certificate()).unwrap();
+    let stolen = spki_sha256(live.signer.certificate().unwrap()).unwrap();
     client.distrust(List::new(&Published {
         number: 1,
         as_of: SystemTime::now(),
