@@ -41,7 +41,9 @@ pub struct Tls {
 
 /// Looks at the chain of a verified peer, leaf first, before the first request: says why it is not admitted.
 #[derive(Clone)]
-pub struct Admit(Arc<dyn Fn(&[CertificateDer<'_>]) -> Result<(), String> + Send + Sync>);
+pub struct Admit(Arc<Says>);
+
+type Says = dyn Fn(&[CertificateDer<'_>]) -> Result<(), String> + Send + Sync;
 
 impl Admit {
     /// Admits those for whom `says` is `Ok`.
