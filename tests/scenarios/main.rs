@@ -41,6 +41,7 @@ mod interop_go;
 mod interop_handshake;
 mod interop_issued;
 mod interop_outbound;
+mod interop_published;
 mod join_token_once;
 mod join_tokens_refused;
 mod not_the_authority;

@@ -5,6 +5,7 @@
 //	bundle.pem           the roots of the trust domain
 //	bundle.json          the trust bundle, as the bundle endpoint serves it
 //	token.jwt            a JWT-SVID
+//	web.pem              the CA of an https_web endpoint
 package main
 
 import (
@@ -39,18 +40,18 @@ func main() {
 }
 
 func run(args []string) error {
-	commands := map[string]func(settings) error{"judge": judge, "serve": serve, "call": call}
+	commands := map[string]func(settings) error{"judge": judge, "serve": serve, "call": call, "federate": federate}
 	if len(args) == 0 || commands[args[0]] == nil {
-		return fmt.Errorf("expected judge, serve or call, and flags")
+		return fmt.Errorf("expected judge, serve, call or federate, and flags")
 	}
 	var s settings
 	var trustDomain string
 	flags := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	flags.StringVar(&s.dir, "dir", "", "the directory of certificates and keys")
 	flags.StringVar(&trustDomain, "trust-domain", "", "the trust domain of everyone")
-	flags.StringVar(&s.expect, "expect", "", "the SPIFFE ID of the other side")
+	flags.StringVar(&s.expect, "expect", "", "the SPIFFE ID of the other side; federate: empty for https_web")
 	flags.StringVar(&s.audience, "audience", "", "judge: the audience the JWT-SVID is for")
-	flags.StringVar(&s.url, "url", "", "call: what to get")
+	flags.StringVar(&s.url, "url", "", "call, federate: what to get")
 	flags.BoolVar(&s.http2, "http2", false, "call: over HTTP/2")
 	flags.BoolVar(&s.raw, "raw", false, "call: present the files as they are, even if they are no X.509-SVID")
 	flags.StringVar(&s.addressFile, "address-file", "", "serve: where to write the address once it listens")

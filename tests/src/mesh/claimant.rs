@@ -77,6 +77,19 @@ impl Claimant {
         self.attest(Evidence::Oidc { token }).await
     }
 
+    /// An access token with all scopes that the rule grants, for evidence.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub async fn access_token(&self, evidence: Evidence, audience: &str) -> String {
+        let evidence = bearer(evidence);
+        let token = self
+            .client
+            .exchange_for_token(&evidence, audience, &[], &self.key)
+            .await;
+        token.expect("an access token").token.expose().clone()
+    }
+
     /// Attests; its SPIFFE ID.
     pub async fn attest(&self, evidence: Evidence) -> Result<String, Refusal> {
         self.attest_with(&*bearer(evidence)).await
