@@ -8,6 +8,7 @@
 
 mod account;
 mod agent;
+mod private_ca;
 mod signature;
 mod sts;
 mod web_identity;
@@ -16,6 +17,7 @@ mod wire;
 pub use self::{
     account::{API_ACTION, Account},
     agent::{Agent, Answer, Keys, Workload},
+    private_ca::{PrivateCa, PrivateCaMood},
     sts::{Mood, Sts},
     web_identity::{
         AWS_CLAIMS, Principal, REGION, Session, StsMood, WebIdentitySts, web_identity_claims,

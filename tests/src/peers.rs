@@ -13,6 +13,7 @@ mod files;
 #[cfg(feature = "peers-go")]
 mod go;
 mod ministack;
+mod moto;
 mod process;
 mod run;
 mod venv;
@@ -31,6 +32,7 @@ pub use self::{
     envoy::Envoy,
     files::{write_identity, write_pem},
     ministack::{Ministack, SessionKeys, UserKeys},
+    moto::Moto,
     process::Tied,
     run::{Ended, installed, run, run_python},
 };

@@ -276,7 +276,7 @@ async fn open_sqlite(dir: &Path) -> Result<(Sqlite, bool), StartError> {
 
 impl StartError {
     /// Whether it may pass by itself.
-    fn is_outage(&self) -> bool {
+    pub(super) fn is_outage(&self) -> bool {
         match self {
             Self::Key(why) => why.is_outage(),
             Self::State(why) => why.is_outage(),

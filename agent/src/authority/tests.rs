@@ -38,6 +38,7 @@ use crate::{
 mod agents;
 mod federation;
 mod front_door;
+mod in_kms;
 mod issuing;
 mod lines;
 mod revocations;

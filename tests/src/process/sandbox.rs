@@ -251,11 +251,20 @@ impl Command {
     /// # Panics
     /// When it does not.
     pub fn authority(self) -> AuthorityProcess {
-        let running = self.start();
+        AuthorityProcess::of(self.start())
+    }
+}
+
+impl AuthorityProcess {
+    /// The authority that `running` is, once it listens.
+    ///
+    /// # Panics
+    /// When it does not listen in time.
+    pub fn of(running: Running) -> Self {
         let said = running.wait_for("the authority is listening");
         let address = |key: &str| said[key].as_str().and_then(|it| it.parse().ok());
         let root = running.wait_for("authority serves");
-        AuthorityProcess {
+        Self {
             address: address("address").expect("its address"),
             probes: address("probes").expect("the address of its probes"),
             pin: root["root_spki_sha256"].as_str().expect("a pin").to_owned(),

@@ -70,51 +70,8 @@ impl PcaSigner {
             .pca
             .issue(&self.arn, template, wanted.csr, span)
             .await?;
-        self.checked(answer, wanted, validity, now)
+        leaf_of(answer, wanted, validity, &self.root, now)
             .map_err(|why| refused(&self.arn, template, why))
-    }
-
-    fn checked(
-        &self,
-        answer: Answer,
-        wanted: Wanted<'_>,
-        asked: Validity,
-        now: SystemTime,
-    ) -> Result<Leaf, String> {
-        let above = below_root(answer.chain, &self.root)?;
-        let mut chain = vec![answer.certificate.clone()];
-        chain.extend(above.iter().cloned());
-        tls::verify(&chain, wanted.id, std::slice::from_ref(&self.root), now)
-            .map_err(|why| format!("is none that an agent takes: {why}"))?;
-        let certificate = parse(&answer.certificate)?;
-        check_key(&certificate, &wanted.key.subject_public_key_info())?;
-        let not_after = check_validity(&certificate, asked)?;
-        let mut names = BTreeSet::from([format!("URI:{}", wanted.id)]);
-        names.extend(wanted.dns.iter().map(|name| format!("DNS:{name}")));
-        check_names(&certificate, &names)?;
-        check_usages(&certificate)?;
-        if Origin::of_leaf(&answer.certificate).as_ref() != wanted.origin {
-            return Err("lacks the extension that revocation goes by".into());
-        }
-        let subject = certificate.subject();
-        let is_ours = subject.iter_attributes().count() == 0
-            || subject.iter_attributes().count() == 1
-                && subject
-                    .iter_organization()
-                    .all(|name| name.as_str() == Ok(SUBJECT))
-                && subject.iter_organization().count() == 1;
-        if !is_ours {
-            return Err(format!(
-                "has the subject {subject}, and O={SUBJECT} was asked for"
-            ));
-        }
-        let serial = hex(certificate.raw_serial());
-        Ok(Leaf {
-            certificate: answer.certificate.clone(),
-            above,
-            serial,
-            not_after,
-        })
     }
 }
 
@@ -195,6 +152,39 @@ impl Subordinate<'_> {
         };
         Ok((answer.certificate.clone(), above, validity))
     }
+}
+
+/// The leaf that was wanted, if the answer is one.
+fn leaf_of(
+    answer: Answer,
+    wanted: Wanted<'_>,
+    asked: Validity,
+    root: &CertificateDer<'static>,
+    now: SystemTime,
+) -> Result<Leaf, String> {
+    let above = below_root(answer.chain, root)?;
+    let mut chain = vec![answer.certificate.clone()];
+    chain.extend(above.iter().cloned());
+    tls::verify(&chain, wanted.id, std::slice::from_ref(root), now)
+        .map_err(|why| format!("is none that an agent takes: {why}"))?;
+    let certificate = parse(&answer.certificate)?;
+    check_key(&certificate, &wanted.key.subject_public_key_info())?;
+    let not_after = check_validity(&certificate, asked)?;
+    let mut names = BTreeSet::from([format!("URI:{}", wanted.id)]);
+    names.extend(wanted.dns.iter().map(|name| format!("DNS:{name}")));
+    check_names(&certificate, &names)?;
+    check_usages(&certificate)?;
+    check_subject(&certificate)?;
+    if Origin::of_leaf(&answer.certificate).as_ref() != wanted.origin {
+        return Err("lacks the extension that revocation goes by".into());
+    }
+    let serial = hex(certificate.raw_serial());
+    Ok(Leaf {
+        certificate: answer.certificate.clone(),
+        above,
+        serial,
+        not_after,
+    })
 }
 
 fn refused(arn: &str, template: Template<'_>, why: String) -> CaError {
@@ -292,3 +282,20 @@ fn check_usages(certificate: &X509Certificate<'_>) -> Result<(), String> {
         .then_some(())
         .ok_or_else(|| "has extended key usages beside serverAuth and clientAuth".into())
 }
+
+/// Ours, or none: a request's would be an agent's word.
+fn check_subject(certificate: &X509Certificate<'_>) -> Result<(), String> {
+    let subject = certificate.subject();
+    let is_ours = subject
+        .iter_organization()
+        .all(|name| name.as_str() == Ok(SUBJECT));
+    if is_ours && subject.iter_attributes().count() == subject.iter_organization().count() {
+        return Ok(());
+    }
+    Err(format!(
+        "has the subject {subject}, and O={SUBJECT} was asked for"
+    ))
+}
+
+#[cfg(test)]
+mod tests;

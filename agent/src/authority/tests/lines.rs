@@ -145,3 +145,37 @@ async fn access_tokens_have_keys_of_their_own_that_no_bundle_shows() {
     assert_eq!(live.access_keys.iter().count(), 2);
     assert_eq!(live.bundle.sequence, sequence + 2, "a root and a JWT key");
 }
+
+#[tokio::test]
+async fn another_algorithm_takes_over_by_a_rotation_and_what_the_old_key_signed_verifies_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = |algorithm| {
+        let mut config = with_access_tokens(dir.path(), algorithm);
+        config.ca.key = CaKey::Disk {
+            path: dir.path().join("ca"),
+        };
+        config.state = State::Sqlite;
+        config
+    };
+    let world = World::new(&disk(TokenAlgorithm::Es256)).await;
+    let now = world.now;
+    let algorithms = |world: &World| -> Vec<_> {
+        let live = world.issuing.live.load();
+        let published = live.access_keys.iter();
+        let published: Vec<_> = published.map(|key| key.algorithm()).collect();
+        let signs = live.access_key.as_ref().unwrap().public().algorithm();
+        [vec![signs], published].concat()
+    };
+    use warifu::jwt::Algorithm::{ES256, RS256};
+    assert_eq!(algorithms(&world), [ES256, ES256]);
+    drop(world);
+
+    let mut world = World::at(&disk(TokenAlgorithm::Rs256), now).await.unwrap();
+    assert_eq!(algorithms(&world), [ES256, ES256, RS256], "published, and signs nothing");
+    world.later(HOUR).await;
+    assert_eq!(algorithms(&world), [RS256, ES256, RS256], "the old one still verifies");
+    world.later(HOUR).await;
+    assert_eq!(algorithms(&world), [RS256, RS256]);
+    world.later(HOUR).await;
+    assert_eq!(algorithms(&world), [RS256, RS256], "once is enough");
+}
