@@ -147,7 +147,8 @@ async fn access_tokens_have_keys_of_their_own_that_no_bundle_shows() {
 }
 
 #[tokio::test]
-async fn another_algorithm_takes_over_by_a_rotation_and_what_the_old_key_signed_verifies_meanwhile() {
+async fn another_algorithm_takes_over_by_a_rotation_and_what_the_old_key_signed_verifies_meanwhile()
+{
     let dir = tempfile::tempdir().unwrap();
     let disk = |algorithm| {
         let mut config = with_access_tokens(dir.path(), algorithm);
@@ -171,9 +172,17 @@ async fn another_algorithm_takes_over_by_a_rotation_and_what_the_old_key_signed_
     drop(world);
 
     let mut world = World::at(&disk(TokenAlgorithm::Rs256), now).await.unwrap();
-    assert_eq!(algorithms(&world), [ES256, ES256, RS256], "published, and signs nothing");
+    assert_eq!(
+        algorithms(&world),
+        [ES256, ES256, RS256],
+        "published, and signs nothing"
+    );
     world.later(HOUR).await;
-    assert_eq!(algorithms(&world), [RS256, ES256, RS256], "the old one still verifies");
+    assert_eq!(
+        algorithms(&world),
+        [RS256, ES256, RS256],
+        "the old one still verifies"
+    );
     world.later(HOUR).await;
     assert_eq!(algorithms(&world), [RS256, RS256]);
     world.later(HOUR).await;
