@@ -59,6 +59,7 @@ mod private_ca;
 mod probes;
 mod readme_is_true;
 mod refusals;
+mod replica_killed_under_load;
 mod replicas_share_state;
 mod reserved_identities;
 mod revocation;

@@ -1,42 +1,31 @@
 //! Two authorities, each a process of its own, on one table: whichever is asked, it is one authority.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use rcgen::{CertificateParams, KeyPair};
-use serde_json::json;
 use tokio::task::JoinSet;
-use warifu::{Secret, TrustDomain, jwt::SigningKey};
 use warifu_agent::{
-    attest::{
-        Client, ClientError, bearer,
-        wire::{ErrorCode, Evidence},
-    },
-    authority::{
-        Status,
-        admin::{JoinTokenRequest, client as admin},
-    },
-    config::{agent::AuthorityRef, value::HttpsOrigin},
+    attest::{Client, ClientError, wire::ErrorCode},
+    authority::{Status, admin::client as admin},
 };
 use warifu_tests::{
+    aws::{Cluster, Replica, Rival},
     mesh::until,
-    peers::{Ministack, UserKeys},
-    process::{AuthorityProcess, Sandbox, TRUST_DOMAIN},
+    ports::free_port,
+    process::Sandbox,
 };
 
 /// Join tokens that two keys want at the same instant, each from another replica.
 const RACES: usize = 1000;
 /// Races under way at once: enough to keep both replicas busy.
 const AT_ONCE: usize = 8;
-/// The emulator's table.
-const TABLE: &str = "warifu";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s15_of_two_keys_that_race_with_one_token_at_two_replicas_one_wins_and_may_retry() {
-    let cluster = Arc::new(Cluster::start().await);
+    let two = Arc::new(Two::start().await);
     let mut races = JoinSet::new();
     let mut wins = [0; 2];
     for number in 0..RACES {
-        races.spawn(race(Arc::clone(&cluster), number));
+        races.spawn(race(Arc::clone(&two), number));
         if races.len() == AT_ONCE {
             wins[races.join_next().await.unwrap().unwrap()] += 1;
         }
@@ -51,8 +40,8 @@ async fn s15_of_two_keys_that_race_with_one_token_at_two_replicas_one_wins_and_m
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_rotations_at_two_replicas_one_starts_and_both_publish_it() {
-    let cluster = Cluster::start().await;
-    let [one, other] = &cluster.replicas;
+    let two = Two::start().await;
+    let [one, other] = &two.replicas;
     let before = one.status().await;
     assert_eq!(before.roots.len(), 1);
     assert_eq!(
@@ -109,28 +98,23 @@ async fn a_second_process_on_one_database_is_refused_and_the_first_goes_on() {
 }
 
 /// Two keys, one join token, two replicas; says at which it was won.
-async fn race(cluster: Arc<Cluster>, number: usize) -> usize {
+async fn race(two: Arc<Two>, number: usize) -> usize {
     // Made at either, used at either.
-    let maker = &cluster.replicas[number % 2];
-    let token = maker.join_token().await;
+    let token = two.replicas[number % 2].join_token("orders").await;
     let rivals = [Rival::new(&token), Rival::new(&token)];
-    let [one, other] = &cluster.replicas;
+    let [one, other] = &two.clients;
     let outcomes = tokio::join!(rivals[0].attest(one), rivals[1].attest(other));
-    let winner = match outcomes {
-        (Ok(()), Err(lost)) => {
-            was_beaten(&lost);
-            0
-        }
-        (Err(lost), Ok(())) => {
-            was_beaten(&lost);
-            1
-        }
+    let (winner, lost) = match outcomes {
+        (Ok(_), Err(lost)) => (0, lost),
+        (Err(lost), Ok(_)) => (1, lost),
         both => panic!("race {number}: {both:?}"),
     };
+    was_beaten(&lost);
     // The winner's answer may have been lost on its way; the loser asks once more, too.
-    let (there, elsewhere) = (&cluster.replicas[winner], &cluster.replicas[1 - winner]);
-    rivals[winner].attest(elsewhere).await.unwrap();
-    was_beaten(&rivals[1 - winner].attest(there).await.unwrap_err());
+    let loser = 1 - winner;
+    rivals[winner].attest(&two.clients[loser]).await.unwrap();
+    let again = rivals[loser].attest(&two.clients[winner]).await;
+    was_beaten(&again.unwrap_err());
     winner
 }
 
@@ -143,138 +127,21 @@ fn was_beaten(why: &ClientError) {
     );
 }
 
-/// Somebody with a join token and a key of its own.
-struct Rival {
-    key: SigningKey,
-    evidence: Evidence,
-}
-
-impl Rival {
-    fn new(token: &Secret<String>) -> Self {
-        let token = token.clone();
-        Self {
-            key: SigningKey::generate(),
-            evidence: Evidence::JoinToken { token },
-        }
-    }
-
-    async fn attest(&self, at: &Replica) -> Result<(), ClientError> {
-        let leaf = KeyPair::generate().unwrap();
-        let csr = CertificateParams::default()
-            .serialize_request(&leaf)
-            .unwrap();
-        let evidence = bearer(self.evidence.clone());
-        let issued = at
-            .client
-            .attest(&*evidence, None, csr.der(), &self.key)
-            .await?;
-        assert_eq!(issued.chain.len(), 2);
-        Ok(())
-    }
-}
-
-/// Two replicas and what they share.
-struct Cluster {
+/// Two replicas, and a client of each.
+struct Two {
     replicas: [Replica; 2],
-    _sandbox: Sandbox,
-    _ministack: Ministack,
+    clients: [Client; 2],
+    _cluster: Cluster,
 }
 
-struct Replica {
-    client: Client,
-    socket: PathBuf,
-    _process: AuthorityProcess,
-}
-
-impl Cluster {
+impl Two {
     async fn start() -> Self {
-        let ministack = Ministack::start().await.unwrap();
-        let table = json!({
-            "TableName": TABLE,
-            "BillingMode": "PAY_PER_REQUEST",
-            "AttributeDefinitions": [{"AttributeName": "pk", "AttributeType": "S"}],
-            "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}],
-        });
-        let made = ministack.call("dynamodb", "create_table", table);
-        made.await.unwrap();
-        let statements = json!([{
-            "Effect": "Allow",
-            "Action": ["dynamodb:GetItem", "dynamodb:PutItem"],
-            "Resource": format!("arn:aws:dynamodb:{}:{}:table/{TABLE}", Ministack::REGION, Ministack::ACCOUNT),
-        }]);
-        let keys = ministack.create_user("authority", statements).await;
-        let (sandbox, keys) = (Sandbox::new(), keys.unwrap());
-        let start = |name: &str| Replica::start(&sandbox, name, &ministack, &keys);
-        // Both at once, on an empty table: they agree on one root.
-        let replicas = tokio::task::block_in_place(|| {
-            std::thread::scope(|scope| {
-                let one = scope.spawn(|| start("one"));
-                let other = start("other");
-                [one.join().unwrap(), other]
-            })
-        });
+        let cluster = Cluster::on_disk().await;
+        let replicas = cluster.two([free_port(), free_port()], Duration::from_secs(3600));
         Self {
+            clients: replicas.each_ref().map(Replica::client),
             replicas,
-            _sandbox: sandbox,
-            _ministack: ministack,
+            _cluster: cluster,
         }
-    }
-}
-
-impl Replica {
-    fn start(sandbox: &Sandbox, name: &str, ministack: &Ministack, keys: &UserKeys) -> Self {
-        let socket = sandbox.path(&format!("{name}.sock"));
-        let yaml = format!(
-            r#"trust_domain: {TRUST_DOMAIN}
-listen: 127.0.0.1:0
-admin: unix:{socket}
-probes: 127.0.0.1:0
-ca: {{key: disk, path: {ca}, publish_ahead: 4s}}
-bundle_refresh_hint: 2s
-state: {{dynamodb: {{table: {TABLE}}}}}
-replicas: 2
-attestors:
-  bootstrap: {{kind: join-token}}
-rules:
-- {{attestor: bootstrap, match: {{service: "*"}}, id: "/{{service}}"}}
-"#,
-            socket = socket.display(),
-            ca = sandbox.path("ca").display(),
-        );
-        let file = format!("{name}.yaml");
-        sandbox.write(&file, yaml);
-        let process = sandbox
-            .warifu(&["authority", "--config", &file])
-            .env("AWS_REGION", Ministack::REGION)
-            .env("AWS_ENDPOINT_URL_DYNAMODB", ministack.endpoint())
-            .env("AWS_ACCESS_KEY_ID", &keys.access_key_id)
-            .env("AWS_SECRET_ACCESS_KEY", &keys.secret_access_key)
-            .authority();
-        let origin: HttpsOrigin = format!("https://{}", process.address).parse().unwrap();
-        let authority = AuthorityRef {
-            url: origin,
-            root_spki_sha256: vec![process.pin.parse().unwrap()],
-            bundle: None,
-        };
-        let domain = TrustDomain::new(TRUST_DOMAIN).unwrap();
-        Self {
-            client: Client::new(&domain, &authority).unwrap(),
-            socket,
-            _process: process,
-        }
-    }
-
-    async fn join_token(&self) -> Secret<String> {
-        let request = JoinTokenRequest {
-            attestor: "bootstrap".to_owned(),
-            facts: [("service".to_owned(), "orders".to_owned())].into(),
-            ttl: Duration::from_secs(600).as_secs(),
-        };
-        let made = admin::create_join_token(&self.socket, &request).await;
-        made.unwrap().token
-    }
-
-    async fn status(&self) -> Status {
-        admin::status(&self.socket).await.unwrap()
     }
 }

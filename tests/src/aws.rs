@@ -9,6 +9,7 @@
 mod account;
 mod agent;
 mod private_ca;
+mod replicas;
 mod signature;
 mod sts;
 mod web_identity;
@@ -18,6 +19,7 @@ pub use self::{
     account::{API_ACTION, Account},
     agent::{Agent, Answer, Keys, Workload},
     private_ca::{PrivateCa, PrivateCaMood},
+    replicas::{Balancer, Cluster, Replica, Rival},
     sts::{Mood, Sts},
     web_identity::{
         AWS_CLAIMS, Principal, REGION, Session, StsMood, WebIdentitySts, web_identity_claims,
