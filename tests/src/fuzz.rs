@@ -67,6 +67,8 @@ pub fn jwt(bytes: &[u8]) {
     let profiles = [
         Profile::jwt_svid(vec!["payments".to_owned()]),
         Profile::internal("warifu-context+jwt", "warifu-agent", "warifu-app"),
+        Profile::oidc("https://issuer.example", "payments"),
+        Profile::access_token("https://issuer.example", "payments"),
     ];
     for profile in &profiles {
         if let Ok(text) = str::from_utf8(bytes) {
@@ -93,6 +95,7 @@ fn check_claims(claims: &Claims, profile: &Profile) {
             .iter()
             .any(|it| profile.audiences.contains(it))
     );
+    assert!(!profile.single_audience || claims.audiences.len() == 1);
     assert!(profile.issuer.is_none() || claims.issuer == profile.issuer);
     assert!(!claims.subject.is_empty() && claims.all.contains_key("exp"));
     assert!(claims.scopes.iter().all(|scope| !scope.is_empty()));

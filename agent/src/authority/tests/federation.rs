@@ -326,7 +326,7 @@ async fn a_replica_that_starts_anew_knows_what_was_known_unless_the_configuratio
 
     // What a replica that is behind has, is not kept over it.
     let behind = Poller {
-        federation: Federation::new(&[configured.clone()]).unwrap(),
+        federation: Federation::new(std::slice::from_ref(&configured)).unwrap(),
         ..poller
     };
     endpoint.publishes(&made_up(6));

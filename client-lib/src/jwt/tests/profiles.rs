@@ -83,8 +83,10 @@ impl Parts {
 struct Signer {
     alg: &'static str,
     jwk: Value,
-    sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
+    sign: Box<Sign>,
 }
+
+type Sign = dyn Fn(&[u8]) -> Vec<u8>;
 
 impl Signer {
     fn ours(key: SigningKey, alg: &'static str) -> Self {
