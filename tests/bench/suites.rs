@@ -2,6 +2,7 @@
 
 mod authority;
 mod memory;
+mod rules;
 
 use std::path::PathBuf;
 
@@ -27,6 +28,8 @@ pub(crate) enum Suite {
     Memory,
     /// Agents that attest, all at once.
     Stampede,
+    /// The authority's rules, in this process.
+    Rules,
 }
 
 /// Connections at once, kept: enough that the proxy always has something to do.
@@ -38,12 +41,13 @@ const NEW_CONNECTIONS: usize = 8;
 
 impl Suite {
     /// All of them, in the order `list` shows.
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Inbound,
         Self::Handshake,
         Self::Memory,
         Self::Authority,
         Self::Stampede,
+        Self::Rules,
     ];
 
     /// What the command line calls it.
@@ -54,6 +58,7 @@ impl Suite {
             Self::Inbound => "inbound",
             Self::Memory => "memory",
             Self::Stampede => "stampede",
+            Self::Rules => "rules",
         }
     }
 
@@ -69,6 +74,7 @@ impl Suite {
             Self::Stampede => {
                 "time until 10,000 agents that attest at once are served, on all cores"
             }
+            Self::Rules => "CPU per decision of the authority, by the number of its rules",
         }
     }
 
@@ -76,6 +82,9 @@ impl Suite {
     pub(crate) fn run(self, subject: Kind, quick: bool) -> Result<Outcome> {
         if cfg!(debug_assertions) {
             eprintln!("bench: this is a debug build; its figures mean nothing (use --release)");
+        }
+        if self == Self::Rules {
+            return self.finish(Kind::Warifu, &rules::run(quick)?, true);
         }
         let mut kinds = self.kinds().to_vec();
         for absent in self.kinds().iter().filter_map(|kind| kind.locate().err()) {
@@ -119,7 +128,7 @@ impl Suite {
     /// Who can be compared. No other proxy is an authority, too.
     fn kinds(self) -> &'static [Kind] {
         match self {
-            Self::Authority | Self::Stampede => &[Kind::Warifu],
+            Self::Authority | Self::Rules | Self::Stampede => &[Kind::Warifu],
             Self::Handshake | Self::Inbound | Self::Memory => &Kind::ALL,
         }
     }
@@ -146,6 +155,7 @@ impl Suite {
             Self::Memory => memory::run(subject, kinds, quick, at).await,
             Self::Authority => authority::run(quick, at).await,
             Self::Stampede => authority::stampede(quick, at).await,
+            Self::Rules => rules::run(quick),
         }
     }
 
