@@ -79,7 +79,7 @@ pub use status::{RootStatus, RotationStatus, Status};
 pub use web::CertificateError;
 
 use issue::Issuing;
-use rules::{Facts, Outcome};
+use rules::Facts;
 use start::Prepared;
 
 /// Time for a handshake, the wait for its turn included. Agents give up after as long, so that later it is
@@ -292,8 +292,8 @@ impl Authority {
     ///
     /// # Errors
     /// See [`RevokeError`].
-    pub async fn revoke(&self, by: &str, change: &Change) -> Result<Changed, RevokeError> {
-        self.issuing.revoke(by, change, SystemTime::now()).await
+    pub async fn revoke(&self, change: &Change) -> Result<Changed, RevokeError> {
+        self.issuing.revoke(change, SystemTime::now()).await
     }
 
     /// What is revoked.
@@ -304,11 +304,6 @@ impl Authority {
     /// What there is.
     pub fn status(&self) -> Status {
         self.issuing.status()
-    }
-
-    /// What each rule makes of `facts`, in order.
-    pub fn explain(&self, attestor: &str, facts: &Facts) -> Vec<Outcome> {
-        self.issuing.rules.explain(attestor, facts)
     }
 
     /// Stops accepting, and waits for requests under way, at most `grace`.

@@ -39,6 +39,7 @@ pub mod rotation;
 mod task;
 mod vault;
 
+pub use evidence::Gatherer;
 pub use revocations::{Known, Revocations};
 
 /// The current identity; `None` until the first one is issued. Every change is a new snapshot.

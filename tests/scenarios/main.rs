@@ -9,6 +9,7 @@
 )]
 
 mod addresses_in_use;
+mod administration;
 mod app_down_or_slow;
 mod attest_again;
 mod attest_caller_identity;
@@ -64,6 +65,7 @@ mod replicas_share_state;
 mod reserved_identities;
 mod revocation;
 mod rotation_under_load;
+mod rules_refused;
 mod secrets_stay_secret;
 mod signals;
 mod signed_context_in_python;

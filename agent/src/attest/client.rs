@@ -35,6 +35,7 @@ use crate::{
     revocation::{List, Published},
 };
 
+mod admin;
 mod tokens;
 
 pub use tokens::{AccessToken, MintedJwt};

@@ -86,6 +86,18 @@ pub fn exchange(
     transcript("exchange", trust_domain, challenge, &parts)
 }
 
+/// For [`AdminRequest`](super::wire::AdminRequest). `act` is the act's JSON, `thumbprint` the renewal key's.
+pub fn admin(
+    trust_domain: &TrustDomain,
+    challenge: &str,
+    thumbprint: &str,
+    evidence: &Evidence,
+    act: &[u8],
+) -> Vec<u8> {
+    let parts = [thumbprint, &proof_of(evidence), &hash(act)];
+    transcript("admin", trust_domain, challenge, &parts)
+}
+
 /// Evidence in one line.
 fn proof_of(evidence: &Evidence) -> String {
     let token =
@@ -150,6 +162,15 @@ mod tests {
                 },
                 "x",
                 &[],
+            ),
+            admin(
+                &td(),
+                "c",
+                "t",
+                &Evidence::JoinToken {
+                    token: Secret::new("r".into()),
+                },
+                b"x",
             ),
             attest(
                 &td(),

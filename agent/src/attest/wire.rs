@@ -30,6 +30,9 @@ pub const BUNDLES: &str = "/v1/bundles";
 /// `GET`: the revocation list, a JWS ([`crate::revocation::Published`]), with an `ETag`.
 pub const REVOCATIONS: &str = "/v1/revocations";
 
+/// `POST` [`AdminRequest`]: administration from afar. Answers as the act has it.
+pub const ADMIN: &str = "/v1/admin";
+
 /// Largest request body: a CSR, a record, a token and a key are 6 KiB together, a token of 8 KiB fits too.
 pub const MAX_REQUEST: usize = 64 * 1024;
 /// Largest response body an agent reads: a bundle with dozens of keys is below 100 KiB.
@@ -194,6 +197,21 @@ pub struct ExchangeRequest {
     pub proof: Base64,
 }
 
+/// Asks for an act of administration, with evidence of who asks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AdminRequest {
+    /// From [`CHALLENGE`]. Good for one act.
+    pub challenge: String,
+    /// Proves facts about the administrator.
+    pub evidence: Evidence,
+    /// A public P-256 JWK, made for this request. The evidence is bound to it where it can be.
+    pub renewal_key: serde_json::Value,
+    /// JSON of the act. As bytes, so that what was signed is what is read.
+    pub act: Base64,
+    /// ES256 by the renewal key over [`super::proof::admin`].
+    pub proof: Base64,
+}
+
 /// An X.509-SVID and all that goes with it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Issued {
@@ -284,6 +302,10 @@ pub enum ErrorCode {
     Revoked,
     /// The identity may not have a token for this audience.
     AudienceRefused,
+    /// Not an administrator, or not for this act.
+    NotAllowed,
+    /// The challenge was used for an act of administration already.
+    Replayed,
     /// The identity may not have a token with this scope.
     ScopeRefused,
     /// No such path.
@@ -314,9 +336,12 @@ impl ErrorCode {
             | Self::InvalidProof
             | Self::InvalidEvidence
             | Self::InvalidRecord => StatusCode::UNAUTHORIZED,
-            Self::NoRule | Self::Revoked | Self::AudienceRefused | Self::ScopeRefused => {
-                StatusCode::FORBIDDEN
-            }
+            Self::NoRule
+            | Self::Revoked
+            | Self::AudienceRefused
+            | Self::ScopeRefused
+            | Self::NotAllowed => StatusCode::FORBIDDEN,
+            Self::Replayed => StatusCode::CONFLICT,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Conflict => StatusCode::CONFLICT,
@@ -333,6 +358,19 @@ impl ErrorCode {
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)
+    }
+}
+
+impl Evidence {
+    /// Its kind, as it is written.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::JoinToken { .. } => "join-token",
+            Self::AwsWebIdentity { .. } => "aws-web-identity",
+            Self::AwsCallerIdentity(_) => "aws-caller-identity",
+            Self::Kubernetes { .. } => "kubernetes",
+            Self::Oidc { .. } => "oidc",
+        }
     }
 }
 

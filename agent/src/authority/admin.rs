@@ -1,4 +1,10 @@
-//! Administration, over a unix socket of the authority's own user: join tokens, rotation, status.
+//! Administration: over a unix socket of the authority's own user, or from afar by whom `administrators` name.
+//!
+//! ```text
+//! unix socket, whose peer the kernel names ─┐
+//!                                           ├──▶ Act ──▶ carried out ──▶ audit line ──▶ answer
+//! front door, evidence + proof ─ may it? ───┘
+//! ```
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::SystemTime};
 
@@ -8,31 +14,50 @@ use serde::{Deserialize, Serialize};
 use warifu::Secret;
 
 use super::{
-    api,
-    denied::Denied,
-    issue::Issuing,
-    join_token::{self, JoinTokenError, NewJoinToken},
-    maintain::RotateError,
-    record::unix,
-    revocation::Change,
-    rules::{Facts, Outcome},
-    status::Status,
+    api, denied::Denied, issue::Issuing, join_token::NewJoinToken, record::unix, revocation::Change,
 };
 use crate::{
-    attest::wire::{ErrorCode, secret_string},
+    attest::wire::{Evidence, secret_string},
+    config::authority::AdminAction,
     http::{
         body::Body,
         server::{Connection, Opened, Refused, Remote, Service},
     },
 };
 
+mod act;
 pub mod client;
+mod explain;
+mod remote;
+
+pub use explain::{Bound, ExplainAnswer, Granted, OfAttestor, OfRule};
+pub(super) use remote::{Administrators, administer};
+
+use act::By;
 
 const JOIN_TOKENS: &str = "/v1/join-tokens";
 const ROTATE: &str = "/v1/rotate";
 const REVOCATIONS: &str = "/v1/revocations";
 const STATUS: &str = "/v1/status";
 const EXPLAIN: &str = "/v1/explain";
+
+/// An act of administration, as it is asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Act {
+    /// Make a join token. Answers [`JoinTokenAnswer`].
+    JoinToken(JoinTokenRequest),
+    /// Revoke, or take back. Answers [`super::Changed`].
+    Revoke(Change),
+    /// Show what is revoked. Answers [`super::Revocations`].
+    Revocations,
+    /// Start the rotation of root and keys. Answers [`super::Status`].
+    Rotate,
+    /// Say what the rules make of facts or evidence. Answers [`ExplainAnswer`].
+    Explain(ExplainRequest),
+    /// Show what there is. Answers [`super::Status`].
+    Status,
+}
 
 /// Asks for a join token.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -63,37 +88,70 @@ pub struct JoinTokenAnswer {
     pub warning: Option<String>,
 }
 
-/// Asks what the rules make of facts.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+/// Asks what the rules make of facts, or of what evidence proves: one of the two.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainRequest {
     /// Whose facts.
-    pub attestor: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attestor: Option<String>,
     /// The facts.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub facts: BTreeMap<String, String>,
-}
-
-/// What the rules make of facts.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ExplainAnswer {
-    /// One line for each rule, in order.
-    pub rules: Vec<String>,
+    /// Evidence, as an agent presents it. It is not spent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
 }
 
 /// The service behind the socket.
 #[derive(Debug)]
 pub(super) struct Administration(pub(super) Arc<Issuing>);
 
-impl Service for Administration {
-    type Session = Issuing;
+/// Somebody of this machine.
+#[derive(Debug)]
+pub(super) struct Session {
+    issuing: Arc<Issuing>,
+    uid: u32,
+}
 
-    fn open(&self, connection: Connection) -> Result<Opened<Issuing>, Refused> {
+impl Act {
+    /// What an administrator must be allowed to do for it.
+    pub fn action(&self) -> AdminAction {
+        match self {
+            Self::JoinToken(_) => AdminAction::JoinToken,
+            Self::Revoke(_) | Self::Revocations => AdminAction::Revoke,
+            Self::Rotate => AdminAction::Rotate,
+            Self::Explain(_) => AdminAction::Explain,
+            Self::Status => AdminAction::Status,
+        }
+    }
+
+    /// What the audit log calls it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::JoinToken(_) => "join-token",
+            Self::Revoke(change) if change.undo => "unrevoke",
+            Self::Revoke(_) => "revoke",
+            Self::Revocations => "revocations",
+            Self::Rotate => "rotate",
+            Self::Explain(_) => "explain",
+            Self::Status => "status",
+        }
+    }
+}
+
+impl Service for Administration {
+    type Session = Session;
+
+    fn open(&self, connection: Connection) -> Result<Opened<Session>, Refused> {
         let us = rustix::process::geteuid().as_raw();
         match connection.remote {
             // The socket's mode says the same; a mode can be changed by mistake.
             Remote::Unix { uid: Some(uid) } if uid == us || uid == 0 => Ok(Opened {
-                session: Arc::clone(&self.0),
+                session: Arc::new(Session {
+                    issuing: Arc::clone(&self.0),
+                    uid,
+                }),
                 expires: None,
             }),
             _ => Err(Refused(
@@ -102,86 +160,46 @@ impl Service for Administration {
         }
     }
 
-    async fn call(issuing: Arc<Issuing>, request: Request<Incoming>) -> Response<Body> {
-        answer(&issuing, request)
+    async fn call(session: Arc<Session>, request: Request<Incoming>) -> Response<Body> {
+        answer(&session, request)
             .await
             .unwrap_or_else(|why| api::denied(&why))
     }
 }
 
-async fn answer(issuing: &Issuing, request: Request<Incoming>) -> Result<Response<Body>, Denied> {
-    let now = SystemTime::now();
-    match request.uri().path() {
+async fn answer(session: &Session, request: Request<Incoming>) -> Result<Response<Body>, Denied> {
+    let act = read(request).await?;
+    let by = By::Uid { uid: session.uid };
+    let issuing = Arc::clone(&session.issuing);
+    act::carry_out(issuing, by, None, act, SystemTime::now()).await
+}
+
+/// What is asked for, by its path.
+async fn read(request: Request<Incoming>) -> Result<Act, Denied> {
+    let path = request.uri().path().to_owned();
+    match path.as_str() {
         JOIN_TOKENS => {
             api::expect(&request, &Method::POST)?;
-            let asked: JoinTokenRequest = api::read(request).await?;
-            let ttl = std::time::Duration::from_secs(asked.ttl);
-            let made = issuing
-                .create_join_token(&asked.attestor, asked.facts, ttl, now)
-                .await?;
-            Ok(api::json(&JoinTokenAnswer::from(made)))
+            Ok(Act::JoinToken(api::read(request).await?))
         }
         ROTATE => {
             api::expect(&request, &Method::POST)?;
-            issuing.rotate(now).await?;
-            Ok(api::json(&issuing.status()))
+            Ok(Act::Rotate)
         }
-        REVOCATIONS if request.method() == Method::GET => Ok(api::json(&issuing.revocations())),
+        REVOCATIONS if request.method() == Method::GET => Ok(Act::Revocations),
         REVOCATIONS => {
             api::expect(&request, &Method::POST)?;
-            let change: Change = api::read(request).await?;
-            Ok(api::json(
-                &issuing.revoke("admin socket", &change, now).await?,
-            ))
+            Ok(Act::Revoke(api::read(request).await?))
         }
         STATUS => {
             api::expect(&request, &Method::GET)?;
-            Ok(api::json(&issuing.status()))
+            Ok(Act::Status)
         }
         EXPLAIN => {
             api::expect(&request, &Method::POST)?;
-            let asked: ExplainRequest = api::read(request).await?;
-            let outcomes = issuing.rules.explain(&asked.attestor, &asked.facts);
-            let rules = outcomes.iter().map(Outcome::to_string).collect();
-            Ok(api::json(&ExplainAnswer { rules }))
+            Ok(Act::Explain(api::read(request).await?))
         }
         path => Err(api::not_found(path)),
-    }
-}
-
-impl Issuing {
-    /// Makes a join token that attests `facts` once, within `ttl`.
-    pub(super) async fn create_join_token(
-        &self,
-        attestor: &str,
-        facts: Facts,
-        ttl: std::time::Duration,
-        now: SystemTime,
-    ) -> Result<NewJoinToken, JoinTokenError> {
-        if !self.attestors.takes_join_tokens(attestor) {
-            return Err(JoinTokenError::Attestor(attestor.to_owned()));
-        }
-        let leads_to = self.rules.decide(attestor, &facts);
-        let (token, kept) = join_token::make(attestor, facts, ttl, now)?;
-        let expires_at = kept.expires_at;
-        self.store.put_join_token(kept, now).await?;
-        Ok(NewJoinToken {
-            token,
-            expires_at,
-            leads_to: leads_to
-                .map(|grant| grant.spiffe_id.to_string())
-                .map_err(|why| why.to_string()),
-        })
-    }
-
-    /// What there is.
-    pub(super) fn status(&self) -> Status {
-        Status::of(
-            &self.live.load(),
-            &self.revoked.load().list,
-            &self.federation,
-            &self.settings,
-        )
     }
 }
 
@@ -192,24 +210,6 @@ impl From<NewJoinToken> for JoinTokenAnswer {
             expires_at: unix(made.expires_at),
             spiffe_id: made.leads_to.clone().ok(),
             warning: made.leads_to.err(),
-        }
-    }
-}
-
-impl From<JoinTokenError> for Denied {
-    fn from(why: JoinTokenError) -> Self {
-        match why {
-            JoinTokenError::Store(why) => Self::busy(why.to_string()),
-            why => Self::new(ErrorCode::BadRequest, why.to_string()),
-        }
-    }
-}
-
-impl From<RotateError> for Denied {
-    fn from(why: RotateError) -> Self {
-        match why {
-            RotateError::UnderWay { .. } => Self::new(ErrorCode::Conflict, why.to_string()),
-            RotateError::Maintain(why) => Self::busy(why.to_string()),
         }
     }
 }

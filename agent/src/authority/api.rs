@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use super::{
+    admin,
     denied::Denied,
     issue::{Asked, Issuing},
 };
@@ -142,13 +143,14 @@ async fn answer(session: &Session, request: Request<Incoming>) -> Result<Respons
         let _place = session.place(&session.in_flight)?;
         return Ok(revocations(issuing, &request, now));
     }
-    const PATHS: [&str; 6] = [
+    const PATHS: [&str; 7] = [
         wire::CHALLENGE,
         wire::ATTEST,
         wire::RENEW,
         wire::JWT_SVID,
         wire::ACCESS_TOKEN,
         wire::EXCHANGE,
+        wire::ADMIN,
     ];
     if !PATHS.contains(&path.as_str()) {
         return Err(not_found(&path));
@@ -173,6 +175,11 @@ async fn answer(session: &Session, request: Request<Incoming>) -> Result<Respons
             let body = session.arrived(request).await?;
             let _place = session.place(&session.in_flight)?;
             Ok(json(&issuing.access_token(asked, &body).await?))
+        }
+        wire::ADMIN => {
+            let body = session.arrived(request).await?;
+            let _place = session.place(&session.in_flight)?;
+            admin::administer(issuing, asked, body).await
         }
         wire::EXCHANGE => {
             let body = session.arrived(request).await?;

@@ -23,12 +23,16 @@ use super::{
 };
 use crate::{
     attest::wire::{ErrorCode, Evidence},
-    config::{authority as configured, value::is_call_audience},
+    config::{
+        authority::{self as configured, facts::PARTITION},
+        value::is_call_audience,
+    },
     http::fetch::FetcherError,
     revocation::role_name,
 };
 
 mod caller_identity;
+mod examine;
 mod kubernetes;
 mod oidc;
 mod places;
@@ -53,6 +57,8 @@ const WARMING: usize = 16;
 pub(super) struct Attestors {
     trust_domain: TrustDomain,
     by_name: BTreeMap<String, Attestor>,
+    /// Partitions whose accounts the attestors of AWS admit, by the attestor's name.
+    partitions: BTreeMap<String, Vec<String>>,
 }
 
 /// One of them, with what it judges evidence by.
@@ -145,6 +151,7 @@ impl Attestors {
         Ok(Self {
             trust_domain: trust_domain.clone(),
             by_name: made.collect::<Result<_, _>>()?,
+            partitions: configured.iter().filter_map(partitions).collect(),
         })
     }
 
@@ -183,6 +190,36 @@ impl Attestors {
 
     /// What the evidence proves. `store` knows the join tokens.
     pub(super) async fn prove(
+        &self,
+        presented: Presented<'_>,
+        store: &dyn Store,
+    ) -> Result<Proven, Denied> {
+        let proven = self.prove_somewhere(presented, store).await?;
+        self.check_partition(&proven)?;
+        Ok(proven)
+    }
+
+    /// An account of another partition is another account, whatever its number.
+    fn check_partition(&self, proven: &Proven) -> Result<(), Denied> {
+        let Some(admitted) = self.partitions.get(&proven.attestor) else {
+            return Ok(());
+        };
+        let partition = proven.facts.get(PARTITION).cloned().unwrap_or_default();
+        if admitted.contains(&partition) {
+            return Ok(());
+        }
+        Err(Denied::new(
+            ErrorCode::InvalidEvidence,
+            format!(
+                "evidence: it is of partition {partition:?}, and attestor {:?} admits {}; see its `partitions`",
+                proven.attestor,
+                admitted.join(", ")
+            ),
+        ))
+    }
+
+    /// What the evidence proves, in whichever partition.
+    async fn prove_somewhere(
         &self,
         presented: Presented<'_>,
         store: &dyn Store,
@@ -307,6 +344,18 @@ impl Attestor {
             Self::Oidc(it) => vec![&it.issuer],
         }
     }
+}
+
+/// The partitions of an attestor of AWS.
+fn partitions((name, attestor): (&String, &configured::Attestor)) -> Option<(String, Vec<String>)> {
+    let partitions = match attestor {
+        configured::Attestor::AwsWebIdentity(it) => &it.partitions,
+        configured::Attestor::AwsCallerIdentity(it) => &it.partitions,
+        configured::Attestor::JoinToken
+        | configured::Attestor::Kubernetes(_)
+        | configured::Attestor::Oidc(_) => return None,
+    };
+    Some((name.clone(), partitions.clone()))
 }
 
 /// The profile of a bearer token that attests, and is for nothing else.

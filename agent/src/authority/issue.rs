@@ -12,6 +12,7 @@ use warifu::{
 };
 
 use super::{
+    admin::Administrators,
     attestors::{Attestors, Presented, Proven, SingleUse},
     audit::{self, Line, Who},
     ca::{self, Wanted},
@@ -47,6 +48,7 @@ pub(super) struct Issuing {
     pub(super) settings: Settings,
     pub(super) attestors: Attestors,
     pub(super) rules: Rules,
+    pub(super) administrators: Administrators,
     pub(super) limits: PerAccount,
     pub(super) keyring: Keyring,
     pub(super) store: Arc<dyn Store>,
@@ -158,9 +160,7 @@ impl Issuing {
             facts: Some(proven.facts.clone()),
             lineage: Some(lineage.clone()),
         };
-        self.limits
-            .take(&proven.attestor, &proven.facts, now)
-            .map_err(|wait| Denied::too_many(&proven.attestor, wait))?;
+        self.take_of_account(&proven.attestor, &proven.facts, now)?;
         let grant = self.entitled(&proven.attestor, &proven.facts, &lineage)?;
         is_granted(&grant)?;
         if let Some(single_use) = proven.single_use {
@@ -228,7 +228,18 @@ impl Issuing {
         }
     }
 
-    fn check_challenge(&self, challenge: &str, now: SystemTime) -> Result<(), Denied> {
+    /// One attestation of those its account may have.
+    pub(super) fn take_of_account(
+        &self,
+        attestor: &str,
+        facts: &Facts,
+        now: SystemTime,
+    ) -> Result<(), Denied> {
+        let taken = self.limits.take(attestor, facts, now);
+        taken.map_err(|wait| Denied::too_many(attestor, wait))
+    }
+
+    pub(super) fn check_challenge(&self, challenge: &str, now: SystemTime) -> Result<(), Denied> {
         let live = self.live.load();
         if challenge::is_good(&live.challenge_keys, self.trust_domain(), challenge, now) {
             return Ok(());
@@ -298,18 +309,29 @@ impl Issuing {
         lineage: &str,
     ) -> Result<Grant, Denied> {
         let grant = self.rules.decide(attestor, facts)?;
-        let role = self.attestors.role(attestor, facts);
-        self.refuse_revoked(&Provenance {
-            spiffe_id: Some(grant.spiffe_id.to_string().into()),
-            lineage: Some(lineage.into()),
-            role: role.map(|role| Origin::hash_of_role(&role).into()),
-            ..Provenance::default()
-        })?;
+        self.refuse_revoked(&self.provenance(&grant, attestor, facts, Some(lineage)))?;
         Ok(grant)
     }
 
+    /// What a grant goes back to, as revocation sees it.
+    pub(super) fn provenance(
+        &self,
+        grant: &Grant,
+        attestor: &str,
+        facts: &Facts,
+        lineage: Option<&str>,
+    ) -> Provenance {
+        let role = self.attestors.role(attestor, facts);
+        Provenance {
+            spiffe_id: Some(grant.spiffe_id.to_string().into()),
+            lineage: lineage.map(Into::into),
+            role: role.map(|role| Origin::hash_of_role(&role).into()),
+            ..Provenance::default()
+        }
+    }
+
     /// Gives evidence that may be used once to the renewal key with `thumbprint` (S15).
-    async fn spend(
+    pub(super) async fn spend(
         &self,
         single_use: SingleUse,
         thumbprint: String,
@@ -384,7 +406,7 @@ impl Issuing {
 }
 
 /// The renewal key of a request. It goes by its thumbprint: a `kid` of the agent's is not kept.
-fn renewal_key(mut jwk: serde_json::Value) -> Result<PublicJwk, Denied> {
+pub(super) fn renewal_key(mut jwk: serde_json::Value) -> Result<PublicJwk, Denied> {
     if let Some(members) = jwk.as_object_mut() {
         members.remove("kid");
     }
@@ -413,7 +435,11 @@ fn subject_key(csr: &Base64, renewal_key: &PublicJwk) -> Result<SubjectPublicKey
     Ok(key)
 }
 
-fn check_proof(key: &PublicJwk, transcript: &[u8], proof: &Base64) -> Result<(), Denied> {
+pub(super) fn check_proof(
+    key: &PublicJwk,
+    transcript: &[u8],
+    proof: &Base64,
+) -> Result<(), Denied> {
     if key.verify_raw(transcript, &proof.0) {
         return Ok(());
     }

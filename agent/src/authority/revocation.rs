@@ -29,7 +29,6 @@ use super::{
 use crate::{
     attest::wire::ErrorCode,
     revocation::{Kind, List, Provenance, hex},
-    telemetry::timestamp::Timestamp,
 };
 
 mod document;
@@ -106,26 +105,6 @@ impl RevokeError {
     }
 }
 
-/// A line of the audit log.
-#[derive(Serialize)]
-struct Line<'a> {
-    time: Timestamp,
-    /// `revoke` or `unrevoke`.
-    event: &'static str,
-    /// `done` or `refused`.
-    decision: &'static str,
-    /// The administrator.
-    by: &'a str,
-    #[serde(flatten)]
-    change: &'a Change,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    until: Option<Timestamp>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    number: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    why: Option<String>,
-}
-
 /// Loads the list; there is none before the first revocation.
 pub(super) async fn first(
     store: &dyn Store,
@@ -167,34 +146,17 @@ impl Issuing {
     /// Revokes, or takes back. In force here when this returns, at other replicas when they look next.
     pub(super) async fn revoke(
         &self,
-        by: &str,
         change: &Change,
         now: SystemTime,
     ) -> Result<Changed, RevokeError> {
-        let result = self.change_revocations(Some(change), now).await;
-        let (until, number, why) = match &result {
-            Ok(changed) => {
-                let until = changed.entry.until.map(Duration::from_secs);
-                let until = until.map(|until| Timestamp(SystemTime::UNIX_EPOCH + until));
-                (until, Some(changed.number), None)
-            }
-            Err(why) => (None, None, Some(why.to_string())),
-        };
-        let line = Line {
-            time: Timestamp(now),
-            event: if change.undo { "unrevoke" } else { "revoke" },
-            decision: if why.is_none() { "done" } else { "refused" },
-            by,
-            change,
-            until,
+        let (entry, number) = self.try_change(Some(change), now).await?;
+        let entry = entry.ok_or(RevokeError::Contended)?;
+        let warning = self.warning(&entry, change.undo);
+        Ok(Changed {
             number,
-            why,
-        };
-        // It is in force by now, and must be: a full disk is no reason to let a thief in.
-        if let Err(why) = self.audit.write_and_wait(&line).await {
-            tracing::error!(%why, number, "the audit line of a revocation could not be written");
-        }
-        result
+            entry,
+            warning,
+        })
     }
 
     /// What is revoked.
@@ -232,21 +194,6 @@ impl Issuing {
         let key = live.signer.certificate().map(ca::spki_sha256);
         key.and_then(Result::ok)
             .is_some_and(|key| self.revoked.load().list.revokes_issuer(&hex(&key)))
-    }
-
-    async fn change_revocations(
-        &self,
-        change: Option<&Change>,
-        now: SystemTime,
-    ) -> Result<Changed, RevokeError> {
-        let (entry, number) = self.try_change(change, now).await?;
-        let entry = entry.ok_or(RevokeError::Contended)?;
-        let warning = self.warning(&entry, change.is_some_and(|change| change.undo));
-        Ok(Changed {
-            number,
-            entry,
-            warning,
-        })
     }
 
     /// Changes the list by compare-and-swap, where there is something to change, and goes by it.

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use warifu::{SpiffeId, TrustDomain};
 
@@ -83,7 +83,7 @@ pub struct RuleError {
 }
 
 /// What one rule makes of some facts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It decides, with this identity.
@@ -183,8 +183,8 @@ impl Rules {
             && named.all(|name| facts.get(name) == earlier.get(name))
     }
 
-    /// What each rule makes of `facts`, in order: for people who wonder.
-    pub fn explain(&self, attestor: &str, facts: &Facts) -> Vec<Outcome> {
+    /// Each rule's template, and what it makes of `facts`, in order: for people who wonder.
+    pub fn explain(&self, attestor: &str, facts: &Facts) -> Vec<(String, Outcome)> {
         let mut decided = false;
         let outcome = |(index, rule): (usize, &Compiled)| {
             if decided {
@@ -199,7 +199,9 @@ impl Rules {
                 Err(why) => Outcome::Unfillable(why),
             }
         };
-        self.rules.iter().enumerate().map(outcome).collect()
+        let ids = self.rules.iter().map(|rule| rule.id.to_string());
+        ids.zip(self.rules.iter().enumerate().map(outcome))
+            .collect()
     }
 
     /// The longest life any rule gives a JWT-SVID.

@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use thiserror::Error;
 
 use super::{
+    admin::Administrators,
     attestors::{AttestorError, Attestors},
     federation::{Federation, FederationError},
     issue::Issuing,
@@ -182,6 +183,7 @@ impl Prepared {
             attestors: self.attestors,
             limits: limits::PerAccount::new(self.config.attestations_per_second),
             rules: self.rules,
+            administrators: Administrators::new(&self.config.administrators),
             keyring,
             store,
             live: ArcSwap::from_pointee(live),

@@ -190,6 +190,7 @@ impl World {
 struct Running {
     authority: Authority,
     readiness: Readiness,
+    lines: Lines,
     config: AuthorityConfig,
     dir: tempfile::TempDir,
 }
@@ -199,10 +200,12 @@ impl Running {
         let dir = tempfile::tempdir().unwrap();
         let mut config = config(dir.path());
         change(&mut config);
-        let (authority, readiness) = started(&config).await.unwrap();
+        let (audit, lines) = Audit::memory();
+        let (authority, readiness) = started_with(&config, audit).await.unwrap();
         Self {
             authority,
             readiness,
+            lines,
             config,
             dir,
         }
@@ -229,11 +232,18 @@ impl Running {
 }
 
 async fn started(config: &AuthorityConfig) -> Result<(Authority, Readiness), StartError> {
+    started_with(config, Audit::discard()).await
+}
+
+async fn started_with(
+    config: &AuthorityConfig,
+    audit: Audit,
+) -> Result<(Authority, Readiness), StartError> {
     let readiness = Readiness::default();
     let mut registry = metrics::registry();
     let servers = server::Metrics::new(&mut registry);
     let parts = Parts {
-        audit: Audit::discard(),
+        audit,
         readiness: &readiness,
         registry: &mut registry,
         servers: &servers,

@@ -12,18 +12,22 @@ use std::{
 use clap::{Args, Subcommand};
 use warifu_agent::{
     app,
-    authority::admin::{ExplainRequest, JoinTokenRequest, client},
-    config::{
-        self, AuthorityConfig,
-        value::{Listen, Span},
+    authority::{
+        Status,
+        admin::{Act, JoinTokenAnswer, JoinTokenRequest},
     },
+    config::{self, authority::Attestor, value::Span},
 };
 
 use super::{Failure, right_for};
 
+mod explain;
+mod place;
 mod revoke;
 
-/// Run the issuing authority, or administer one that runs on this machine
+use place::Place;
+
+/// Run the issuing authority, or administer one that runs, here or elsewhere
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -42,7 +46,7 @@ enum Administer {
     JoinToken(JoinTokenArgs),
     Revoke(revoke::RevokeArgs),
     Rotate(RotateArgs),
-    Explain(ExplainArgs),
+    Explain(explain::ExplainArgs),
     Status(StatusArgs),
 }
 
@@ -54,7 +58,7 @@ enum Administer {
 )]
 struct JoinTokenArgs {
     #[command(flatten)]
-    place: AdminSocket,
+    place: Place,
     #[command(flatten)]
     facts: Facts,
     /// How long the token may be used
@@ -67,22 +71,14 @@ struct JoinTokenArgs {
 
 /// Rotate the root and the token keys now, ahead of their time
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  warifu authority rotate --config /etc/warifu/authority.yaml")]
+#[command(
+    after_help = "Examples:\n  warifu authority rotate --config /etc/warifu/authority.yaml\n  warifu authority \
+                  rotate --url https://authority.example:8443 --trust-domain example.org --bundle roots.pem \
+                  --attestation aws-caller-identity"
+)]
 struct RotateArgs {
     #[command(flatten)]
-    place: AdminSocket,
-}
-
-/// Say what each rule makes of given facts, and why
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Example:\n  warifu authority explain --config /etc/warifu/authority.yaml --fact service=orders"
-)]
-struct ExplainArgs {
-    #[command(flatten)]
-    place: AdminSocket,
-    #[command(flatten)]
-    facts: Facts,
+    place: Place,
 }
 
 /// Show roots with their pins, keys, and what rotation does next
@@ -90,15 +86,7 @@ struct ExplainArgs {
 #[command(after_help = "Example:\n  warifu authority status --config /etc/warifu/authority.yaml")]
 struct StatusArgs {
     #[command(flatten)]
-    place: AdminSocket,
-}
-
-/// Where the authority's administration is.
-#[derive(Debug, Args)]
-struct AdminSocket {
-    /// The configuration file it runs with
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    place: Place,
 }
 
 /// Facts, and whose they are.
@@ -107,7 +95,7 @@ struct Facts {
     /// A fact, such as service=orders; repeat for more
     #[arg(long = "fact", value_name = "KEY=VALUE", value_parser = fact)]
     facts: Vec<(String, String)>,
-    /// The attestor they belong to [default: the only one of kind join-token]
+    /// The attestor they belong to [default: with --config, the only one]
     #[arg(long, value_name = "NAME")]
     attestor: Option<String>,
 }
@@ -132,37 +120,24 @@ pub(super) fn run(args: &AuthorityArgs) -> Result<ExitCode, Failure> {
         (Some(Administer::JoinToken(args)), _) => join_token(args)?,
         (Some(Administer::Revoke(args)), _) => revoke::run(args)?,
         (Some(Administer::Rotate(args)), _) => {
-            let (_, socket) = args.place.load()?;
-            let status = asked(&socket, client::rotate(&socket))?;
-            print_json(&status)?;
+            print_json(&args.place.ask::<Status>(&Act::Rotate)?)?;
         }
-        (Some(Administer::Explain(args)), _) => {
-            let (config, socket) = args.place.load()?;
-            let request = ExplainRequest {
-                attestor: args.facts.attestor(&config)?,
-                facts: args.facts.map(),
-            };
-            for line in asked(&socket, client::explain(&socket, &request))?.rules {
-                println!("{line}");
-            }
-        }
+        (Some(Administer::Explain(args)), _) => return explain::run(args),
         (Some(Administer::Status(args)), _) => {
-            let (_, socket) = args.place.load()?;
-            let status = asked(&socket, client::status(&socket))?;
-            print_json(&status)?;
+            print_json(&args.place.ask::<Status>(&Act::Status)?)?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn join_token(args: &JoinTokenArgs) -> Result<(), Failure> {
-    let (config, socket) = args.place.load()?;
+    let takes_them = |attestor: &Attestor| matches!(attestor, Attestor::JoinToken);
     let request = JoinTokenRequest {
-        attestor: args.facts.attestor(&config)?,
+        attestor: args.facts.attestor(&args.place, takes_them)?,
         facts: args.facts.map(),
         ttl: args.ttl.0.as_secs(),
     };
-    let made = asked(&socket, client::create_join_token(&socket, &request))?;
+    let made: JoinTokenAnswer = args.place.ask(&Act::JoinToken(request))?;
     // Said on standard error: standard output carries the token and nothing else.
     match (&made.spiffe_id, &made.warning) {
         (Some(id), _) => eprintln!("this token becomes {id}, once, within {}", args.ttl),
@@ -190,44 +165,37 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
     file.write_all(text.as_bytes())
 }
 
-impl AdminSocket {
-    fn load(&self) -> Result<(AuthorityConfig, PathBuf), Failure> {
-        let config = config::load_authority(&self.config)?;
-        match &config.admin {
-            Listen::Unix(socket) => {
-                let socket = socket.clone();
-                Ok((config, socket))
-            }
-            Listen::Tcp(address) => Err(Failure::usage(
-                "looking for the administration socket",
-                format!("admin is {address}; expected unix:/path"),
-            )),
-        }
-    }
-}
-
 impl Facts {
     fn map(&self) -> BTreeMap<String, String> {
         self.facts.iter().cloned().collect()
     }
 
-    fn attestor(&self, config: &AuthorityConfig) -> Result<String, Failure> {
+    /// The attestor that was named, or the only one in question.
+    fn attestor(
+        &self,
+        place: &Place,
+        is_meant: impl Fn(&Attestor) -> bool,
+    ) -> Result<String, Failure> {
         if let Some(name) = &self.attestor {
             return Ok(name.clone());
         }
-        let mut names = config.attestors.keys();
-        match (names.next(), names.next()) {
-            (Some(only), None) => Ok(only.clone()),
-            _ => {
-                let all: Vec<&str> = config.attestors.keys().map(String::as_str).collect();
-                Err(
-                    Failure::usage("choosing the attestor", "there is more than one, or none")
-                        .next(format!(
-                            "name one with --attestor; configured: {}",
-                            all.join(", ")
-                        )),
-                )
-            }
+        let doing = "choosing the attestor";
+        let Some(config) = place.load()? else {
+            return Err(Failure::usage(doing, "none was named").next("name one with --attestor"));
+        };
+        let meant = config
+            .attestors
+            .iter()
+            .filter(|(_, attestor)| is_meant(attestor));
+        let meant: Vec<&str> = meant.map(|(name, _)| name.as_str()).collect();
+        match meant.as_slice() {
+            [only] => Ok((*only).to_owned()),
+            names => Err(
+                Failure::usage(doing, "there is more than one, or none").next(format!(
+                    "name one with --attestor; configured: {}",
+                    names.join(", ")
+                )),
+            ),
         }
     }
 }
@@ -239,23 +207,6 @@ fn fact(text: &str) -> Result<(String, String), String> {
         }
         _ => Err("expected KEY=VALUE, such as service=orders".to_owned()),
     }
-}
-
-/// Runs one exchange with the authority.
-fn asked<T>(
-    socket: &Path,
-    exchange: impl Future<Output = Result<T, client::AdminError>>,
-) -> Result<T, Failure> {
-    let doing = format!("asking the authority at {}", socket.display());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(&doing, error))?;
-    runtime.block_on(exchange).map_err(|error| match error {
-        client::AdminError::Unreachable { .. } => Failure::new(&doing, error),
-        error => Failure::new(&doing, error)
-            .next("`warifu authority explain` says what the rules make of facts"),
-    })
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {

@@ -149,6 +149,19 @@ pub enum AdminAction {
     Status,
 }
 
+impl AdminAction {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::JoinToken => "join-token",
+            Self::Revoke => "revoke",
+            Self::Rotate => "rotate",
+            Self::Explain => "explain",
+            Self::Status => "status",
+        }
+    }
+}
+
 /// Where state lives.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

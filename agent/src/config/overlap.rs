@@ -289,10 +289,11 @@ impl<'a> Known<'a> {
         theirs: &BTreeMap<String, String>,
         variant: usize,
     ) {
-        let fixed = self.fixed.iter();
-        facts.extend(fixed.map(|(fact, value)| ((*fact).to_owned(), value.clone())));
         let demanded = self.side.demands.keys().copied();
-        for fact in demanded.chain(differs) {
+        // Where no one fact differs, what a pod has and a role has not does.
+        let scope = self.side.scope.iter().copied();
+        let scope = scope.filter(|_| differs.is_none());
+        for fact in demanded.chain(differs).chain(scope) {
             let [first, second] = self.side.values(fact, variant);
             let is_taken = differs == Some(fact) && theirs.get(fact) == Some(&first);
             facts
@@ -379,6 +380,10 @@ fn example_of<'a>(
         Why::Workload(fact) => Some(&**fact),
         Why::Kind | Why::Attestor => None,
     };
+    for (facts, known) in facts.iter_mut().zip(known) {
+        let fixed = known.fixed.iter();
+        facts.extend(fixed.map(|(fact, value)| ((*fact).to_owned(), value.clone())));
+    }
     let [mine, theirs] = &mut facts;
     let [known_mine, known_theirs] = known;
     known_mine.complete(mine, differs, theirs, variant);

@@ -28,7 +28,7 @@ const MAX_TOKEN: usize = 8 * 1024;
 
 /// Where evidence comes from.
 #[derive(Debug)]
-pub(super) struct Gatherer {
+pub struct Gatherer {
     attestation: Attestation,
     trust_domain: TrustDomain,
     /// Where the attestation is one of AWS's.
@@ -39,11 +39,8 @@ pub(super) struct Gatherer {
 pub(super) type Gathered = Box<MakeEvidence>;
 
 impl Gatherer {
-    pub(super) fn new(
-        attestation: Attestation,
-        trust_domain: TrustDomain,
-        roles: Option<Roles>,
-    ) -> Self {
+    /// `roles` are those of this process, for an attestation of AWS's.
+    pub fn new(attestation: Attestation, trust_domain: TrustDomain, roles: Option<Roles>) -> Self {
         Self {
             attestation,
             trust_domain,
@@ -69,7 +66,7 @@ impl Gatherer {
     /// # Errors
     /// [`ClientError::NoEvidence`]: it cannot be had now, or not within `patience`. [`ClientError::EvidenceRefused`]: who gives it decided
     /// against.
-    pub(super) async fn gather(
+    pub async fn gather(
         &self,
         renewal_key: &PublicJwk,
         patience: Duration,
@@ -121,7 +118,7 @@ impl Gatherer {
     }
 
     /// Says which evidence was refused: the authority doesn't know where it came from.
-    pub(super) fn name(&self, why: ClientError) -> ClientError {
+    pub fn name(&self, why: ClientError) -> ClientError {
         let from = match &self.attestation {
             Attestation::JoinToken { token } => token.to_string(),
             Attestation::Kubernetes { token_file } | Attestation::Oidc { token_file } => {

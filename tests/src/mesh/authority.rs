@@ -244,7 +244,7 @@ impl Authority {
             seconds: None,
             undo,
         };
-        let changed = self.running().issuer.revoke("a test", &change);
+        let changed = self.running().issuer.revoke(&change);
         changed.await.expect("a change of the revocation list")
     }
 

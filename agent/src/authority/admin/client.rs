@@ -14,11 +14,12 @@ use thiserror::Error;
 use tokio::{net::UnixStream, time::timeout};
 
 use super::{
-    EXPLAIN, ExplainAnswer, ExplainRequest, JOIN_TOKENS, JoinTokenAnswer, JoinTokenRequest,
-    REVOCATIONS, ROTATE, STATUS, Status,
+    Act, EXPLAIN, JOIN_TOKENS, JoinTokenAnswer, JoinTokenRequest, REVOCATIONS, ROTATE, STATUS,
 };
-use crate::attest::wire::{ErrorBody, MAX_RESPONSE};
-use crate::authority::{Change, Changed, Revocations};
+use crate::{
+    attest::wire::{ErrorBody, MAX_RESPONSE},
+    authority::Status,
+};
 
 /// Time for a whole exchange on one machine.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -42,6 +43,23 @@ pub enum AdminError {
     Refused(String),
 }
 
+/// Asks for `act`; see [`Act`] for what is answered.
+///
+/// # Errors
+/// See [`AdminError`].
+pub async fn ask<A: DeserializeOwned>(socket: &Path, act: &Act) -> Result<A, AdminError> {
+    let post = Method::POST;
+    let none = None::<&()>;
+    match act {
+        Act::JoinToken(asked) => exchange(socket, post, JOIN_TOKENS, Some(asked)).await,
+        Act::Revoke(change) => exchange(socket, post, REVOCATIONS, Some(change)).await,
+        Act::Revocations => exchange(socket, Method::GET, REVOCATIONS, none).await,
+        Act::Rotate => exchange(socket, post, ROTATE, none).await,
+        Act::Explain(asked) => exchange(socket, post, EXPLAIN, Some(asked)).await,
+        Act::Status => exchange(socket, Method::GET, STATUS, none).await,
+    }
+}
+
 /// Makes a join token.
 ///
 /// # Errors
@@ -50,7 +68,7 @@ pub async fn create_join_token(
     socket: &Path,
     request: &JoinTokenRequest,
 ) -> Result<JoinTokenAnswer, AdminError> {
-    exchange(socket, Method::POST, JOIN_TOKENS, Some(request)).await
+    ask(socket, &Act::JoinToken(request.clone())).await
 }
 
 /// Starts a rotation of root and keys.
@@ -58,23 +76,7 @@ pub async fn create_join_token(
 /// # Errors
 /// See [`AdminError`]; also while one is under way.
 pub async fn rotate(socket: &Path) -> Result<Status, AdminError> {
-    exchange(socket, Method::POST, ROTATE, None::<&()>).await
-}
-
-/// Revokes, or takes back.
-///
-/// # Errors
-/// See [`AdminError`].
-pub async fn revoke(socket: &Path, change: &Change) -> Result<Changed, AdminError> {
-    exchange(socket, Method::POST, REVOCATIONS, Some(change)).await
-}
-
-/// What is revoked.
-///
-/// # Errors
-/// See [`AdminError`].
-pub async fn revocations(socket: &Path) -> Result<Revocations, AdminError> {
-    exchange(socket, Method::GET, REVOCATIONS, None::<&()>).await
+    ask(socket, &Act::Rotate).await
 }
 
 /// What the authority has.
@@ -82,15 +84,7 @@ pub async fn revocations(socket: &Path) -> Result<Revocations, AdminError> {
 /// # Errors
 /// See [`AdminError`].
 pub async fn status(socket: &Path) -> Result<Status, AdminError> {
-    exchange(socket, Method::GET, STATUS, None::<&()>).await
-}
-
-/// What the rules make of facts.
-///
-/// # Errors
-/// See [`AdminError`].
-pub async fn explain(socket: &Path, request: &ExplainRequest) -> Result<ExplainAnswer, AdminError> {
-    exchange(socket, Method::POST, EXPLAIN, Some(request)).await
+    ask(socket, &Act::Status).await
 }
 
 async fn exchange<A: DeserializeOwned>(

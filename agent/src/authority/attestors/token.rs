@@ -9,7 +9,7 @@ use std::{
 
 use aws_lc_rs::digest::{Context, SHA256};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
 use warifu::{
     Secret,
@@ -125,13 +125,25 @@ pub(super) fn unverified_issuer(token: &Secret<String>) -> Option<String> {
     struct Payload {
         iss: String,
     }
+    unverified(token).map(|Payload { iss }| iss)
+}
+
+/// Which audience a token says it is for, if that is one: good for telling people, and for nothing else.
+pub(super) fn unverified_audience(token: &Secret<String>) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Payload {
+        aud: String,
+    }
+    unverified(token).map(|Payload { aud }| aud)
+}
+
+fn unverified<T: DeserializeOwned>(token: &Secret<String>) -> Option<T> {
     let token = token.expose();
     if token.len() > MAX_TOKEN_BYTES {
         return None;
     }
     let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
-    let Payload { iss } = serde_json::from_slice(&payload).ok()?;
-    Some(iss)
+    serde_json::from_slice(&payload).ok()
 }
 
 /// Why a token's issuer has no attestor.

@@ -135,8 +135,18 @@ impl WebIdentity {
         trust_domain: &TrustDomain,
         presented: Presented<'_>,
     ) -> Result<Proven, Denied> {
-        let profile =
-            Profile::aws_web_identity(&account.url, audience(trust_domain, presented.renewal_key));
+        let audience = audience(trust_domain, presented.renewal_key);
+        self.prove_for(account, token, &audience, presented).await
+    }
+
+    async fn prove_for(
+        &self,
+        account: &Account,
+        token: &Secret<String>,
+        audience: &str,
+        presented: Presented<'_>,
+    ) -> Result<Proven, Denied> {
+        let profile = Profile::aws_web_identity(&account.url, audience);
         let claims = account.issuer.verify(token, &profile, &presented).await?;
         Ok(Proven {
             attestor: self.name.clone(),
@@ -145,6 +155,25 @@ impl WebIdentity {
             // It is worth nothing with another key.
             single_use: None,
         })
+    }
+
+    /// What a token proves with the key it is bound to, whichever that is, and which it is.
+    pub(super) async fn examine(
+        &self,
+        account: &Account,
+        token: &Secret<String>,
+        trust_domain: &TrustDomain,
+        presented: Presented<'_>,
+    ) -> Result<(Proven, String), Denied> {
+        let found = token::unverified_audience(token).unwrap_or_default();
+        let begin = wire::attest_audience(trust_domain, "");
+        let key = found.strip_prefix(&begin).ok_or_else(|| {
+            Refused(format!(
+                "its audience is {found:?}; expected {begin}HASH, of the renewal key it is for"
+            ))
+        })?;
+        let proven = self.prove_for(account, token, &found, presented).await?;
+        Ok((proven, key.to_owned()))
     }
 
     /// What verified claims prove, of an issuer that is of `account`.

@@ -155,7 +155,7 @@ fn explains_which_rule_decided_and_why_the_others_did_not() {
     let outcomes: Vec<String> = rules
         .explain("join", &facts(&[("service", "orders")]))
         .iter()
-        .map(ToString::to_string)
+        .map(|(_, outcome)| outcome.to_string())
         .collect();
     assert!(outcomes[0].contains("attestor is \"ci\""), "{outcomes:?}");
     assert!(

@@ -13,7 +13,12 @@ use warifu::tls::{self, Anchors};
 use super::*;
 use crate::{
     attest::{Client, ClientError, bearer},
-    authority::admin::{ExplainRequest, JoinTokenRequest, client},
+    authority::{
+        admin::{
+            Act, Bound, ExplainAnswer, ExplainRequest, JoinTokenAnswer, JoinTokenRequest, client,
+        },
+        rules::Outcome,
+    },
 };
 
 /// One HTTP/1.1 request, as `curl` would send it.
@@ -379,34 +384,37 @@ async fn administration_makes_join_tokens_explains_rotates_and_tells_status() {
         facts: facts(service),
         ttl: 60,
     };
-    let made = client::create_join_token(socket, &ask("join", "orders"))
-        .await
-        .unwrap();
+    let make =
+        async |request| client::ask::<JoinTokenAnswer>(socket, &Act::JoinToken(request)).await;
+    let made = make(ask("join", "orders")).await.unwrap();
     assert_eq!(
         made.spiffe_id.as_deref(),
         Some("spiffe://example.org/orders")
     );
     let agent = Client::new(&td(), &running.as_seen()).unwrap();
     attest(&agent, &made.token).await.unwrap();
-    let made = client::create_join_token(socket, &ask("join", "a b"))
-        .await
-        .unwrap();
+    let made = make(ask("join", "a b")).await.unwrap();
     assert!(made.warning.unwrap().contains("cannot be filled in"));
-    let refused = client::create_join_token(socket, &ask("nobody", "x"))
-        .await
-        .unwrap_err();
+    let refused = make(ask("nobody", "x")).await.unwrap_err();
     assert!(refused.to_string().contains("nobody"), "{refused}");
 
     let asked = ExplainRequest {
-        attestor: "join".into(),
+        attestor: Some("join".into()),
         facts: facts("orders"),
+        evidence: None,
     };
-    let explained = client::explain(socket, &asked).await.unwrap();
-    assert_eq!(explained.rules, ["grants spiffe://example.org/orders"]);
+    let explained: ExplainAnswer = client::ask(socket, &Act::Explain(asked)).await.unwrap();
+    assert_eq!(
+        explained.rules[0].outcome,
+        Outcome::Grants("spiffe://example.org/orders".into())
+    );
+    let granted = explained.granted.unwrap();
+    assert_eq!((granted.rule, granted.ttl), (0, 3600));
+    assert_eq!(granted.dns, ["orders.internal"]);
 
-    let status = client::status(socket).await.unwrap();
+    let status: Status = client::ask(socket, &Act::Status).await.unwrap();
     assert_eq!((status.roots.len(), status.rotations.len()), (1, 0));
-    let status = client::rotate(socket).await.unwrap();
+    let status: Status = client::ask(socket, &Act::Rotate).await.unwrap();
     let phases: Vec<_> = status
         .roots
         .iter()
@@ -418,8 +426,96 @@ async fn administration_makes_join_tokens_explains_rotates_and_tells_status() {
         2,
         "the next root can be pinned already"
     );
-    let refused = client::rotate(socket).await.unwrap_err();
+    let refused = client::ask::<Status>(socket, &Act::Rotate)
+        .await
+        .unwrap_err();
     assert!(refused.to_string().contains("under way"), "{refused}");
+}
+
+#[tokio::test]
+async fn every_act_of_administration_is_in_the_audit_log_before_its_answer() {
+    let running = Running::start(|_| {}).await;
+    let Listen::Unix(socket) = running.authority.admin() else {
+        panic!("a unix socket");
+    };
+    let ask = async |act: Act| {
+        let answer = client::ask::<serde_json::Value>(socket, &act).await;
+        (answer, running.lines.all().pop().unwrap())
+    };
+    let uid = rustix::process::geteuid().as_raw();
+    let (made, line) = ask(Act::JoinToken(JoinTokenRequest {
+        attestor: "join".into(),
+        facts: facts("orders"),
+        ttl: 60,
+    }))
+    .await;
+    let token = made.unwrap()["token"].as_str().unwrap().to_owned();
+    assert_eq!(line["event"], "join-token");
+    assert_eq!(line["decision"], "done");
+    assert_eq!(line["by"], serde_json::json!({"uid": uid}));
+    assert_eq!(line["act"]["facts"]["service"], "orders");
+    assert_eq!(line["result"]["spiffe_id"], "spiffe://example.org/orders");
+    assert!(!line.to_string().contains(&token), "S12");
+
+    let change = Change {
+        kind: crate::revocation::Kind::Lineage,
+        value: "l1".into(),
+        reason: Some("stolen".into()),
+        seconds: None,
+        undo: false,
+    };
+    let (changed, line) = ask(Act::Revoke(change.clone())).await;
+    assert_eq!(
+        (&line["event"], &line["decision"]),
+        (&"revoke".into(), &"done".into())
+    );
+    assert_eq!(line["act"]["value"], "l1");
+    assert_eq!(line["act"]["reason"], "stolen");
+    assert_eq!(line["result"]["number"], changed.unwrap()["number"]);
+    let undo = Change {
+        undo: true,
+        reason: None,
+        ..change
+    };
+    let (_, line) = ask(Act::Revoke(undo.clone())).await;
+    assert_eq!(
+        (&line["event"], &line["decision"]),
+        (&"unrevoke".into(), &"done".into())
+    );
+    let (refused, line) = ask(Act::Revoke(undo)).await;
+    assert!(refused.is_err());
+    assert_eq!(
+        (&line["event"], &line["decision"]),
+        (&"unrevoke".into(), &"refused".into())
+    );
+    assert_eq!(line["refused"]["code"], "bad_request");
+    for (act, event) in [
+        (Act::Revocations, "revocations"),
+        (Act::Status, "status"),
+        (Act::Rotate, "rotate"),
+    ] {
+        let (_, line) = ask(act).await;
+        assert_eq!(
+            (&line["event"], &line["by"]["uid"]),
+            (&event.into(), &uid.into())
+        );
+    }
+    let token = Secret::new(token);
+    let (explained, line) = ask(Act::Explain(ExplainRequest {
+        evidence: Some(Evidence::JoinToken {
+            token: token.clone(),
+        }),
+        ..ExplainRequest::default()
+    }))
+    .await;
+    let explained: ExplainAnswer = serde_json::from_value(explained.unwrap()).unwrap();
+    assert_eq!(explained.attestor.as_deref(), Some("join"));
+    assert_eq!(explained.bound, Some(Bound::Nothing));
+    assert_eq!(line["act"], serde_json::json!({"evidence": "join-token"}));
+    assert!(!line.to_string().contains(token.expose()), "S12");
+    // Looked at, and not spent.
+    let agent = Client::new(&td(), &running.as_seen()).unwrap();
+    attest(&agent, &token).await.unwrap();
 }
 
 #[tokio::test]

@@ -4,13 +4,13 @@ use std::time::{Duration, SystemTime};
 
 use clap::{ArgGroup, Args};
 use warifu_agent::{
-    authority::{Change, Entry, admin::client},
+    authority::{Change, Changed, Entry, Revocations, admin::Act},
     config::value::Span,
     revocation::Kind,
     telemetry::timestamp::Timestamp,
 };
 
-use super::{AdminSocket, Failure, asked};
+use super::{Failure, Place};
 
 /// Revoke credentials before they expire, take that back, or list what is revoked
 #[derive(Debug, Args)]
@@ -21,11 +21,13 @@ use super::{AdminSocket, Failure, asked};
                   --reason \"node i-0abc lost, INC-7\"\n  warifu authority revoke --config /etc/warifu/authority.yaml \
                   --spiffe-id spiffe://example.org/orders --for 2h\n  warifu authority revoke --config \
                   /etc/warifu/authority.yaml --spiffe-id spiffe://example.org/orders --undo\n  warifu authority revoke \
-                  --config /etc/warifu/authority.yaml --list"
+                  --config /etc/warifu/authority.yaml --list\n  \
+                  warifu authority revoke --url https://authority.example:8443 --trust-domain example.org \
+                  --root-pin 9f86…0a08 --attestation aws-web-identity --role 123456789012:role/batch"
 )]
 pub(super) struct RevokeArgs {
     #[command(flatten)]
-    place: AdminSocket,
+    place: Place,
     /// Everything that goes back to one attestation: `lineage` of the audit log
     #[arg(long, value_name = "LINEAGE", allow_hyphen_values = true)]
     lineage: Option<String>,
@@ -56,9 +58,8 @@ pub(super) struct RevokeArgs {
 }
 
 pub(super) fn run(args: &RevokeArgs) -> Result<(), Failure> {
-    let (_, socket) = args.place.load()?;
     let Some(change) = args.change() else {
-        let found = asked(&socket, client::revocations(&socket))?;
+        let found: Revocations = args.place.ask(&Act::Revocations)?;
         println!("list {}, as of {}", found.number, time(found.as_of));
         found
             .entries
@@ -66,7 +67,7 @@ pub(super) fn run(args: &RevokeArgs) -> Result<(), Failure> {
             .for_each(|entry| println!("{}", line(entry)));
         return Ok(());
     };
-    let changed = asked(&socket, client::revoke(&socket, &change))?;
+    let changed: Changed = args.place.ask(&Act::Revoke(change.clone()))?;
     let done = if change.undo { "taken back" } else { "revoked" };
     println!("{done}: {} (list {})", line(&changed.entry), changed.number);
     if let Some(warning) = changed.warning {

@@ -31,6 +31,8 @@ pub struct WebIdentityAttestor {
     pub issuers: BTreeMap<String, String>,
     /// The organisation every token must be of.
     pub org: Option<String>,
+    /// Partitions whose accounts are admitted.
+    pub partitions: Vec<String>,
     /// Roles (`ACCOUNT:role/NAME`, globs) whose trust policy admits EKS Pod Identity and nothing else:
     /// only their session tags say which pod it is.
     pub pod_identity_roles: Vec<RolePattern>,
@@ -41,6 +43,8 @@ pub struct WebIdentityAttestor {
 pub struct CallerIdentityAttestor {
     /// Accounts whose roles are admitted.
     pub accounts: Vec<String>,
+    /// Partitions whose accounts are admitted: each numbers its accounts for itself.
+    pub partitions: Vec<String>,
     /// Region → STS endpoint, where it is not the partition's usual one (`http://` for loopback only).
     pub sts_endpoints: BTreeMap<String, Upstream>,
 }
@@ -113,6 +117,11 @@ struct AttestorFields {
     #[serde(default, deserialize_with = "value::list::<name::Account, _>")]
     #[schemars(with = "Vec<As<name::Account>>")]
     accounts: Vec<String>,
+    /// `aws-web-identity`, `aws-caller-identity`: partitions whose accounts are admitted, `aws` unless others
+    /// are named. Each numbers its accounts for itself.
+    #[serde(default, deserialize_with = "value::list::<name::Partition, _>")]
+    #[schemars(with = "Vec<As<name::Partition>>")]
+    partitions: Vec<String>,
     /// `aws-caller-identity`: region → STS endpoint, where it is not the usual one.
     #[serde(default)]
     sts_endpoints: BTreeMap<String, Upstream>,
@@ -185,6 +194,11 @@ impl AttestorFields {
             ),
             ("accounts", !self.accounts.is_empty(), &[AwsCallerIdentity]),
             (
+                "partitions",
+                !self.partitions.is_empty(),
+                &[AwsWebIdentity, AwsCallerIdentity],
+            ),
+            (
                 "sts_endpoints",
                 !self.sts_endpoints.is_empty(),
                 &[AwsCallerIdentity],
@@ -233,6 +247,7 @@ impl TryFrom<AttestorFields> for Attestor {
             AttestorKind::AwsWebIdentity => Self::AwsWebIdentity(WebIdentityAttestor {
                 issuers: fields.issuers,
                 org: fields.org,
+                partitions: partitions(fields.partitions),
                 pod_identity_roles: fields.pod_identity_roles,
             }),
             AttestorKind::AwsCallerIdentity if fields.accounts.is_empty() => {
@@ -240,6 +255,7 @@ impl TryFrom<AttestorFields> for Attestor {
             }
             AttestorKind::AwsCallerIdentity => Self::AwsCallerIdentity(CallerIdentityAttestor {
                 accounts: fields.accounts,
+                partitions: partitions(fields.partitions),
                 sts_endpoints: fields.sts_endpoints,
             }),
             AttestorKind::Kubernetes => Self::Kubernetes(KubernetesAttestor {
@@ -257,5 +273,13 @@ impl TryFrom<AttestorFields> for Attestor {
                 facts: fields.facts,
             }),
         })
+    }
+}
+
+/// Those that are named, or the one that nearly everybody is in.
+fn partitions(named: Vec<String>) -> Vec<String> {
+    match named.is_empty() {
+        true => vec!["aws".to_owned()],
+        false => named,
     }
 }

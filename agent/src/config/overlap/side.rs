@@ -6,7 +6,10 @@ use super::example::sample;
 use crate::config::{
     authority::{
         Attestor, Rule,
-        facts::{self, ACCOUNT, CLUSTER, CLUSTER_ACCOUNT, CLUSTER_ARN, CLUSTER_REGION, NAMESPACE},
+        facts::{
+            self, ACCOUNT, CLUSTER, CLUSTER_ACCOUNT, CLUSTER_ARN, CLUSTER_REGION, NAMESPACE,
+            PARTITION,
+        },
     },
     value::{Glob, template::Piece},
 };
@@ -22,8 +25,8 @@ pub(super) struct Side<'a> {
     pub(super) scope: Vec<&'static str>,
     /// What holds of the facts it decides on; nothing of those that are not here.
     pub(super) demands: BTreeMap<&'a str, Demand<'a>>,
-    /// Accounts that the attestor admits; empty where that is no question.
-    accounts: Vec<&'a str>,
+    /// Facts of which the attestor admits a few values only, and which.
+    admitted: BTreeMap<&'static str, Vec<&'a str>>,
 }
 
 /// Within which facts of one name mean the same.
@@ -62,19 +65,21 @@ impl<'a> Side<'a> {
                 .iter()
                 .map(|(fact, glob)| (&**fact, Demand::of(glob)))
                 .collect(),
-            accounts: vec![],
+            admitted: BTreeMap::new(),
         };
         match attestor {
             Attestor::JoinToken | Attestor::Oidc(_) => {}
             Attestor::Kubernetes(_) => side.scope.push(NAMESPACE),
             Attestor::AwsWebIdentity(aws) => {
-                side.of_account(aws.issuers.keys().map(String::as_str).collect())?;
+                side.admits(PARTITION, &aws.partitions)?;
+                side.admits(ACCOUNT, aws.issuers.keys())?;
                 if side.named().any(|fact| facts::OF_PODS.contains(&fact)) {
                     side.of_pods();
                 }
             }
             Attestor::AwsCallerIdentity(aws) => {
-                side.of_account(aws.accounts.iter().map(String::as_str).collect())?;
+                side.admits(PARTITION, &aws.partitions)?;
+                side.admits(ACCOUNT, &aws.accounts)?;
             }
         }
         Some(side)
@@ -93,11 +98,10 @@ impl<'a> Side<'a> {
     /// Values that `fact` may have, as far as the configuration says; the first ones differ.
     pub(super) fn values(&self, fact: &str, variant: usize) -> [String; 2] {
         let fits = |value: &str| self.demand(fact).is_none_or(|demand| demand.admits(value));
-        if fact == ACCOUNT {
-            let mut admitted = self.accounts.iter().filter(|account| fits(account));
-            if let Some(first) = admitted.next() {
-                return [*first, *admitted.next().unwrap_or(first)].map(str::to_owned);
-            }
+        let admitted = self.admitted.get(fact).into_iter().flatten();
+        let mut admitted = admitted.filter(|value| fits(value));
+        if let Some(first) = admitted.next() {
+            return [*first, *admitted.next().unwrap_or(first)].map(str::to_owned);
         }
         match self.demand(fact) {
             Some(Demand::Is(value)) => [value.clone(), value.clone()],
@@ -124,18 +128,21 @@ impl<'a> Side<'a> {
             .chain(self.in_templates())
     }
 
-    fn of_account(&mut self, admitted: Vec<&'a str>) -> Option<()> {
-        self.scope.push(ACCOUNT);
-        let fits = |account: &&&str| {
-            self.demand(ACCOUNT)
-                .is_none_or(|demand| demand.admits(account))
-        };
+    /// `fact` tells scopes apart, and is one of `admitted`. `None` if the rule demands none of them.
+    fn admits(
+        &mut self,
+        fact: &'static str,
+        admitted: impl IntoIterator<Item = &'a String>,
+    ) -> Option<()> {
+        self.scope.push(fact);
+        let admitted: Vec<&str> = admitted.into_iter().map(String::as_str).collect();
+        let fits = |value: &&&str| self.demand(fact).is_none_or(|demand| demand.admits(value));
         let mut fitting = admitted.iter().filter(fits);
         let first = *fitting.next()?;
         if fitting.next().is_none() {
-            self.demands.insert(ACCOUNT, Demand::Is(first.to_owned()));
+            self.demands.insert(fact, Demand::Is(first.to_owned()));
         }
-        self.accounts = admitted;
+        self.admitted.insert(fact, admitted);
         Some(())
     }
 

@@ -7,6 +7,7 @@ const ATTESTORS: &str = "
   aws: {kind: aws-web-identity, issuers: {'111111111111': 'https://a.example', '222222222222': 'https://b.example'}, pod_identity_roles: ['111111111111:role/*']}
   signed: {kind: aws-caller-identity, accounts: ['111111111111', '222222222222']}
   home: {kind: aws-caller-identity, accounts: ['111111111111']}
+  world: {kind: aws-caller-identity, accounts: ['111111111111'], partitions: [aws, aws-cn]}
   blue: {kind: kubernetes, issuer: 'https://blue.example', audience: a}
   green: {kind: kubernetes, issuer: 'https://green.example', audience: a}
   ci: {kind: oidc, issuer: 'https://ci.example', audience: a, facts: {repo: repository}}
@@ -63,6 +64,28 @@ fn s18_an_account_must_be_matched_or_stand_in_the_template() {
     fine(&["attestor: aws, match: {role: '*'}, id: '/{account}/{role}'"]);
     fine(&["attestor: home, match: {role: '*'}, id: '/{role}'"]);
     fine(&["attestor: aws, match: {role: '*'}, id: '/{role}', shared: true"]);
+}
+
+#[test]
+fn s18_an_account_of_another_partition_is_another_account() {
+    refused(
+        &["attestor: world, match: {role: a}, id: /a"],
+        "two partitions: /a for world with {account: 111111111111, partition: aws,",
+    );
+    fine(&["attestor: world, match: {partition: aws, role: a}, id: /a"]);
+    fine(&["attestor: world, match: {role: a}, id: '/{partition}/a'"]);
+    let home = "attestor: home, match: {role: a}, id: /a";
+    refused(
+        &[
+            home,
+            "attestor: world, match: {partition: aws-cn, role: a}, id: /a",
+        ],
+        "two partitions",
+    );
+    fine(&[
+        home,
+        "attestor: world, match: {partition: aws, role: a}, id: /a",
+    ]);
 }
 
 #[test]

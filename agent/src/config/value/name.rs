@@ -60,6 +60,8 @@ kinds! {
     Table -> String, "the name of a DynamoDB table: 3 to 255 letters, digits and ._-", |text| word(text, "._-", 3..=255);
     /// An AWS account.
     Account -> String, "an AWS account: 12 digits, quoted", account;
+    /// An AWS partition.
+    Partition -> String, "an AWS partition such as aws or aws-cn", partition;
     /// An issuer, compared with `iss` byte by byte.
     Issuer -> String, "an issuer's URL such as https://issuer.example.com, exactly as its tokens have it", issuer;
     /// `RoleSessionName` of STS AssumeRole.
@@ -129,6 +131,13 @@ fn pca_arn(text: &str) -> Result<String, Why> {
 fn account(text: &str) -> Result<String, Why> {
     match text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit()) {
         true => Ok(text.to_owned()),
+        false => Err("".into()),
+    }
+}
+
+fn partition(text: &str) -> Result<String, Why> {
+    match text == "aws" || text.starts_with("aws-") {
+        true => word(text, "-", 3..=32),
         false => Err("".into()),
     }
 }

@@ -80,6 +80,7 @@ impl Sts {
             base_path: String::new(),
         };
         let config = CallerIdentityAttestor {
+            partitions: vec!["aws".into()],
             accounts: vec![ACCOUNT.into()],
             sts_endpoints: BTreeMap::from([("eu-west-1".to_owned(), endpoint)]),
         };

@@ -7,6 +7,8 @@ use super::*;
 use crate::config::authority::{CallerIdentityAttestor, KubernetesAttestor, WebIdentityAttestor};
 
 const ACCOUNTS: [&str; 2] = ["111111111111", "222222222222"];
+/// Of the attestors that sign; the other admits the first.
+const PARTITIONS: [&str; 2] = ["aws", "aws-cn"];
 const PODS: [&str; 5] = [
     "cluster_arn",
     "cluster",
@@ -30,12 +32,14 @@ fn attestors() -> BTreeMap<String, Attestor> {
             .map(|account| (account.to_owned(), String::new()))
             .into(),
         org: None,
+        partitions: vec!["aws".into()],
         pod_identity_roles: ACCOUNTS
             .map(|account| format!("{account}:role/*").parse().unwrap())
             .into(),
     });
     let signed = |accounts: &[&str]| {
         Attestor::AwsCallerIdentity(CallerIdentityAttestor {
+            partitions: PARTITIONS.map(str::to_owned).to_vec(),
             accounts: accounts.iter().map(|&account| account.to_owned()).collect(),
             sts_endpoints: BTreeMap::new(),
         })
@@ -58,10 +62,18 @@ fn everybody() -> Vec<(&'static str, Facts)> {
     let mut all = Vec::new();
     for role in values {
         for account in ACCOUNTS {
-            let role_only = facts(&[("account", account), ("role", role)]);
-            all.extend(["aws", "signed"].map(|attestor| (attestor, role_only.clone())));
-            if account == ACCOUNTS[0] {
-                all.push(("one", role_only.clone()));
+            let role_only = facts(&[("partition", "aws"), ("account", account), ("role", role)]);
+            all.push(("aws", role_only.clone()));
+            for partition in PARTITIONS {
+                let signed = facts(&[
+                    ("partition", partition),
+                    ("account", account),
+                    ("role", role),
+                ]);
+                all.push(("signed", signed.clone()));
+                if account == ACCOUNTS[0] {
+                    all.push(("one", signed));
+                }
             }
             for (cluster, region) in [("a", "b"), ("b", "b"), ("a", "a")] {
                 for namespace in ["a", "b"] {
@@ -131,6 +143,7 @@ fn any_rule() -> impl Strategy<Value = Rule> {
     let segment = prop_oneof![
         2 => "[ab]{1,2}".prop_map(String::from),
         4 => names().prop_map(|name| format!("{{{name}}}")),
+        1 => Just("{partition}".to_owned()),
         2 => (names(), "[ab]?").prop_map(|(name, end)| format!("a{{{name}}}{end}")),
     ];
     let id = prop::collection::vec(segment, 1..4)
@@ -151,12 +164,14 @@ fn any_rule() -> impl Strategy<Value = Rule> {
         3 => Just(None), 1 => Just(Some("arn:aws:eks:b:111111111111:cluster/a")), 1 => Just(Some("*"))
     ];
     let value = || prop::option::of("[ab*]{1,2}");
-    let demands = (account, arn, value(), value(), value());
+    let partition = prop_oneof![2 => Just(None), 5 => Just(Some("aws")), 1 => Just(Some("aws-cn")), 1 => Just(Some("*"))];
+    let demands = (partition, account, arn, value(), value(), value());
     (attestor, demands, id, dns, prop::bool::weighted(0.1)).prop_map(
         |(attestor, demands, id, dns, shared)| {
-            let (account, arn, role, namespace, service_account) = demands;
+            let (partition, account, arn, role, namespace, service_account) = demands;
             let of_aws = ["aws", "signed", "one"].contains(&attestor);
             let mut all: Vec<(&str, &str)> = Vec::new();
+            all.extend(partition.filter(|_| of_aws).map(|it| ("partition", it)));
             all.extend(account.filter(|_| of_aws).map(|it| ("account", it)));
             all.extend(
                 arn.filter(|_| attestor == "aws")
@@ -232,7 +247,7 @@ proptest! {
                 let rule = &rules[example.rule];
                 let mut facts = example.facts.clone();
                 // The example has what matters; the rest is as it may be.
-                for name in PODS.iter().chain(&["role", "service_account", "account"]) {
+                for name in PODS.iter().chain(&["role", "service_account", "account", "partition"]) {
                     facts.entry((*name).to_owned()).or_insert_with(|| "b".to_owned());
                 }
                 let all = BTreeSet::from_iter([
