@@ -275,6 +275,24 @@ async fn a_revoked_upstream_is_called_no_more() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_renews_more_often_than_it_polls_learns_of_it_all_the_same() {
+    let mesh = Mesh::with(|authority| {
+        let authority = authority.ttl(Duration::from_secs(4));
+        authority
+            .ca("publish_ahead: 6s")
+            .more("bundle_refresh_hint: 3s")
+    });
+    let mesh = mesh.await;
+    let orders = mesh.agent("orders").start().await;
+    let number = mesh.authority.revoke(Kind::Lineage, "another").await.number;
+    until("the agent has the list", async || {
+        (orders.status().await["revocations"]["number"] == number).then_some(())
+    })
+    .await;
+    assert!(mesh.authority.audit("renew").len() >= 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_that_went_stale_serves_or_refuses_as_configured_and_stays_in_force() {
     let mut world = World::open("revocation: {max_age: 3s, when_stale: refuse}").await;
     let client = world.billing.client();

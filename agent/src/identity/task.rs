@@ -486,9 +486,12 @@ impl Task {
         let _ = tokio::task::spawn_blocking(move || vault.keep(&attested)).await;
     }
 
+    /// A poll that is planned already is not put off: renewals may come more often than polls, and bring no
+    /// revocation list.
     fn plan_poll(&mut self, hint: Duration) {
         let wait = self.revocations.poll_in(hint).clamp(MIN_POLL, MAX_POLL);
-        self.poll_at = Some(Instant::now() + rotation::jittered(wait, rotation::random()));
+        let at = Instant::now() + rotation::jittered(wait, rotation::random());
+        self.poll_at = Some(self.poll_at.map_or(at, |planned| planned.min(at)));
     }
 
     /// Once each time the clocks part.

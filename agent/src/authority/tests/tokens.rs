@@ -7,6 +7,7 @@ use super::*;
 use crate::{
     attest::{Client, bearer},
     config::authority::{TokenAlgorithm, TokenIssuer},
+    revocation::{Kind, Provenance},
 };
 
 const ACCESS_ISSUER: &str = "https://tokens.example.org/access";
@@ -380,6 +381,38 @@ async fn the_client_gets_access_tokens_by_record_and_by_evidence() {
         SystemTime::now(),
     );
     assert_eq!(claims.unwrap().subject, "spiffe://example.org/billing");
+}
+
+#[tokio::test]
+async fn what_is_revoked_gets_no_access_token_by_record_nor_for_evidence() {
+    let (world, agent, issued) = minter(TokenAlgorithm::Es256).await;
+    let change = |undo| Change {
+        kind: Kind::SpiffeId,
+        value: "spiffe://example.org/orders".into(),
+        reason: None,
+        seconds: None,
+        undo,
+    };
+    let revoke = async |undo| {
+        let change = change(undo);
+        let changed = world.issuing.revoke(&change, world.now);
+        changed.await.unwrap();
+    };
+    let evidence = world.token("orders").await;
+    revoke(false).await;
+    let refused = world.access(&agent, &issued.record, "payments", &[]).await;
+    assert_eq!(code(refused), ErrorCode::Revoked);
+    let refused = world.exchange(&agent, &evidence, "payments", &[]).await;
+    assert_eq!(code(refused), ErrorCode::Revoked);
+
+    revoke(true).await;
+    let by_record = world.access(&agent, &issued.record, "payments", &[]).await;
+    let for_evidence = world.exchange(&agent, &evidence, "payments", &[]).await;
+    let lineage = |token: wire::AccessToken| {
+        let claims = world.verify_access(&token.token).unwrap();
+        Provenance::of_token(&claims).lineage.unwrap()
+    };
+    assert_ne!(lineage(by_record.unwrap()), lineage(for_evidence.unwrap()));
 }
 
 fn from_unix(seconds: u64) -> SystemTime {
