@@ -28,7 +28,7 @@ pub use self::{
     cache::CredentialsStatus,
     call::ApiError,
     caller_identity::{CallError, CallSigner, SignedCall},
-    error::is_busy,
+    error::{chain, is_busy},
     partition::{Partition, partition, sts_host},
     roles::Roles,
     sdk::{sdk, sdk_at},

@@ -254,7 +254,7 @@ pub(super) fn scrub(text: &str, secrets: &[&str]) -> String {
 }
 
 /// An error and its causes, without those that only repeat what was said.
-pub(super) fn chain(error: &dyn Error) -> String {
+pub fn chain(error: &dyn Error) -> String {
     let mut said = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -9,6 +9,7 @@ use aws_sdk_dynamodb::{
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 
 use super::{DynamoDb, StoreError};
+use crate::aws::chain;
 
 /// What was being done, for the log.
 pub(super) type Doing = &'static str;
@@ -105,18 +106,4 @@ fn shown(text: &str) -> String {
         .take(SHOWN)
         .collect();
     line.trim_end_matches(['.', ' ']).to_owned()
-}
-
-/// An error and its causes, without those that only repeat what was said.
-fn chain(error: &dyn Error) -> String {
-    let mut said = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !said.contains(&text) {
-            said = format!("{said}: {text}");
-        }
-        cause = error.source();
-    }
-    said
 }

@@ -192,3 +192,40 @@ fn what_fails_beside_others_takes_back_its_own_and_nobody_elses() {
         assert_eq!(count.await.unwrap(), 2);
     });
 }
+
+#[test]
+fn changes_that_wait_together_are_committed_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let store = Sqlite::open(&path).unwrap();
+    let (go, wait) = std::sync::mpsc::channel();
+    let count = |db: &Connection| -> Result<i64, StoreError> {
+        Ok(db.query_row("SELECT count(*) FROM claims", [], |row| row.get(0))?)
+    };
+    // Until it is done, the others wait.
+    let first = store.writer.run(move |_| {
+        let told = wait.recv();
+        told.map_err(|why| StoreError::Failed(why.to_string()))
+    });
+    let others: Vec<_> = (1..=64)
+        .map(|id| {
+            let claim = Claim {
+                id: [id; 32],
+                holder: "k".to_owned(),
+                until: t0(),
+            };
+            store.claim(claim, t0())
+        })
+        .collect();
+    let last = store
+        .writer
+        .run(move |db| Ok((count(db)?, count(&connect(&path)?)?)));
+    go.send(()).unwrap();
+    block_on(async {
+        first.await.unwrap();
+        assert_eq!(last.await.unwrap(), (64, 0), "to others none is done yet");
+        for other in others {
+            assert_eq!(other.await.unwrap(), Claimed::Yours);
+        }
+    });
+}
