@@ -29,6 +29,12 @@ struct World {
 impl World {
     /// An agent of a role, with an identity, and an authority that takes records for `max_age`.
     async fn new(max_age: &str) -> Self {
+        let world = Self::of(Principal::role(ACCOUNT, "/team/", "svc-orders"), max_age).await;
+        world.agent.wait_until_ready();
+        world
+    }
+
+    async fn of(role: Principal, max_age: &str) -> Self {
         let sts = WebIdentitySts::start().await;
         let issuer = sts.issuer(ACCOUNT).await;
         let attestor = format!(
@@ -44,7 +50,7 @@ impl World {
                 .more(&more)
         })
         .await;
-        let session = sts.session(Principal::role(ACCOUNT, "/team/", "svc-orders"));
+        let session = sts.session(role);
         let sandbox = Sandbox::new();
         let aws = format!("aws: {{region: {REGION}, sts_endpoint: \"{}\"}}", sts.url());
         let (url, pin) = (mesh.authority.url(), &mesh.authority.pins()[0]);
@@ -55,7 +61,6 @@ impl World {
             .env("AWS_SESSION_TOKEN", &session.session_token)
             .start();
         let agent = sandbox.listening("orders", agent);
-        agent.wait_until_ready();
         Self {
             agent,
             sts,
@@ -209,4 +214,18 @@ async fn evidence_that_is_refused_is_not_bridged() {
         world.mesh.authority.audit("renew").is_empty(),
         "no record was used"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_ends_before_the_shortest_token_is_told() {
+    let mut role = Principal::role(ACCOUNT, "/", "svc-orders");
+    role.session = Duration::from_secs(50);
+    let world = World::of(role, "1h").await;
+    let said = world
+        .agent
+        .running
+        .wait_for("no new X.509-SVID")
+        .to_string();
+    assert!(said.contains("SessionDurationEscalation"), "{said}");
+    assert!(said.contains("ends within a minute"), "{said}");
 }

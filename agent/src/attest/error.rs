@@ -118,3 +118,42 @@ impl ClientError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_where_there_is_no_verdict_the_record_may_renew() {
+        let unavailable = |code| ClientError::Unavailable {
+            authority: String::new(),
+            code,
+            message: String::new(),
+            retry_after: None,
+        };
+        let refused = |code| ClientError::Refused {
+            authority: String::new(),
+            code,
+            message: String::new(),
+        };
+        let bridges = [
+            ClientError::NoEvidence("the file is missing".into()),
+            unavailable(ErrorCode::EvidenceUnavailable),
+            unavailable(ErrorCode::TooManyRequests),
+        ];
+        assert!(bridges.iter().all(ClientError::leaves_it_to_the_record));
+        let decides = [
+            ClientError::EvidenceRefused("the role may not".into()),
+            refused(ErrorCode::InvalidEvidence),
+            refused(ErrorCode::NoRule),
+            refused(ErrorCode::InvalidProof),
+            unavailable(ErrorCode::Unavailable),
+            ClientError::Local("no key".into()),
+            ClientError::Broken {
+                authority: String::new(),
+                why: String::new(),
+            },
+        ];
+        assert!(!decides.iter().any(ClientError::leaves_it_to_the_record));
+    }
+}

@@ -285,7 +285,7 @@ impl Issuing {
 
     /// The lineage that goes on: `record` holds, the same key holds it, and what the same attestor proved then
     /// is the same to the rules. Anything else begins a new one; it is no reason to refuse what was proved now.
-    fn lineage_of(
+    pub(super) fn lineage_of(
         &self,
         record: Option<&str>,
         proven: &Proven,

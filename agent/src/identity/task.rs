@@ -362,7 +362,8 @@ impl Task {
         credentials: Credentials,
         key: rustls_pki_types::PrivatePkcs8KeyDer<'static>,
     ) -> Result<(), ClientError> {
-        let bundle = self.newest(credentials.bundle);
+        let known = self.attested.as_ref().map(|it| &it.bundle);
+        let bundle = newest(known, credentials.bundle);
         // First of all: the join token is spent, and this record is what is left of it.
         self.keep(Attested {
             record: credentials.record,
@@ -398,28 +399,6 @@ impl Task {
         self.plan_poll(bundle.refresh_hint);
         self.publisher.publish(svid, bundle);
         Ok(())
-    }
-
-    /// The bundle that came with a certificate, or the one we have if that is newer: the replica that issued may
-    /// be behind. A bundle that has no root in common with ours is no older one, but another CA's.
-    fn newest(&self, offered: TrustBundle) -> TrustBundle {
-        let Some(attested) = &self.attested else {
-            return offered;
-        };
-        let known = &attested.bundle;
-        let related = known
-            .x509_authorities
-            .iter()
-            .any(|root| offered.x509_authorities.contains(root));
-        if offered.sequence < known.sequence && related {
-            tracing::debug!(
-                known = known.sequence,
-                offered = offered.sequence,
-                "keeping the newer trust bundle: the replica that issued is behind"
-            );
-            return known.clone();
-        }
-        offered
     }
 
     /// Follows the bundle between renewals.
@@ -507,6 +486,57 @@ impl Task {
     }
 }
 
+/// The bundle that came with a certificate, or the known one if that is newer: the replica that issued may be behind.
+/// A bundle that has no root in common with the known one is no older one, but another CA's.
+fn newest(known: Option<&TrustBundle>, offered: TrustBundle) -> TrustBundle {
+    let Some(known) = known else {
+        return offered;
+    };
+    let mut roots = known.x509_authorities.iter();
+    let is_related = roots.any(|root| offered.x509_authorities.contains(root));
+    if offered.sequence < known.sequence && is_related {
+        tracing::debug!(
+            known = known.sequence,
+            offered = offered.sequence,
+            "keeping the newer trust bundle: the replica that issued is behind"
+        );
+        return known.clone();
+    }
+    offered
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls_pki_types::CertificateDer;
+    use warifu::jwt::KeySet;
+
+    use super::*;
+
+    fn bundle(sequence: u64, roots: &[u8]) -> TrustBundle {
+        TrustBundle {
+            trust_domain: "example.org".parse().unwrap(),
+            x509_authorities: roots
+                .iter()
+                .map(|root| CertificateDer::from(vec![*root]))
+                .collect(),
+            jwt_authorities: KeySet::default(),
+            sequence,
+            refresh_hint: Duration::from_secs(300),
+        }
+    }
+
+    #[test]
+    fn a_replica_that_is_behind_takes_no_root_away_and_another_ca_is_followed() {
+        let known = bundle(7, &[1, 2]);
+        let kept = |offered| newest(Some(&known), offered).sequence;
+        assert_eq!(kept(bundle(6, &[1])), 7);
+        assert_eq!(kept(bundle(8, &[2, 3])), 8);
+        assert_eq!(kept(bundle(7, &[1, 2])), 7);
+        assert_eq!(kept(bundle(1, &[9])), 1, "an authority that was made anew");
+        assert_eq!(newest(None, bundle(1, &[9])).sequence, 1);
+    }
 }

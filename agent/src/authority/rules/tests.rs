@@ -240,3 +240,30 @@ fn any_rule() -> impl Strategy<Value = Rule> {
 fn any_facts() -> impl Strategy<Value = Facts> {
     prop::collection::btree_map("[abc]", "[ab]{0,4}", 0..4)
 }
+
+#[test]
+fn facts_are_the_same_where_every_fact_a_rule_names_is() {
+    let by_service = Rule {
+        shared: true,
+        ..rule("join", &[("service", "svc-*"), ("stage", "*")], "/shared")
+    };
+    let rules = compile_all(&[by_service, rule("join", &[("pod", "*")], "/{pod}")]).unwrap();
+    let same = |a: &[(&str, &str)], b: &[(&str, &str)]| rules.same("join", &facts(a), &facts(b));
+    let (orders, prod) = (("service", "svc-orders"), ("stage", "prod"));
+    assert!(same(&[orders, prod], &[orders, prod]));
+    // Which no rule names.
+    assert!(same(
+        &[orders, prod, ("session", "i-1")],
+        &[orders, prod, ("session", "i-2")]
+    ));
+    // One identity, and another service all the same.
+    assert!(!same(&[orders, prod], &[("service", "svc-payments"), prod]));
+    assert!(!same(&[orders, prod], &[orders, ("stage", "test")]));
+    assert!(
+        !same(&[orders, prod], &[("pod", "shared")]),
+        "by another rule"
+    );
+    assert!(!same(&[("pod", "a")], &[("pod", "b")]));
+    assert!(!same(&[orders, prod], &[]), "what entitled to nothing");
+    assert!(!same(&[], &[]));
+}

@@ -6,7 +6,7 @@ use warifu::{
     jwt::{self, Profile},
 };
 
-use super::*;
+use super::{attestors::Proven, *};
 
 async fn world() -> (World, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
@@ -439,5 +439,51 @@ async fn the_renewal_key_is_never_certified() {
         refused.message.contains("the renewal key"),
         "{}",
         refused.message
+    );
+}
+
+#[tokio::test]
+async fn a_lineage_goes_on_where_the_same_key_proves_what_is_the_same_to_the_rules() {
+    let (mut world, _dir) = world().await;
+    let (agent, token) = (Agent::new(), world.token("orders").await);
+    let issued = world.attest(&agent, &token).await.unwrap();
+    let record = issued.record.as_str();
+    let key = agent.renewal.public().clone();
+    let proven = |attestor: &str, facts: &[(&str, &str)]| Proven {
+        attestor: attestor.to_owned(),
+        facts: facts
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect(),
+        lineage: None,
+        single_use: None,
+    };
+    let of = |world: &World, record, proven: &Proven, key| {
+        world.issuing.lineage_of(record, proven, key, world.now)
+    };
+    let same = proven("join", &[("service", "orders")]);
+    let lineage = of(&world, Some(record), &same, &key);
+    assert!(lineage.is_some());
+    // No rule asks for it.
+    let moved = proven("join", &[("service", "orders"), ("pod", "orders-2")]);
+    assert_eq!(of(&world, Some(record), &moved, &key), lineage);
+
+    let other_key = SigningKey::generate().public().clone();
+    let payments = proven("join", &[("service", "payments")]);
+    let elsewhere = proven("other", &[("service", "orders")]);
+    for (what, record, proven, key) in [
+        ("no record", None, &same, &key),
+        ("no record of ours", Some("a.b.c"), &same, &key),
+        ("another key", Some(record), &same, &other_key),
+        ("another identity", Some(record), &payments, &key),
+        ("another attestor", Some(record), &elsewhere, &key),
+    ] {
+        assert_eq!(of(&world, record, proven, key), None, "{what}");
+    }
+    world.later(DAY).await;
+    assert_eq!(
+        of(&world, Some(record), &same, &key),
+        None,
+        "a record that ended"
     );
 }
