@@ -246,10 +246,7 @@ mod tests {
         let attestation = Attestation::Kubernetes { token_file };
         let gatherer = Gatherer::new(attestation, "example.org".parse().unwrap(), None);
         let key = SigningKey::generate();
-        match gatherer
-            .gather(&key.public(), Duration::from_secs(10))
-            .await
-        {
+        match gatherer.gather(key.public(), Duration::from_secs(10)).await {
             Ok(make) => make("challenge").map_err(|why| why.to_string()),
             Err(ClientError::NoEvidence(why)) => Err(why),
             Err(why) => panic!("{why:?}"),

@@ -312,7 +312,7 @@ impl Task {
 
     async fn attest(&self, record: Option<&str>, csr: &[u8]) -> Result<Credentials, ClientError> {
         let key = &self.shared.renewal_key;
-        let gathering = self.evidence.gather(&key.public(), self.patience());
+        let gathering = self.evidence.gather(key.public(), self.patience());
         let evidence = gathering.await?;
         let client = &self.shared.client;
         let attesting = client.attest(&evidence, record, csr, key);

@@ -247,7 +247,7 @@ fn facts_are_the_same_where_every_fact_a_rule_names_is() {
         shared: true,
         ..rule("join", &[("service", "svc-*"), ("stage", "*")], "/shared")
     };
-    let rules = compile_all(&[by_service, rule("join", &[("pod", "*")], "/{pod}")]).unwrap();
+    let rules = compile_all(&[by_service, rule("join", &[("pod", "*")], "/pods/{pod}")]).unwrap();
     let same = |a: &[(&str, &str)], b: &[(&str, &str)]| rules.same("join", &facts(a), &facts(b));
     let (orders, prod) = (("service", "svc-orders"), ("stage", "prod"));
     assert!(same(&[orders, prod], &[orders, prod]));

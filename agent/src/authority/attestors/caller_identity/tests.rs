@@ -106,7 +106,7 @@ async fn present_with(
     let renewal_key = key.public();
     let presented = Presented {
         evidence: &evidence,
-        renewal_key: &renewal_key,
+        renewal_key,
         challenge,
         remote: "192.0.2.1:4711",
         now: now(),
@@ -147,7 +147,7 @@ async fn a_roles_session_is_proved_by_a_request_of_our_own_making() {
         .filter(|it| !it.starts_with("user-agent"))
         .collect();
     lines.sort_unstable();
-    let hash = wire::key_hash(&key.public());
+    let hash = wire::key_hash(key.public());
     assert_eq!(
         lines,
         [
@@ -467,7 +467,7 @@ async fn s14_a_silent_sts_is_waited_for_five_seconds_by_so_many() {
             let remote = format!("192.0.2.{source}:1");
             let presented = Presented {
                 evidence: &evidence,
-                renewal_key: &key.public(),
+                renewal_key: key.public(),
                 challenge: "c",
                 remote: &remote,
                 now: now(),
