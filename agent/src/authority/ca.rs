@@ -114,7 +114,7 @@ pub(super) enum RootKey {
 #[derive(Debug)]
 pub(super) enum Signer {
     /// An intermediate of this replica's own, in memory.
-    Intermediate(Intermediate),
+    Intermediate(Box<Intermediate>),
     /// ACM PCA, which is asked for every leaf.
     Pca(PcaSigner),
 }
@@ -263,7 +263,7 @@ impl Signer {
             return Ok(Self::Pca(signer));
         }
         let intermediate = Intermediate::make(trust_domain, root, now, ttl).await?;
-        Ok(Self::Intermediate(intermediate))
+        Ok(Self::Intermediate(Box::new(intermediate)))
     }
 
     /// Signs a leaf.

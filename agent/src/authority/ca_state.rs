@@ -11,8 +11,8 @@ use warifu::{Secret, jwt::SigningKey};
 
 use super::{
     ca::{self, CaError, hex},
-    keyring::{Keyring, NewRoot},
-    keys::{self, Kek, KeyError, Wrapped},
+    keyring::Keyring,
+    keys::{Kek, KeyError, Wrapped},
     kms::Sealed,
     rotation::{self, Action, Millis, Phase, Slot, from_millis, slot, to_millis},
     settings::Settings,
@@ -21,8 +21,11 @@ use crate::attest::wire::Base64;
 
 mod layout1;
 mod line;
+mod make;
+mod seal;
 
 pub(super) use line::{KeyAlgorithm, Line};
+use make::{key, root};
 
 /// The version of this layout; older ones are read, and written as this one.
 const LAYOUT: u32 = 2;
@@ -42,6 +45,13 @@ pub(super) struct CaState {
     access_keys: Vec<Slot<KeySlot>>,
     record_keys: Vec<Slot<KeySlot>>,
     challenge_keys: Vec<Slot<KeySlot>>,
+    /// Over all of the above, by the key-encryption key: whoever can write the store, and no more, must not
+    /// be able to have a root of theirs published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seal: Option<Wrapped>,
+    /// Read from a document of the first layout, which has no seal.
+    #[serde(skip)]
+    is_unsealed: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -94,6 +104,11 @@ pub enum CaStateError {
         /// In the configuration.
         configured: String,
     },
+    /// Somebody else wrote it, or part of it.
+    #[error(
+        "the CA's state was not written by an authority with this key-encryption key, or was changed afterwards; nothing of it is used: restore it from backup, and find out who can write the store"
+    )]
+    Unsealed,
     /// No slot is current.
     #[error("the CA's state has no current {0}; restore it from backup")]
     NoCurrent(&'static str),
@@ -104,6 +119,9 @@ pub enum CaStateError {
     #[error(transparent)]
     Ca(#[from] CaError),
 }
+
+/// What a line has, each with its place in the rotation.
+type ByPhase<T> = Vec<(Phase, T)>;
 
 /// By what, and when, the document is changed.
 #[derive(Clone, Copy)]
@@ -150,6 +168,8 @@ impl CaState {
             access_keys: Vec::new(),
             record_keys: Vec::new(),
             challenge_keys: Vec::new(),
+            seal: None,
+            is_unsealed: false,
         };
         for line in wanted(settings) {
             state.apply(line, Action::Prepare, by).await?;
@@ -180,10 +200,6 @@ impl CaState {
             });
         }
         Ok(state)
-    }
-
-    pub(super) fn to_document(&self) -> Result<Vec<u8>, CaStateError> {
-        serde_json::to_vec(self).map_err(|why| CaStateError::Damaged(why.to_string()))
     }
 
     /// Does all that is due; says what was done.
@@ -288,7 +304,7 @@ impl CaState {
         line: Line,
         settings: &Settings,
         kek: &Kek,
-    ) -> Result<Vec<(Phase, SigningKey)>, CaStateError> {
+    ) -> Result<ByPhase<SigningKey>, CaStateError> {
         let unwrapped = self.secrets(line, settings, kek)?;
         let keys = self.slots(line).iter().zip(unwrapped);
         let keys = keys.map(|(slot, (phase, der))| {
@@ -308,7 +324,7 @@ impl CaState {
         line: Line,
         settings: &Settings,
         kek: &Kek,
-    ) -> Result<Vec<(Phase, Secret<Vec<u8>>)>, CaStateError> {
+    ) -> Result<ByPhase<Secret<Vec<u8>>>, CaStateError> {
         let unwrapped = self.slots(line).iter().map(|slot| {
             let purpose = purpose(settings, line.kind(), &slot.body.kid);
             Ok((
@@ -462,60 +478,6 @@ fn step<T>(slots: &mut Vec<Slot<T>>, action: Action, now: SystemTime, made: Opti
         }
         Action::Retire => slots.retain(|slot| slot.phase != Phase::Old),
     }
-}
-
-async fn root(by: By<'_>) -> Result<(RootSlot, Millis), CaStateError> {
-    let NewRoot {
-        certificate,
-        key,
-        not_after,
-    } = by.keyring.new_root(by.settings, by.now).await?;
-    let slot = RootSlot {
-        key: match key {
-            RootKeyAt::Held(key) => {
-                let purpose = root_purpose(by.settings, &certificate)?;
-                RootKeyAt::Held(by.kek.wrap(&purpose, key.expose())?)
-            }
-            RootKeyAt::Kms(arn) => RootKeyAt::Kms(arn),
-            RootKeyAt::Pca(arn) => RootKeyAt::Pca(arn),
-        },
-        certificate: Base64(certificate.to_vec()),
-    };
-    Ok((slot, to_millis(not_after)))
-}
-
-async fn key(line: Line, by: By<'_>) -> Result<(KeySlot, Millis), CaStateError> {
-    let algorithm = line.algorithm(by.settings);
-    let (kid, secret) = match algorithm {
-        // An RSA key takes long enough to hold up whoever shares the thread.
-        KeyAlgorithm::Rs256 => tokio::task::spawn_blocking(move || generate(algorithm))
-            .await
-            .map_err(|_| KeyError::Crypto("making an RSA key"))??,
-        KeyAlgorithm::Es256 | KeyAlgorithm::Hs256 => generate(algorithm)?,
-    };
-    let purpose = purpose(by.settings, line.kind(), &kid);
-    let slot = KeySlot {
-        key: by.kek.wrap(&purpose, secret.expose())?,
-        algorithm,
-        kid,
-    };
-    let life = line.schedule(by.settings).map(|schedule| schedule.life);
-    let until = to_millis(by.now) + rotation::millis(life.unwrap_or_default());
-    Ok((slot, until))
-}
-
-/// A new key: its name, and its PKCS#8 or its bytes.
-fn generate(algorithm: KeyAlgorithm) -> Result<(String, Secret<Vec<u8>>), KeyError> {
-    let key = match algorithm {
-        KeyAlgorithm::Es256 => SigningKey::generate(),
-        KeyAlgorithm::Rs256 => SigningKey::generate_rsa(),
-        KeyAlgorithm::Hs256 => {
-            let name = hex(keys::random::<8>()?.expose());
-            return Ok((name, Secret::new(keys::random::<32>()?.expose().to_vec())));
-        }
-    };
-    let secret = Secret::new(key.to_pkcs8().expose().clone());
-    Ok((key.public().kid().to_owned(), secret))
 }
 
 /// The lines that the configuration has a use for.

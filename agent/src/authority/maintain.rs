@@ -8,6 +8,7 @@ use super::{
     ca_state::{By, CaState, CaStateError, Line},
     issue::Issuing,
     keyring::Keyring,
+    keys::Kek,
     live::Live,
     revocation::RevokeError,
     rotation::Action,
@@ -35,6 +36,11 @@ pub enum MaintainError {
     /// Other replicas kept changing it.
     #[error("the CA's state changed {ATTEMPTS} times while changing it; trying again later")]
     Contended,
+    /// An older one took its place.
+    #[error(
+        "the CA's state in the store is older than the one in use: it was restored from backup, or somebody put it back; if it was you, restart every replica"
+    )]
+    WentBack,
     /// Somebody removed it.
     #[error("the CA's state is gone from the store; restore it from backup")]
     Gone,
@@ -48,7 +54,7 @@ impl MaintainError {
             Self::Store(why) => why.is_outage(),
             Self::Revocations(why) => why.is_outage(),
             Self::Contended => true,
-            Self::Gone => false,
+            Self::Gone | Self::WentBack => false,
         }
     }
 }
@@ -93,6 +99,9 @@ pub(super) async fn first(
         // Unwraps before it changes anything: a wrong key must not rotate the right one away.
         let kek = keyring.kek(&state).await.map_err(CaStateError::from)?;
         state.secrets(Line::ChallengeKeys, settings, &kek)?;
+        if version.is_some() {
+            state.check_seal(settings, &kek)?;
+        }
         let by = By {
             settings,
             keyring,
@@ -103,7 +112,11 @@ pub(super) async fn first(
         changed |= !done.is_empty();
         if !changed
             || store
-                .compare_and_swap(Document::CaState, version, state.to_document()?)
+                .compare_and_swap(
+                    Document::CaState,
+                    version,
+                    state.to_sealed_document(settings, &kek)?,
+                )
                 .await?
         {
             log(&done);
@@ -152,15 +165,19 @@ impl Issuing {
             let mut state =
                 CaState::parse(&found.document, &self.settings).map_err(MaintainError::from)?;
             let before = state.to_document().map_err(MaintainError::from)?;
-            let done = self.advance(&mut state, change, now).await?;
-            let after = state.to_document().map_err(MaintainError::from)?;
-            let changed = before != after;
-            let swapped = !changed
-                || self
-                    .store
-                    .compare_and_swap(Document::CaState, Some(found.version), after)
-                    .await
-                    .map_err(MaintainError::from)?;
+            let (done, kek) = self.advance(&mut state, change, now).await?;
+            let changed = before != state.to_document().map_err(MaintainError::from)?;
+            let swapped = match changed {
+                false => true,
+                true => {
+                    let sealed = state.to_sealed_document(&self.settings, &kek);
+                    let sealed = sealed.map_err(MaintainError::from)?;
+                    let swap =
+                        self.store
+                            .compare_and_swap(Document::CaState, Some(found.version), sealed);
+                    swap.await.map_err(MaintainError::from)?
+                }
+            };
             if swapped {
                 log(&done);
                 self.go_live(found.version + i64::from(changed), state, now)
@@ -176,18 +193,23 @@ impl Issuing {
         state: &mut CaState,
         change: Change,
         now: SystemTime,
-    ) -> Result<Vec<(Line, Action)>, RotateError> {
+    ) -> Result<(Vec<(Line, Action)>, Arc<Kek>), RotateError> {
         let (settings, keyring) = (&self.settings, &self.keyring);
         let kek = async |state: &CaState| {
             let kek = keyring.kek(state).await.map_err(CaStateError::from);
             kek.map_err(MaintainError::from)
         };
+        let opened = kek(state).await?;
+        let seal = state.check_seal(settings, &opened);
+        seal.map_err(MaintainError::from)?;
+        if state.sequence < self.live.load().state.sequence {
+            return Err(MaintainError::WentBack.into());
+        }
         if change == Change::Rotate {
-            let kek = kek(state).await?;
             let by = By {
                 settings,
                 keyring,
-                kek: &kek,
+                kek: &opened,
                 now,
             };
             let started = state.start_rotation(by).await;
@@ -206,8 +228,8 @@ impl Issuing {
             kek: &kek,
             now,
         };
-        let done = state.advance(by).await;
-        Ok(done.map_err(MaintainError::from)?)
+        let done = state.advance(by).await.map_err(MaintainError::from)?;
+        Ok((done, kek))
     }
 
     async fn go_live(

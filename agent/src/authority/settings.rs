@@ -8,7 +8,7 @@ use warifu::TrustDomain;
 use super::{challenge, join_token, rotation::Schedule, rules::Rules};
 use crate::config::{
     AuthorityConfig,
-    authority::{TokenAlgorithm, TokenIssuer},
+    authority::{State, TokenAlgorithm, TokenIssuer},
 };
 
 /// Longest life of a key that signs tokens or records; a new one takes over at half of it.
@@ -41,6 +41,8 @@ pub(super) struct Settings {
     pub(super) access_algorithm: Option<TokenAlgorithm>,
     /// … and their `iss`.
     pub(super) access_issuer: Option<String>,
+    /// Whoever can write the state can read what it is sealed by.
+    pub(super) state_is_beside_the_key: bool,
     /// DNS names of the authority's own certificate.
     pub(super) dns_names: Vec<String>,
 }
@@ -74,6 +76,7 @@ impl Settings {
             jwt_issuer: issuer(&config.tokens.jwt_svid),
             access_algorithm: algorithm(&config.tokens.access_token),
             access_issuer: issuer(&config.tokens.access_token),
+            state_is_beside_the_key: matches!(config.state, State::Sqlite),
             dns_names: config.dns_names.clone(),
         };
         at_least(

@@ -33,7 +33,7 @@ use crate::{
     aws::{self, SetupError},
     config::{
         AuthorityConfig,
-        authority::{CaKey, Sealing, State},
+        authority::{CaKey, State},
         private::{self, PrivateError},
     },
     http::server::BindError,
@@ -197,14 +197,7 @@ impl Prepared {
     /// The keys and the store, as configured.
     pub(super) async fn open(&self) -> Result<(Keyring, Arc<dyn Store>), StartError> {
         let key = &self.config.ca.key;
-        let dir = match key {
-            CaKey::Disk { path }
-            | CaKey::AcmPca {
-                sealing: Sealing::Disk { path },
-                ..
-            } => Some(path),
-            CaKey::Memory | CaKey::AwsKms { .. } | CaKey::AcmPca { .. } => None,
-        };
+        let dir = key.dir();
         if let Some(dir) = dir {
             private::ensure_dir(dir)?;
         }

@@ -49,6 +49,8 @@ impl From<Layout1> for CaState {
             access_keys: Vec::new(),
             record_keys: with_algorithm(old.record_keys),
             challenge_keys: vec![challenge_key],
+            seal: None,
+            is_unsealed: true,
         }
     }
 }

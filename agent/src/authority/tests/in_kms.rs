@@ -2,7 +2,7 @@
 
 use self::service::{Mood, Service, WRAP};
 use super::*;
-use crate::authority::{ca_state::CaState, state::Memory};
+use crate::authority::state::Memory;
 
 mod service;
 
@@ -174,9 +174,7 @@ async fn while_kms_is_away_issuing_goes_on_until_the_intermediate_ends() {
     // What other replicas change is followed all the same.
     let version = world.issuing.live.load().version;
     let found = store.load(Document::CaState).await.unwrap().unwrap();
-    let state = CaState::parse(&found.document, &world.issuing.settings).unwrap();
-    let same = state.to_document().unwrap();
-    let swapped = store.compare_and_swap(Document::CaState, Some(found.version), same);
+    let swapped = store.compare_and_swap(Document::CaState, Some(found.version), found.document);
     assert!(swapped.await.unwrap());
     assert!(world.issuing.maintain(world.now).await.is_err());
     assert_eq!(world.issuing.live.load().version, version + 1);
@@ -301,4 +299,70 @@ async fn two_replicas_that_rotate_at_once_publish_one_next_root() {
     assert_eq!(bundle(&one).to_json(), bundle(&other).to_json());
     assert_eq!(bundle(&one).x509_authorities.len(), 2);
     assert_eq!(bundle(&one).sequence, 3, "a root and a JWT key came, once");
+}
+
+#[tokio::test]
+async fn a_state_that_nobody_with_the_key_wrote_is_refused_and_what_is_in_use_stays() {
+    let (kms, store) = (Service::start().await, store());
+    let world = replica(&kms, "one", &store, now()).await.unwrap();
+    world.issuing.rotate(world.now).await.unwrap();
+    let good = store.load(Document::CaState).await.unwrap().unwrap();
+    let put = async |document: Vec<u8>| {
+        let found = store.load(Document::CaState).await.unwrap().unwrap();
+        let swap = store.compare_and_swap(Document::CaState, Some(found.version), document);
+        assert!(swap.await.unwrap());
+    };
+    let (foreign, _, _) = ca::make_root(&td(), now(), DAY).unwrap();
+    type Change = fn(&mut serde_json::Value, &[u8]);
+    let changes: [Change; 5] = [
+        |state, foreign| {
+            state["roots"][1]["certificate"] =
+                serde_json::to_value(Base64(foreign.to_vec())).unwrap();
+        },
+        |state, _| state["roots"][1]["phase"] = "current".into(),
+        |state, _| state["sequence"] = 9.into(),
+        |state, _| {
+            state.as_object_mut().unwrap().remove("seal");
+        },
+        // As if it had never had one.
+        |state, _| {
+            let slot = state["challenge_keys"][0]["key"].clone();
+            state["challenge_key"] = slot;
+            state["layout"] = 1.into();
+        },
+    ];
+    for change in changes {
+        let mut state: serde_json::Value = serde_json::from_slice(&good.document).unwrap();
+        change(&mut state, &foreign);
+        put(serde_json::to_vec(&state).unwrap()).await;
+        let before = world.issuing.live.load().version;
+        assert!(world.issuing.maintain(world.now).await.is_err());
+        assert_eq!(world.issuing.live.load().version, before);
+        let started = replica(&kms, "one", &store, now()).await;
+        assert!(!started.err().unwrap().is_outage());
+    }
+    put(good.document).await;
+    world.issuing.maintain(world.now).await.unwrap();
+    replica(&kms, "one", &store, now()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_older_state_put_back_is_not_followed_by_who_knows_the_newer_one() {
+    let (kms, store) = (Service::start().await, store());
+    let world = replica(&kms, "one", &store, now()).await.unwrap();
+    let old = store
+        .load(Document::CaState)
+        .await
+        .unwrap()
+        .unwrap()
+        .document;
+    world.issuing.rotate(world.now).await.unwrap();
+    let version = world.issuing.live.load().version;
+    let swap = store.compare_and_swap(Document::CaState, Some(version), old);
+    assert!(swap.await.unwrap());
+    let why = world.issuing.maintain(world.now).await.unwrap_err();
+    assert!(why.to_string().contains("restart every replica"), "{why}");
+    assert_eq!(world.issuing.live.load().bundle.x509_authorities.len(), 2);
+    // Which is what one does who restored it from backup.
+    replica(&kms, "one", &store, now()).await.unwrap();
 }

@@ -163,7 +163,8 @@ async fn another_algorithm_takes_over_by_a_rotation_and_what_the_old_key_signed_
     let algorithms = |world: &World| -> Vec<_> {
         let live = world.issuing.live.load();
         let published = live.access_keys.iter();
-        let published: Vec<_> = published.map(|key| key.algorithm()).collect();
+        let mut published: Vec<_> = published.map(|key| key.algorithm()).collect();
+        published.sort_by_key(|algorithm| algorithm.name());
         let signs = live.access_key.as_ref().unwrap().public().algorithm();
         [vec![signs], published].concat()
     };

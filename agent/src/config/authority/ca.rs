@@ -1,6 +1,6 @@
 //! `ca`: where the keys live and how long they last.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -55,6 +55,18 @@ pub enum CaKey {
 }
 
 impl CaKey {
+    /// The directory that the key-encryption key is in, if it is in one.
+    pub fn dir(&self) -> Option<&Path> {
+        match self {
+            Self::Disk { path }
+            | Self::AcmPca {
+                sealing: Sealing::Disk { path },
+                ..
+            } => Some(path),
+            Self::Memory | Self::AwsKms { .. } | Self::AcmPca { .. } => None,
+        }
+    }
+
     /// The KMS key that seals the key-encryption key, if one does.
     pub fn wrap_key_id(&self) -> Option<&str> {
         match self {

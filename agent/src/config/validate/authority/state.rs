@@ -6,6 +6,7 @@ use crate::config::{
 };
 
 pub(super) fn state(config: &AuthorityConfig, problems: &mut Problems) {
+    let dir = config.ca.key.dir().is_some();
     match (&config.ca.key, &config.state) {
         (CaKey::Memory, State::Sqlite) => problems.add(
             root().key("state"),
@@ -15,11 +16,17 @@ pub(super) fn state(config: &AuthorityConfig, problems: &mut Problems) {
             root().key("state"),
             "what a memory CA keeps in a table, no key opens after a restart; with key: memory use state: memory",
         ),
-        (CaKey::Disk { .. }, State::Memory) => problems.add(
+        (CaKey::Memory, State::Memory) => {}
+        (_, State::Memory) => problems.add(
             root().key("state"),
-            "with key: disk the state must outlive the process too; use state: sqlite",
+            "the keys outlive the process, so the state must outlive it too, or every start would make new roots; \
+             use state: sqlite with ca.path, or state: {dynamodb: {table: NAME}}",
         ),
-        _ => {}
+        (_, State::Sqlite) if !dir => problems.add(
+            root().key("state"),
+            "sqlite lives in the directory ca.path, and here is none; use state: {dynamodb: {table: NAME}}",
+        ),
+        (_, State::Sqlite | State::Dynamodb { .. }) => {}
     }
     let replicas = root().key("replicas");
     match (&config.state, config.replicas) {
@@ -84,5 +91,37 @@ attestors: {a: {kind: join-token}}
         assert!(memory("memory").contains("state: memory is this process's own"));
         let table = memory("{dynamodb: {table: warifu}}");
         assert!(table.contains("no key opens after a restart"), "{table}");
+    }
+
+    #[test]
+    fn keys_in_aws_need_a_state_that_outlives_the_process_and_a_place_for_it() {
+        let check = |ca: &str, state: &str| {
+            let text = DISK.replace("{key: disk, path: /var/lib/warifu}", ca);
+            match parse_authority(&format!("{text}state: {state}\n"), "a.yaml") {
+                Ok(_) => String::new(),
+                Err(errors) => errors.to_string(),
+            }
+        };
+        let kms = "{key: aws-kms, key_id: alias/root, wrap_key_id: alias/wrap}";
+        let arn = "arn:aws:acm-pca:eu-west-1:123456789012:certificate-authority/11111111-2222-3333-4444-555555555555";
+        let pca = format!("{{key: acm-pca, arn: \"{arn}\", path: /var/lib/warifu}}");
+        let sealed = format!("{{key: acm-pca, arn: \"{arn}\", wrap_key_id: alias/wrap}}");
+        let table = "{dynamodb: {table: warifu}}";
+        for (ca, state) in [
+            (kms, table),
+            (&pca, "sqlite"),
+            (&pca, table),
+            (&sealed, table),
+        ] {
+            assert_eq!(check(ca, state), "", "{ca} {state}");
+        }
+        for ca in [kms, &sealed] {
+            let refused = check(ca, "sqlite");
+            assert!(refused.starts_with("a.yaml:6:8: state: "), "{refused}");
+            assert!(refused.contains("in the directory ca.path"), "{refused}");
+        }
+        for ca in [kms, &pca, &sealed] {
+            assert!(check(ca, "memory").contains("new roots"), "{ca}");
+        }
     }
 }
