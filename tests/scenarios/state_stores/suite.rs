@@ -177,7 +177,7 @@ async fn race(replicas: Replicas, id: u32) -> usize {
     let loser = 1 - winner;
     let again = claim(&replicas[loser], id, key(*winner), t0()).await;
     assert_eq!(again, Claimed::Yours, "{id}");
-    if id % 10 == 0 {
+    if id.is_multiple_of(10) {
         let late = claim(&replicas[*winner], id, key(loser), t0()).await;
         assert_eq!(late, Claimed::Another, "{id}");
     }
