@@ -135,8 +135,8 @@ pub struct Opened<S> {
     pub expires: Option<SystemTime>,
 }
 
-/// Marks a response as the last of its connection, which is then closed: HTTP/2 streams that are under way
-/// end first.
+/// Marks a response as the last of its connection. HTTP/1.1 ends with it; HTTP/2 is told so, and is sent GOAWAY
+/// in a moment: streams that are under way end first.
 pub fn close_after(response: &mut Response<Body>) {
     response.extensions_mut().insert(CloseAfter);
 }

@@ -210,7 +210,7 @@ impl<S: Service> Server<S> {
                 };
                 let is_last = response.extensions_mut().remove::<CloseAfter>().is_some();
                 if is_last {
-                    closer.close();
+                    closer.close(Instant::now());
                 }
                 if is_last || crowded || last.load(Ordering::Relaxed) {
                     let name = match version {

@@ -64,17 +64,13 @@ pub(super) struct Closer {
 }
 
 impl Closer {
-    /// From now on: what is under way is answered, and nothing after it.
-    pub(super) fn close(&self) {
-        let close = self
-            .open
-            .lock()
-            .entries
-            .get_mut(&self.number)
-            .and_then(|entry| entry.close.take());
-        if let Some(close) = close {
-            // Fails when the connection is just ending.
-            let _ = close.send(());
+    /// The answers from now on are its last, and it is closed in a moment. Not at once: h2 may lose an answer
+    /// that is handed over while its connection shuts down for want of others.
+    pub(super) fn close(&self, now: Instant) {
+        if let Some(entry) = self.open.lock().entries.get_mut(&self.number) {
+            entry.last.store(true, Ordering::Relaxed);
+            let soon = now + TICK;
+            entry.close_at = Some(entry.close_at.map_or(soon, |at| at.min(soon)));
         }
     }
 }
@@ -205,6 +201,22 @@ mod tests {
             schedule(Duration::ZERO, 1.0),
             (Duration::ZERO, Duration::ZERO)
         );
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_to_close_says_so_at_once_and_closes_at_the_next_tick() {
+        let open = Arc::new(Open::default());
+        let now = Instant::now();
+        let mut entered = open.enter(now, Some(now + Duration::from_secs(3600)));
+        let closer = entered.closer();
+        closer.close(now);
+        assert!(entered.last.load(Ordering::Relaxed));
+        open.close_due(now);
+        assert!(entered.close.try_recv().is_err());
+        open.close_due(now + TICK);
+        assert_eq!(entered.close.try_recv(), Ok(()));
+        drop(entered);
+        closer.close(now);
     }
 
     #[tokio::test]
