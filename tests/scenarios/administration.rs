@@ -1,6 +1,12 @@
 //! Administration from afar: evidence of who asks, matched with `administrators`; one act for each request; nobody
 //! but those who are named, and nothing but what they may. All of it is in the audit log.
 
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use warifu::{
     Secret,
@@ -16,12 +22,14 @@ use warifu_agent::{
     http::fetch::Fetcher,
 };
 use warifu_tests::{
+    aws::{Principal, WebIdentitySts, web_identity_claims},
     mesh::{Mesh, TRUST_DOMAIN, until},
     oidc::{Algorithm, Issuer, claims},
     process::{Finished, Sandbox},
 };
 
 const AUDIENCE: &str = "warifu:example.org:attest:ci";
+const ACCOUNT: &str = "123456789012";
 const OPERATOR: &str = "repo:platform/operations";
 
 const ADMINISTRATORS: &str = r#"
@@ -78,12 +86,14 @@ impl<'a> Far<'a> {
 
     /// A request for `act` with a token as evidence.
     async fn request(&self, token: &str, act: &Value) -> AdminRequest {
+        let token = Secret::new(token.to_owned());
+        let key = SigningKey::generate();
+        self.request_by(&key, Evidence::Oidc { token }, act).await
+    }
+
+    async fn request_by(&self, key: &SigningKey, evidence: Evidence, act: &Value) -> AdminRequest {
         let (_, challenge) = self.post(wire::CHALLENGE, &json!({})).await;
         let challenge = challenge["challenge"].as_str().unwrap().to_owned();
-        let key = SigningKey::generate();
-        let evidence = Evidence::Oidc {
-            token: Secret::new(token.to_owned()),
-        };
         let act = act.to_string().into_bytes();
         let said = proof::admin(
             &TRUST_DOMAIN.parse().unwrap(),
@@ -273,25 +283,73 @@ async fn s15_a_token_administers_once_and_not_after_it_attested() {
 async fn a_join_token_is_no_administrator() {
     let (mesh, _issuer) = world().await;
     let far = Far::of(&mesh);
-    let made = mesh.authority.join_token("orders").await;
-    let mut request = far.request("x", &json!("status")).await;
+    let token = Secret::new(mesh.authority.join_token("orders").await);
+    let evidence = Evidence::JoinToken { token };
     let key = SigningKey::generate();
-    request.evidence = Evidence::JoinToken {
-        token: Secret::new(made),
-    };
-    request.renewal_key = key.public().to_json("sig");
-    let said = proof::admin(
-        &TRUST_DOMAIN.parse().unwrap(),
-        &request.challenge,
-        &key.public().thumbprint(),
-        &request.evidence,
-        &request.act.0,
-    );
-    request.proof = Base64(key.sign_raw(&said));
+    let request = far.request_by(&key, evidence, &json!("status")).await;
     let (status, refused) = far.send(&request).await;
     assert_eq!(
         (status, &refused["error"]),
         (403, &"not_allowed".into()),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn a_role_administers_by_a_token_for_the_requests_key_and_not_when_it_is_revoked() {
+    let sts = WebIdentitySts::start().await;
+    let issuer = sts.issuer(ACCOUNT).await;
+    let attestor = format!(
+        "{{kind: aws-web-identity, issuers: {{\"{ACCOUNT}\": \"{}\"}}}}",
+        issuer.url()
+    );
+    let administrators = format!(
+        "administrators:\n- {{attestor: aws, match: {{account: \"{ACCOUNT}\", role: admin}}, may: [revoke, status]}}"
+    );
+    let mesh =
+        Mesh::with(|authority| authority.attestor("aws", &attestor).more(&administrators)).await;
+    let far = Far::of(&mesh);
+    let token_for = |key: &SigningKey| {
+        let hash = URL_SAFE_NO_PAD.encode(key.public().spki_sha256());
+        let audience = wire::attest_audience(&TRUST_DOMAIN.parse().unwrap(), &hash);
+        let claims = web_identity_claims(
+            &issuer.url(),
+            &Principal::role(ACCOUNT, "/", "admin"),
+            &[audience],
+            &BTreeMap::new(),
+            SystemTime::now(),
+            Duration::from_secs(300),
+        );
+        Evidence::AwsWebIdentity {
+            token: Secret::new(issuer.sign(Algorithm::Es384, &claims)),
+        }
+    };
+    let (key, other) = (SigningKey::generate(), SigningKey::generate());
+    let request = far
+        .request_by(&key, token_for(&key), &json!("status"))
+        .await;
+    assert_eq!(far.send(&request).await.0, 200);
+    // Stolen, and sent with another key.
+    let request = far
+        .request_by(&other, token_for(&key), &json!("status"))
+        .await;
+    let (status, refused) = far.send(&request).await;
+    assert_eq!(
+        (status, &refused["error"]),
+        (401, &"invalid_evidence".into()),
+        "{refused}"
+    );
+
+    let role = format!("{ACCOUNT}:role/admin");
+    let revoke = json!({"revoke": {"kind": "role", "value": role}});
+    let request = far.request_by(&key, token_for(&key), &revoke).await;
+    assert_eq!(far.send(&request).await.0, 200);
+    let undo = json!({"revoke": {"kind": "role", "value": role, "undo": true}});
+    let request = far.request_by(&key, token_for(&key), &undo).await;
+    let (status, refused) = far.send(&request).await;
+    assert_eq!(
+        (status, &refused["error"]),
+        (403, &"revoked".into()),
         "{refused}"
     );
 }

@@ -344,7 +344,7 @@ async fn s10_an_issuer_that_is_away_is_no_verdict_and_keeps_nobody_else() {
         issuers.push(format!("\"{account}\": \"{}\"", issuer.url()));
     }
     let attestor = format!(
-        "{{kind: aws-web-identity, issuers: {{{}}}}}",
+        "{{kind: aws-web-identity, issuers: {{{}}}, pod_identity_roles: [\"{ACCOUNT}:role/pod-*\"]}}",
         issuers.join(", ")
     );
     let mesh = Mesh::with(|authority| authority.attestor("aws", &attestor).rules(RULES)).await;

@@ -98,6 +98,43 @@ fn s18_check_and_start_refuse_them_and_say_what_to_do() {
 }
 
 #[test]
+fn facts_that_nobody_proves_or_that_callers_choose_are_refused() {
+    for (rule, expected) in [
+        (
+            "- {attestor: aws, match: {acount: '111111111111'}, id: '/{account}/{role}'}",
+            "12:35: rules[0].match.acount: this attestor proves no fact \"acount\", did you mean \"account\"? It proves: account, ",
+        ),
+        (
+            "- {attestor: blue, match: {namespace: shop}, id: '/{pod_name}'}",
+            "12:50: rules[0].id: this attestor proves no fact \"pod_name\"",
+        ),
+        (
+            "- {attestor: aws, match: {account: '111111111111', namespace: a}, id: /a}",
+            "12:63: rules[0].match.namespace: namespace is proved for roles of EKS Pod Identity only; list them in pod_identity_roles",
+        ),
+        (
+            "- {attestor: aws, match: {account: '111111111111'}, id: '/{role}/{source_region}'}",
+            "12:57: rules[0].id: {source_region} is chosen by whoever assumes the role",
+        ),
+        (
+            "- {attestor: aws, match: {Role: a}, id: /a}",
+            "12:33: rules[0].match.Role: \"Role\" is no fact; their names have lower-case letters",
+        ),
+    ] {
+        let sandbox = Sandbox::new();
+        let dir = sandbox.path("").display().to_string();
+        sandbox.write("a.yaml", format!("{HEAD}{rule}\n").replace("DIR/", &dir));
+        let refused = sandbox.warifu(&["check", "--config", "a.yaml"]).run();
+        assert_eq!(refused.code, Some(2), "{rule}");
+        let found = refused
+            .stderr
+            .lines()
+            .any(|line| line.starts_with(&format!("a.yaml:{expected}")));
+        assert!(found, "{expected}\n{}", refused.stderr);
+    }
+}
+
+#[test]
 fn rules_that_keep_scopes_apart_or_say_that_they_share_pass() {
     for rules in FINE {
         let sandbox = Sandbox::new();
@@ -133,7 +170,7 @@ fn administrators_that_are_nobody_or_everybody_are_refused() {
         ),
         (
             "- {attestor: aws, match: {role: ops}, may: [everything]}",
-            "13:40: administrators[0].may[0]:",
+            "13:45: administrators[0].may[0]:",
         ),
     ] {
         let sandbox = Sandbox::new();

@@ -1,5 +1,5 @@
 //! Which rules could give one identity to two accounts, clusters or namespaces (S18). Pure; why it is decided as
-//! it is: `docs/adr/0009-one-identity-one-scope.md`.
+//! it is: `docs/adr/0013-one-identity-one-scope.md`.
 //!
 //! Two identities are equal where their templates come out alike segment by segment. So for every pair of
 //! rules (and each rule with itself) the segments are unified, under what `match` demands; what follows
@@ -98,7 +98,7 @@ pub fn find(rules: &[Rule], attestors: &BTreeMap<String, Attestor>) -> Vec<Overl
         .flat_map(|side| (0..side.rule.dns.len()).map(|dns| Entry::dns(side, dns)));
     let mut found = among(ids, &sides);
     found.extend(among(names.collect(), &sides));
-    found.sort_by(|a, b| (a.rule, a.dns).cmp(&(b.rule, b.dns)));
+    found.sort_by_key(|found| (found.rule, found.dns));
     found.truncate(MOST);
     found
 }

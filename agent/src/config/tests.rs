@@ -469,7 +469,7 @@ fn s18_a_rule_cannot_name_a_reserved_identity() {
     let text = AUTHORITY.replace("id: /payments", "id: /warifu/authority");
     one(
         authority_errors(&text),
-        18,
+        26,
         "rules[0].id",
         "reserved for the authority",
     );

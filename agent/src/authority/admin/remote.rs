@@ -29,6 +29,7 @@ use crate::{
         value::Glob,
     },
     http::body::Body,
+    revocation::{Origin, Provenance},
 };
 
 /// Who may do what. Nobody may do anything unless it is said (S16).
@@ -166,6 +167,12 @@ async fn admit(
     issuing
         .administrators
         .check(&proven.attestor, &proven.facts, act.action())?;
+    // Whoever stole the session of a role that is revoked must not take that back.
+    let role = issuing.attestors.role(&proven.attestor, &proven.facts);
+    issuing.refuse_revoked(&Provenance {
+        role: role.map(|role| Origin::hash_of_role(&role).into()),
+        ..Provenance::default()
+    })?;
     // From here on the request is used up, and so is evidence that is good once.
     issuing.use_up(challenge, now).await?;
     if let Some(single_use) = proven.single_use {

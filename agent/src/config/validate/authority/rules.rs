@@ -4,10 +4,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::SHORTEST;
 use crate::config::{
-    authority::{Administrator, Attestor, AuthorityConfig, Rule},
+    authority::{Administrator, Attestor, AuthorityConfig, Rule, facts},
     overlap,
+    suggest::nearest,
     validate::{Path, Problems, root},
-    value::{Glob, Span, template::is_fact_name},
+    value::{
+        Glob, Span,
+        template::{Piece, is_fact_name},
+    },
 };
 
 /// A JWT-SVID is a bearer token, and a third party's verifier knows no revocation.
@@ -67,6 +71,7 @@ fn administrator(
         ),
     );
     problems.facts(
+        config.attestors.get(name),
         &administrator.r#match,
         at,
         "the facts of who may administer, such as {account: \"123456789012\", role: platform-admin}",
@@ -89,7 +94,10 @@ fn administrator(
 
 fn rule(config: &AuthorityConfig, rule: &Rule, at: &Path, problems: &mut Problems) {
     problems.attestor(config, &rule.attestor, at);
+    let attestor = config.attestors.get(&rule.attestor);
+    problems.template(attestor, rule.id.segments(), &at.key("id"));
     problems.facts(
+        attestor,
         &rule.r#match,
         at,
         "the facts this rule is for, such as {service: payments}",
@@ -109,6 +117,7 @@ fn rule(config: &AuthorityConfig, rule: &Rule, at: &Path, problems: &mut Problem
     problems.at_most(MAX_NAMES, rule.audiences.len(), at.key("audiences"));
     problems.at_most(MAX_NAMES, rule.scopes.len(), at.key("scopes"));
     for (index, name) in rule.dns.iter().enumerate() {
+        problems.template(attestor, name.labels(), &at.key("dns").index(index));
         let taken = config
             .dns_names
             .iter()
@@ -142,7 +151,13 @@ impl Problems {
         );
     }
 
-    fn facts(&mut self, facts: &BTreeMap<String, Glob>, at: &Path, expected: &str) {
+    fn facts(
+        &mut self,
+        attestor: Option<&Attestor>,
+        facts: &BTreeMap<String, Glob>,
+        at: &Path,
+        expected: &str,
+    ) {
         let at = at.key("match");
         self.add_if(
             facts.is_empty(),
@@ -150,11 +165,57 @@ impl Problems {
             format!("expected {expected}; \"*\" matches any value"),
         );
         self.at_most(MAX_FACTS, facts.len(), at.clone());
-        if let Some(name) = facts.keys().find(|name| !is_fact_name(name)) {
-            self.add(
-                at.key(name),
+        for name in facts.keys() {
+            match is_fact_name(name) {
+                true => self.fact(attestor, name, || at.key(name)),
+                false => self.add(
+                    at.key(name),
+                    format!(
+                        "{name:?} is no fact; their names have lower-case letters, digits and \"_\""
+                    ),
+                ),
+            }
+        }
+    }
+
+    /// A fact that the attestor never proves would never match, or never fill anything.
+    fn fact(&mut self, attestor: Option<&Attestor>, name: &str, at: impl FnOnce() -> Path) {
+        let Some(attestor) = attestor.filter(|attestor| !facts::is_of(attestor, name)) else {
+            return;
+        };
+        if facts::OF_PODS.contains(&name) && matches!(attestor, Attestor::AwsWebIdentity(_)) {
+            return self.add(
+                at(),
+                format!("{name} is proved for roles of EKS Pod Identity only; list them in pod_identity_roles of the attestor"),
+            );
+        }
+        let proved = facts::of(attestor).unwrap_or_default();
+        let meant = match nearest(name, &proved) {
+            Some(meant) => format!(", did you mean {meant:?}? It proves"),
+            None => "; it proves".to_owned(),
+        };
+        self.add(
+            at(),
+            format!(
+                "this attestor proves no fact {name:?}{meant}: {}",
+                proved.join(", ")
+            ),
+        );
+    }
+
+    /// The facts of a template.
+    fn template(&mut self, attestor: Option<&Attestor>, pieces: &[Piece], at: &Path) {
+        for name in pieces.iter().filter_map(|piece| piece.fact.as_deref()) {
+            self.fact(attestor, name, || at.clone());
+            let is_aws = matches!(
+                attestor,
+                Some(Attestor::AwsWebIdentity(_) | Attestor::AwsCallerIdentity(_))
+            );
+            self.add_if(
+                is_aws && facts::CHOSEN.contains(&name),
+                at.clone(),
                 format!(
-                    "{name:?} is no fact; their names have lower-case letters, digits and \"_\""
+                    "{{{name}}} is chosen by whoever assumes the role: it can be matched, and be no part of an identity"
                 ),
             );
         }
