@@ -83,24 +83,24 @@ impl Moto {
             "CertificateAuthorityType": "ROOT",
         });
         let made = self.call("create_certificate_authority", made).await?;
-        let arn = &made["CertificateAuthorityArn"];
+        let arn = made.get("CertificateAuthorityArn");
         let csr = json!({"CertificateAuthorityArn": arn});
         let csr = self.call("get_certificate_authority_csr", csr).await?;
         let root = json!({
             "CertificateAuthorityArn": arn,
-            "Csr": csr["Csr"],
+            "Csr": csr.get("Csr"),
             "SigningAlgorithm": "SHA256WITHRSA",
             "TemplateArn": "arn:aws:acm-pca:::template/RootCACertificate/V1",
             "Validity": {"Type": "YEARS", "Value": 10},
         });
         let root = self.call("issue_certificate", root).await?;
         let root =
-            json!({"CertificateAuthorityArn": arn, "CertificateArn": root["CertificateArn"]});
+            json!({"CertificateAuthorityArn": arn, "CertificateArn": root.get("CertificateArn")});
         let root = self.call("get_certificate", root).await?;
-        let own = json!({"CertificateAuthorityArn": arn, "Certificate": root["Certificate"]});
+        let own = json!({"CertificateAuthorityArn": arn, "Certificate": root.get("Certificate")});
         self.call("import_certificate_authority_certificate", own)
             .await?;
-        Ok(arn.as_str().unwrap_or_default().to_owned())
+        Ok(arn.and_then(Value::as_str).unwrap_or_default().to_owned())
     }
 
     async fn call(&self, operation: &str, parameters: Value) -> Result<Value, CallError> {

@@ -202,11 +202,14 @@ fn changes_that_wait_together_are_committed_together() {
     let count = |db: &Connection| -> Result<i64, StoreError> {
         Ok(db.query_row("SELECT count(*) FROM claims", [], |row| row.get(0))?)
     };
-    // Until it is done, the others wait.
+    let (begun, begins) = std::sync::mpsc::channel();
+    // It has a transaction to itself, and until it is done the others wait.
     let first = store.writer.run(move |_| {
+        let _ = begun.send(());
         let told = wait.recv();
         told.map_err(|why| StoreError::Failed(why.to_string()))
     });
+    begins.recv().unwrap();
     let others: Vec<_> = (1..=64)
         .map(|id| {
             let claim = Claim {

@@ -14,9 +14,18 @@ const QUEUE: usize = 4096;
 /// Most done in one transaction, so that nobody waits long for the others.
 const BATCH: usize = 256;
 
-/// Where work for the thread is left. The thread ends when the last clone is gone.
+/// Where work for the thread is left. The thread ends when the last clone is gone, which waits for it: a
+/// process that ends must have closed the database, or it leaves its journal behind.
 #[derive(Debug, Clone)]
-pub(super) struct Worker(mpsc::Sender<Job>);
+pub(super) struct Worker(Arc<Thread>);
+
+#[derive(Debug)]
+struct Thread {
+    /// Taken only when this is dropped, as is …
+    jobs: Option<mpsc::Sender<Job>>,
+    /// … this.
+    handle: Option<thread::JoinHandle<()>>,
+}
 
 /// Does its part of a transaction (if one could be begun) and says how to answer.
 type Job = Box<dyn FnOnce(Result<&mut Transaction<'_>, StoreError>) -> Reply + Send>;
@@ -34,7 +43,7 @@ impl Worker {
     ) -> io::Result<Self> {
         let (jobs, mut queue) = mpsc::channel(QUEUE);
         let thread = thread::Builder::new().name(name.to_owned());
-        thread.spawn(move || {
+        let handle = thread.spawn(move || {
             while let Some(first) = queue.blocking_recv() {
                 let others = std::iter::from_fn(|| queue.try_recv().ok());
                 let batch = std::iter::once(first).chain(others).take(BATCH).collect();
@@ -43,7 +52,10 @@ impl Worker {
             drop(db);
             drop(lock);
         })?;
-        Ok(Self(jobs))
+        Ok(Self(Arc::new(Thread {
+            jobs: Some(jobs),
+            handle: Some(handle),
+        })))
     }
 
     /// Has `work` done, whole or not at all; answers when it is on disk.
@@ -52,20 +64,29 @@ impl Worker {
         work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Pending<'static, T> {
         let (answer, answered) = oneshot::channel();
-        let queued = self.0.try_send(Box::new(move |batch| {
+        let job: Job = Box::new(move |batch| {
             let done = batch.and_then(|batch| alone(batch, work));
             Box::new(move |committed| {
                 // Who asked may have given up.
                 let _ = answer.send(committed.and(done));
             })
-        }));
+        });
+        let queued = self.0.jobs.as_ref().map(|jobs| jobs.try_send(job));
         Box::pin(async move {
             let busy = || StoreError::Failed(format!("{QUEUE} requests wait for the disk already"));
-            queued.map_err(|_| busy())?;
+            queued.ok_or_else(busy)?.map_err(|_| busy())?;
             answered
                 .await
                 .map_err(|_| StoreError::Failed("the database's thread has ended".to_owned()))?
         })
+    }
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        // It ends when it has done what was left to it; a panic of its was its own.
+        let _ = self.handle.take().map(thread::JoinHandle::join);
     }
 }
 
