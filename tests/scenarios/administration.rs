@@ -25,6 +25,7 @@ use warifu_tests::{
     aws::{Principal, WebIdentitySts, web_identity_claims},
     mesh::{Mesh, TRUST_DOMAIN, until},
     oidc::{Algorithm, Issuer, claims},
+    peers::Ministack,
     process::{Finished, Sandbox},
 };
 
@@ -304,7 +305,7 @@ async fn a_role_administers_by_a_token_for_the_requests_key_and_not_when_it_is_r
         issuer.url()
     );
     let administrators = format!(
-        "administrators:\n- {{attestor: aws, match: {{account: \"{ACCOUNT}\", role: admin}}, may: [revoke, status]}}"
+        "administrators:\n- {{attestor: aws, match: {{account: \"{ACCOUNT}\", role: admin}}, may: [revoke, explain, status]}}"
     );
     let mesh =
         Mesh::with(|authority| authority.attestor("aws", &attestor).more(&administrators)).await;
@@ -340,6 +341,21 @@ async fn a_role_administers_by_a_token_for_the_requests_key_and_not_when_it_is_r
         "{refused}"
     );
 
+    // What is explained is looked at, whichever key it is for.
+    let about = json!({"explain": {"evidence": token_for(&other)}});
+    let request = far.request_by(&key, token_for(&key), &about).await;
+    let (status, said) = far.send(&request).await;
+    let hash = URL_SAFE_NO_PAD.encode(other.public().spki_sha256());
+    assert_eq!(
+        (status, &said["bound"]),
+        (200, &json!({"key": hash})),
+        "{said}"
+    );
+    assert_eq!(
+        (&said["facts"]["role"], &said["granted"]),
+        (&"admin".into(), &Value::Null)
+    );
+
     let role = format!("{ACCOUNT}:role/admin");
     let revoke = json!({"revoke": {"kind": "role", "value": role}});
     let request = far.request_by(&key, token_for(&key), &revoke).await;
@@ -351,6 +367,55 @@ async fn a_role_administers_by_a_token_for_the_requests_key_and_not_when_it_is_r
         (status, &refused["error"]),
         (403, &"revoked".into()),
         "{refused}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_can_only_sign_administers_with_the_credentials_of_its_environment() {
+    let ministack = Ministack::start().await.unwrap();
+    let attestor = format!(
+        "{{kind: aws-caller-identity, accounts: [\"{}\"], sts_endpoints: {{{}: \"{}\"}}}}",
+        Ministack::ACCOUNT,
+        Ministack::REGION,
+        ministack.endpoint()
+    );
+    let administrators = "administrators:\n- {attestor: aws, match: {role: admin}, may: [status]}";
+    let mesh =
+        Mesh::with(|authority| authority.attestor("aws", &attestor).more(administrators)).await;
+    let sandbox = Sandbox::new();
+    let run = async |role: &str| -> Finished {
+        let root = format!("arn:aws:iam::{}:root", Ministack::ACCOUNT);
+        let trust =
+            json!([{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": root}}]);
+        let may = json!([{"Effect": "Deny", "Action": "*", "Resource": "*"}]);
+        let arn = ministack.create_role(role, trust, may).await.unwrap();
+        let keys = ministack.assume_role(&arn, "me").await.unwrap();
+        let command = sandbox
+            .warifu(&["authority", "status", "--url", &mesh.authority.url()])
+            .args(&[
+                "--trust-domain",
+                TRUST_DOMAIN,
+                "--root-pin",
+                &mesh.authority.pins()[0],
+            ])
+            .args(&["--attestation", "aws-caller-identity"])
+            .env("AWS_REGION", Ministack::REGION)
+            .env("AWS_ACCESS_KEY_ID", &keys.access_key_id)
+            .env("AWS_SECRET_ACCESS_KEY", &keys.secret_access_key)
+            .env("AWS_SESSION_TOKEN", &keys.session_token);
+        tokio::task::block_in_place(|| command.run())
+    };
+    let done = run("admin").await;
+    assert_eq!(done.code, Some(0), "{}", done.stderr);
+    let status: Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(status["trust_domain"], TRUST_DOMAIN);
+    assert_eq!(last(&mesh, "status")["by"]["facts"]["role"], "admin");
+    let refused = run("batch").await;
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.stderr.contains("refused (not_allowed)"),
+        "{}",
+        refused.stderr
     );
 }
 

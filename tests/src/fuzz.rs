@@ -24,8 +24,10 @@ use warifu::{
     tls,
 };
 use warifu_agent::{
-    attest::wire::{AttestRequest, CallerIdentityProof, Evidence, JwtSvidRequest, RenewRequest},
-    authority,
+    attest::wire::{
+        AdminRequest, AttestRequest, CallerIdentityProof, Evidence, JwtSvidRequest, RenewRequest,
+    },
+    authority::{self, admin::Act},
     config::{
         self, ConfigErrors,
         value::{Forward, HttpsOrigin, IdPattern, Listen, SecretRef, Size, Span, Target, Upstream},
@@ -177,6 +179,13 @@ pub fn issuing_api(bytes: &[u8]) {
             && jwt::verify(&it.record, &Profile::internal("x", "y", "z"), &KEYS, *NOW).is_ok()
     });
     let _ = serde_json::from_slice::<JwtSvidRequest>(bytes);
+    let act = serde_json::from_slice::<AdminRequest>(bytes).map(|it| it.act.0);
+    if let Ok(Ok(act)) = act.map(|act| serde_json::from_slice::<Act>(&act)) {
+        // As the audit log has it, and again.
+        let written = serde_json::to_string(&act).expect("an act that can be written");
+        let again = serde_json::from_str::<Act>(&written).expect("an act that can be read");
+        assert_eq!(act.action(), again.action());
+    }
     let _ = authority::proves_a_key(bytes);
 }
 

@@ -365,3 +365,53 @@ fn bearer_profile(issuer: &str, audience: &str) -> Result<Profile, AttestorProbl
         false => Ok(Profile::oidc(issuer, audience)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_of_a_partition_that_is_not_admitted_proves_nothing() {
+        let admits = |partitions: &[&str]| Attestors {
+            trust_domain: TrustDomain::new("example.org").unwrap(),
+            by_name: BTreeMap::new(),
+            partitions: BTreeMap::from([(
+                "aws".to_owned(),
+                partitions.iter().map(|&it| it.to_owned()).collect(),
+            )]),
+        };
+        let proven = |attestor: &str, facts: &[(&str, &str)]| Proven {
+            attestor: attestor.to_owned(),
+            facts: facts
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
+            lineage: None,
+            single_use: None,
+        };
+        let china = proven(
+            "aws",
+            &[("account", "123456789012"), ("partition", "aws-cn")],
+        );
+        let refused = admits(&["aws"]).check_partition(&china).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::InvalidEvidence);
+        assert!(
+            refused
+                .message
+                .contains("\"aws-cn\", and attestor \"aws\" admits aws"),
+            "{}",
+            refused.message
+        );
+        assert!(admits(&["aws", "aws-cn"]).check_partition(&china).is_ok());
+        assert!(
+            admits(&["aws"])
+                .check_partition(&proven("aws", &[]))
+                .is_err()
+        );
+        assert!(
+            admits(&["aws"])
+                .check_partition(&proven("prod", &[]))
+                .is_ok()
+        );
+    }
+}
