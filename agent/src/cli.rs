@@ -52,7 +52,7 @@ struct LogArgs {
 enum Command {
     Demo(demo::DemoArgs),
     Agent(agent::AgentArgs),
-    Authority(authority::AuthorityArgs),
+    Authority(Box<authority::AuthorityArgs>),
     Check(check::CheckArgs),
     Status(status::StatusArgs),
     Healthcheck(health::HealthArgs),

@@ -161,7 +161,7 @@ mod tests {
         let text = include_str!("../../../docs/examples/authority.yaml");
         let summary = authority(&config::parse_authority(text, "authority.yaml").unwrap());
         assert!(
-            summary.contains("attestors  bootstrap\n  rules      2\n"),
+            summary.contains("attestors  aws, bootstrap, prod\n  rules      4\n"),
             "{summary}"
         );
     }

@@ -23,36 +23,35 @@ use warifu_agent::{
 
 use super::Failure;
 
+/// Where the help lists what says which authority is meant.
+const WHICH: &str = "Which authority";
 /// Time to gather evidence, AWS's answers included.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Which authority; on this machine over its socket, or elsewhere with evidence of who asks.
 #[derive(Debug, Args)]
-#[command(
-    next_help_heading = "Which authority",
-    group(ArgGroup::new("which").required(true).args(["config", "socket", "url"]))
-)]
+#[command(group(ArgGroup::new("which").required(true).args(["config", "socket", "url"])))]
 pub(super) struct Place {
     /// One on this machine, by the configuration file it runs with
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = WHICH, value_name = "FILE")]
     config: Option<PathBuf>,
     /// One on this machine, by its administration socket: unix:/path
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, help_heading = WHICH, value_name = "ADDRESS")]
     socket: Option<Listen>,
     /// One elsewhere, by its URL; its `administrators` say who may do what
-    #[arg(long, value_name = "URL", requires_all = ["trust_domain", "attestation", "known_by"])]
+    #[arg(long, help_heading = WHICH, value_name = "URL", requires_all = ["trust_domain", "attestation", "known_by"])]
     url: Option<HttpsOrigin>,
     /// Its trust domain
-    #[arg(long, value_name = "NAME", requires = "url")]
+    #[arg(long, help_heading = WHICH, value_name = "NAME", requires = "url")]
     trust_domain: Option<TrustDomain>,
     /// What says who you are: aws-caller-identity, aws-web-identity, oidc:FILE or kubernetes:FILE (a token)
-    #[arg(long, value_name = "EVIDENCE", requires = "url")]
+    #[arg(long, help_heading = WHICH, value_name = "EVIDENCE", requires = "url")]
     attestation: Option<Evidence>,
     /// What its root is known by: SHA-256 of the public key; repeat for more
-    #[arg(long, value_name = "SHA256", requires = "url", group = "known_by")]
+    #[arg(long, help_heading = WHICH, value_name = "SHA256", requires = "url", group = "known_by")]
     root_pin: Vec<SpkiPin>,
     /// The same, as a PEM file of root certificates
-    #[arg(long, value_name = "FILE", requires = "url", group = "known_by")]
+    #[arg(long, help_heading = WHICH, value_name = "FILE", requires = "url", group = "known_by")]
     bundle: Option<PathBuf>,
 }
 
