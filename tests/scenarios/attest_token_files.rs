@@ -18,8 +18,10 @@ const AUDIENCE: &str = "warifu:example.org:attest";
 /// Renewed every second or so.
 const TTL: Duration = Duration::from_secs(4);
 
-const RULES: &str = r#"
+const CLUSTER_RULES: &str = r#"
 - {attestor: prod, match: {namespace: shop}, id: "/{service_account}", ttl: TTL}
+"#;
+const CI_RULES: &str = r#"
 - {attestor: ci, match: {repository: "shop-*"}, id: "/ci/{repository}", ttl: TTL}
 "#;
 
@@ -67,11 +69,7 @@ async fn with_cluster(dir: &Path) -> (Cluster, Mesh, PathBuf) {
     let mesh = Mesh::with(|authority| {
         authority
             .attestor("prod", &attestor)
-            .attestor(
-                "ci",
-                "{kind: oidc, issuer: \"http://127.0.0.1:1\", audience: unused}",
-            )
-            .rules(RULES)
+            .rules(CLUSTER_RULES)
             .ttl(TTL)
     })
     .await;
@@ -154,14 +152,8 @@ async fn a_short_token_of_a_ci_system_attests_and_the_record_carries_on() {
         "{{kind: oidc, issuer: \"{}\", audience: \"{AUDIENCE}\", facts: {{repository: repository}}}}",
         issuer.url()
     );
-    let rules = RULES.lines().skip(2).collect::<Vec<_>>().join("\n");
-    let mesh = Mesh::with(|authority| {
-        authority
-            .attestor("ci", &attestor)
-            .rules(&format!("\n{rules}\n"))
-            .ttl(TTL)
-    })
-    .await;
+    let mesh =
+        Mesh::with(|authority| authority.attestor("ci", &attestor).rules(CI_RULES).ttl(TTL)).await;
     let mut said = claims(&issuer, "repo", AUDIENCE, json!({"repository": "shop-web"}));
     said["exp"] = json!(unix(SystemTime::now()) + 5);
     replace(&file, &issuer.sign(Algorithm::Rs256, &said));
