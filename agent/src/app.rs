@@ -31,6 +31,7 @@ use crate::{
     },
     identity,
     inbound::{self, Environment},
+    local,
     outbound::{self, Outbound, Sign},
     telemetry::{
         audit::{Audit, AuditError},
@@ -63,6 +64,8 @@ pub struct Agent {
     pub inbound: Vec<Listen>,
     /// Address of the outbound listener.
     pub outbound: Option<Listen>,
+    /// Addresses of what the app can ask.
+    pub local: local::Addresses,
     /// Address of the probes.
     pub probes: Option<Listen>,
     /// Address of the admin socket.
@@ -200,6 +203,17 @@ pub async fn start_agent(
         )));
     }
     drop(on_data);
+    let setup = local::Setup {
+        config: &config.local,
+        identity: identity.clone(),
+        renewal: &renewal,
+        tokens: &tokens,
+        roles: roles.as_ref(),
+        server_metrics: &server_metrics,
+        draining: draining.clone(),
+    };
+    let local = local::start(sockets.local, &setup);
+    serving.0.extend(local.tasks);
     // Of every audience a route names, now that they are named.
     let fresh = tokens.keep_fresh({
         let mut identity = identity.clone();
@@ -241,6 +255,7 @@ pub async fn start_agent(
     Ok(Agent {
         inbound,
         outbound,
+        local: local.addresses,
         probes,
         admin,
         identity,
@@ -283,6 +298,7 @@ impl Agent {
 struct Sockets {
     inbound: Vec<Listener>,
     outbound: Option<Listener>,
+    local: local::Sockets,
     probes: Option<Listener>,
     admin: Option<Listener>,
 }
@@ -304,6 +320,7 @@ impl Sockets {
                 .as_ref()
                 .map(|it| bind(&it.listen, "outbound.listen"))
                 .transpose()?,
+            local: local::Sockets::bind(&config.local)?,
             probes: config
                 .admin
                 .probes
@@ -341,14 +358,15 @@ impl Drop for Serving {
     }
 }
 
-/// AWS is looked at only where a route or the attestation needs it.
+/// AWS is looked at only where a route, the attestation or a local endpoint needs it.
 async fn roles(config: &AgentConfig, registry: &mut Registry) -> Result<Option<Roles>, StartError> {
     let signs = |outbound: &agent::Outbound| outbound.routes.iter().any(|it| it.sigv4.is_some());
     let attests = matches!(
         config.attestation,
         Attestation::AwsWebIdentity | Attestation::AwsCallerIdentity
     );
-    if !attests && !config.outbound.as_ref().is_some_and(signs) {
+    let gives = !config.local.aws_credentials.is_empty();
+    if !attests && !gives && !config.outbound.as_ref().is_some_and(signs) {
         return Ok(None);
     }
     let roles = Roles::from_environment(&config.aws).await?;

@@ -9,6 +9,7 @@ pub mod agent;
 pub mod authority;
 pub mod defaults;
 mod error;
+pub mod local;
 mod node;
 pub mod overlap;
 pub mod private;

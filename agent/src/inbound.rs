@@ -259,7 +259,7 @@ impl Service for Front {
         };
         let forwarded_for = match &connection.remote {
             Remote::Tcp(address) => HeaderValue::try_from(address.ip().to_string()).ok(),
-            Remote::Unix { .. } => None,
+            Remote::Unix(_) => None,
         };
         let session = Arc::new(Session {
             inbound: Arc::clone(&self.0),

@@ -1,5 +1,7 @@
 //! X.509-SVIDs, trust bundles, and the snapshot a workload holds of both.
 
+use std::sync::Arc;
+
 mod bundle;
 pub(crate) mod leaf;
 mod pem;
@@ -14,7 +16,7 @@ pub use bundle::{
 pub use leaf::{LeafError, spki_sha256};
 pub use svid::{MAX_CHAIN, SvidError, X509Svid};
 
-/// What a workload holds at one moment: its X.509-SVID and the bundle of its trust domain.
+/// What a workload holds at one moment: its X.509-SVID and the bundles it verifies others with.
 ///
 /// Immutable: a rotation publishes a new snapshot, nothing changes one.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub struct Identity {
     pub svid: X509Svid,
     /// What it verifies others of its own trust domain with.
     pub bundle: TrustBundle,
+    /// What it verifies workloads of other trust domains with, in the order of their names.
+    pub federated: Arc<[TrustBundle]>,
     /// Counts up with every published snapshot; connection pools key on it.
     pub generation: u64,
 }

@@ -11,7 +11,7 @@ const STOREYS: &[&[&str]] = &[
     &["main", "cli"],
     &["demo"],
     &["app"],
-    &["inbound", "outbound", "authority", "admin"],
+    &["inbound", "outbound", "local", "authority", "admin"],
     &["identity", "token"],
     &["attest", "aws", "policy"],
     &["http", "revocation"],

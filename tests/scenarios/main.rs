@@ -31,6 +31,7 @@ mod first_call;
 mod forged_headers;
 mod fuzz_seeds;
 mod garbage_is_survived;
+mod generated_code;
 mod identity_expiry;
 mod imports_point_down;
 #[cfg(any(feature = "peers-go", feature = "peers-system"))]

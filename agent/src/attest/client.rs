@@ -120,6 +120,11 @@ impl Client {
         })
     }
 
+    /// The trust domain it asks for.
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
     /// From now on accepts an authority under the roots of `bundle`, too: how an agent follows a
     /// root rotation without new pins.
     pub fn trust(&self, bundle: &TrustBundle) {

@@ -21,7 +21,7 @@ use crate::{
     config::authority::AdminAction,
     http::{
         body::Body,
-        server::{Connection, Opened, Refused, Remote, Service},
+        server::{Connection, Opened, Process, Refused, Remote, Service},
     },
 };
 
@@ -147,7 +147,7 @@ impl Service for Administration {
         let us = rustix::process::geteuid().as_raw();
         match connection.remote {
             // The socket's mode says the same; a mode can be changed by mistake.
-            Remote::Unix { uid: Some(uid) } if uid == us || uid == 0 => Ok(Opened {
+            Remote::Unix(Some(Process { uid, .. })) if uid == us || uid == 0 => Ok(Opened {
                 session: Arc::new(Session {
                     issuing: Arc::clone(&self.0),
                     uid,

@@ -8,6 +8,7 @@ use warifu::{SpiffeId, TrustDomain};
 
 use super::{
     defaults,
+    local::Local,
     value::{
         self, As, Forward, HttpsOrigin, IdPattern, Listen, SecretRef, Size, Span, SpkiPin, Target,
         Upstream, name,
@@ -38,7 +39,10 @@ pub struct AgentConfig {
     pub inbound: Vec<Inbound>,
     /// The listener for calls from the app.
     pub outbound: Option<Outbound>,
-    /// AWS settings shared by every sigv4 route.
+    /// What the app can ask for on this machine.
+    #[serde(default)]
+    pub local: Local,
+    /// AWS settings shared by all that needs credentials of AWS.
     #[serde(default)]
     pub aws: Aws,
     /// Probes, metrics, status.

@@ -2,6 +2,7 @@
 
 mod agent;
 mod authority;
+mod local;
 
 pub(super) use agent::agent;
 pub(super) use authority::authority;

@@ -1,6 +1,8 @@
 //! The body of a proxied message: streamed, whole, or empty. An enum, so the common case costs no allocation.
 
 use std::{
+    convert::Infallible,
+    fmt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -27,11 +29,29 @@ pub enum Body {
     Pooled(PooledBody),
     /// A request on its way, noting when it last moved.
     Watched(Incoming, Progress),
-    /// The same, for a request whose trailers are filtered as its headers were.
+    /// An answer of ours that is made as it is sent.
+    Stream(Stream),
+    /// As `Watched`, for a request whose trailers are filtered as its headers were.
     Filtered(Incoming, Arc<Filter>, Option<Progress>),
 }
 
+/// Ends only by itself.
+pub struct Stream(Pin<Box<dyn http_body::Body<Data = Bytes, Error = Infallible> + Send>>);
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stream")
+    }
+}
+
 impl Body {
+    /// An answer that is made as it is sent.
+    pub fn stream(
+        body: impl http_body::Body<Data = Bytes, Error = Infallible> + Send + 'static,
+    ) -> Self {
+        Self::Stream(Stream(Box::pin(body)))
+    }
+
     /// No body.
     pub fn empty() -> Self {
         Self::Full(Full::default())
@@ -79,6 +99,9 @@ impl http_body::Body for Body {
                 .poll_frame(cx)
                 .map_err(|never| match never {}),
             Self::Pooled(body) => body.poll_frame(cx),
+            Self::Stream(Stream(body)) => {
+                body.as_mut().poll_frame(cx).map_err(|never| match never {})
+            }
             Self::Watched(body, progress) => {
                 let frame = Pin::new(body).poll_frame(cx);
                 if frame.is_ready() {
@@ -106,6 +129,7 @@ impl http_body::Body for Body {
             Self::Incoming(body) => body.is_end_stream(),
             Self::Full(body) => body.is_end_stream(),
             Self::Pooled(body) => body.is_end_stream(),
+            Self::Stream(Stream(body)) => body.is_end_stream(),
             Self::Watched(body, _) | Self::Filtered(body, ..) => body.is_end_stream(),
         }
     }
@@ -115,6 +139,7 @@ impl http_body::Body for Body {
             Self::Incoming(body) => body.size_hint(),
             Self::Full(body) => body.size_hint(),
             Self::Pooled(body) => body.size_hint(),
+            Self::Stream(Stream(body)) => body.size_hint(),
             Self::Watched(body, _) | Self::Filtered(body, ..) => body.size_hint(),
         }
     }

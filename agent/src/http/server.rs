@@ -155,11 +155,17 @@ pub struct Refused(pub &'static str);
 pub enum Remote {
     /// Its address.
     Tcp(SocketAddr),
-    /// The process that connected, as the kernel says.
-    Unix {
-        /// Its user.
-        uid: Option<u32>,
-    },
+    /// The process that connected, as far as the kernel says.
+    Unix(Option<Process>),
+}
+
+/// A process at the other end of a unix socket, when it connected (`SO_PEERCRED`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// Its effective user.
+    pub uid: u32,
+    /// Its effective group.
+    pub gid: u32,
 }
 
 /// Why a connection ended before it was up.
@@ -303,8 +309,8 @@ impl std::fmt::Display for Remote {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "{address}"),
-            Self::Unix { uid: Some(uid) } => write!(f, "uid {uid}"),
-            Self::Unix { uid: None } => write!(f, "a local process"),
+            Self::Unix(Some(Process { uid, .. })) => write!(f, "uid {uid}"),
+            Self::Unix(None) => write!(f, "a local process"),
         }
     }
 }

@@ -52,12 +52,18 @@ impl Publisher {
     }
 
     /// Publishes a new snapshot.
-    pub(super) fn publish(&self, svid: X509Svid, bundle: TrustBundle) {
+    pub(super) fn publish(
+        &self,
+        svid: X509Svid,
+        bundle: TrustBundle,
+        federated: Arc<[TrustBundle]>,
+    ) {
         let mut generation = lock(&self.0.generation);
         *generation += 1;
         let snapshot = Identity {
             svid,
             bundle,
+            federated,
             generation: *generation,
         };
         self.0
@@ -173,7 +179,7 @@ mod tests {
             sequence: 1,
             refresh_hint: Duration::from_secs(300),
         };
-        publisher.publish(svid, bundle);
+        publisher.publish(svid, bundle, Arc::default());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use warifu::{
-    identity::{TrustBundle, X509Svid},
+    identity::{Identity, TrustBundle, X509Svid},
     jwt::SigningKey,
 };
 
@@ -104,7 +104,10 @@ pub(super) struct Task {
     /// After a failure; by the monotonic clock, so that a corrected clock does not delay it.
     retry_at: Option<Instant>,
     poll_at: Option<Instant>,
+    /// Of the bundles that were had last.
     etag: Option<HeaderValue>,
+    /// Those of other trust domains.
+    federated: Arc<[TrustBundle]>,
     revocations: Revocations,
     follower: Follower,
 }
@@ -145,6 +148,7 @@ impl Task {
             retry_at: Some(Instant::now()),
             poll_at: None,
             etag: None,
+            federated: Arc::default(),
             revocations,
             follower,
         }
@@ -396,8 +400,10 @@ impl Task {
         self.renew_at = Some(renew_at);
         // Before anybody is let in.
         self.follower.first(&self.shared.client, &bundle).await;
+        let bundle = self.first_bundles(bundle).await;
         self.plan_poll(bundle.refresh_hint);
-        self.publisher.publish(svid, bundle);
+        let federated = Arc::clone(&self.federated);
+        self.publisher.publish(svid, bundle, federated);
         Ok(())
     }
 
@@ -408,12 +414,11 @@ impl Task {
             return;
         };
         let mut hint = identity.bundle.refresh_hint;
-        match self.shared.client.bundle(self.etag.as_ref()).await {
+        match self.bundles().await {
             Ok(None) => {}
-            Ok(Some((bundle, etag))) => {
+            Ok(Some(bundle)) => {
                 hint = bundle.refresh_hint;
-                self.etag = etag;
-                self.follow(&identity.svid, &identity.bundle, bundle).await;
+                self.follow(&identity, bundle).await;
             }
             // Not a failure of the identity: the next renewal brings the bundle along, too.
             Err(why) => tracing::debug!(%why, "the trust bundle could not be refreshed"),
@@ -430,26 +435,76 @@ impl Task {
         self.plan_poll(hint);
     }
 
-    async fn follow(&mut self, svid: &X509Svid, known: &TrustBundle, bundle: TrustBundle) {
-        if bundle.sequence < known.sequence {
-            tracing::debug!(
-                known = known.sequence,
-                offered = bundle.sequence,
-                "ignoring an older trust bundle, from a replica that is behind"
-            );
+    /// The bundles of all trust domains, where they changed: keeps the others' and returns our own.
+    async fn bundles(&mut self) -> Result<Option<TrustBundle>, ClientError> {
+        let client = &self.shared.client;
+        let Some((bundles, etag)) = client.bundles(self.etag.as_ref()).await? else {
+            return Ok(None);
+        };
+        let (mut own, mut others): (Vec<_>, Vec<_>) = bundles
+            .into_iter()
+            .partition(|bundle| bundle.trust_domain == *client.trust_domain());
+        let Some(own) = own.pop() else {
+            return Err(ClientError::Broken {
+                authority: client.authority().to_owned(),
+                why: "its own trust bundle is not among those it publishes".to_owned(),
+            });
+        };
+        others.sort_by(|a, b| a.trust_domain.cmp(&b.trust_domain));
+        self.etag = etag;
+        self.federated = others.into();
+        Ok(Some(own))
+    }
+
+    /// With the first identity come the bundles of other trust domains, if they can be had: whoever asks for it is
+    /// told of all at once. Returns the newer of our own.
+    async fn first_bundles(&mut self, bundle: TrustBundle) -> TrustBundle {
+        if self.etag.is_some() {
+            return bundle;
+        }
+        match self.bundles().await {
+            Ok(Some(own)) => newest(Some(&bundle), own),
+            Ok(None) => bundle,
+            Err(why) => {
+                tracing::debug!(%why, "the bundles of other trust domains could not be had yet");
+                bundle
+            }
+        }
+    }
+
+    /// Publishes what is new of the bundles.
+    async fn follow(&mut self, identity: &Identity, bundle: TrustBundle) {
+        let known = &identity.bundle;
+        let bundle = match bundle.sequence < known.sequence {
+            true => {
+                tracing::debug!(
+                    known = known.sequence,
+                    offered = bundle.sequence,
+                    "ignoring an older trust bundle, from a replica that is behind"
+                );
+                known.clone()
+            }
+            false => bundle,
+        };
+        let is_new = bundle.to_json() != known.to_json();
+        if !is_new && same(&self.federated, &identity.federated) {
             return;
         }
-        if bundle.to_json() == known.to_json() {
-            return;
-        }
+        let svid = &identity.svid;
         let again = X509Svid::new(svid.chain().to_vec(), svid.key().clone_key());
         let Ok(svid) = again else { return };
-        tracing::info!(sequence = bundle.sequence, "the trust bundle changed");
-        if let Some(mut attested) = self.attested.clone() {
-            attested.bundle = bundle.clone();
-            self.keep(attested).await;
+        if is_new {
+            tracing::info!(sequence = bundle.sequence, "the trust bundle changed");
+            if let Some(mut attested) = self.attested.clone() {
+                attested.bundle = bundle.clone();
+                self.keep(attested).await;
+            }
+        } else {
+            let others = self.federated.len();
+            tracing::info!(others, "the bundles of other trust domains changed");
         }
-        self.publisher.publish(svid, bundle);
+        let federated = Arc::clone(&self.federated);
+        self.publisher.publish(svid, bundle, federated);
     }
 
     async fn keep(&mut self, attested: Attested) {
@@ -503,6 +558,13 @@ fn newest(known: Option<&TrustBundle>, offered: TrustBundle) -> TrustBundle {
         return known.clone();
     }
     offered
+}
+
+/// Whether these are the same bundles, in the same order.
+fn same(a: &[TrustBundle], b: &[TrustBundle]) -> bool {
+    let mut both = a.iter().zip(b);
+    a.len() == b.len()
+        && both.all(|(a, b)| a.trust_domain == b.trust_domain && a.to_json() == b.to_json())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

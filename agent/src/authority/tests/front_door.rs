@@ -535,7 +535,7 @@ async fn s20_the_admin_socket_is_its_users_own() {
         (None, false),
     ] {
         let connection = server::Connection {
-            remote: server::Remote::Unix { uid },
+            remote: server::Remote::Unix(uid.map(|uid| server::Process { uid, gid: uid })),
             peer_chain: vec![],
             tls: false,
         };

@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use http::HeaderName;
 
-use super::{Path, Problem, Problems, root};
+use super::{Path, Problem, Problems, local, root};
 use crate::config::{
     agent::{Accept, AgentConfig, Allow, Inbound, JwtAccept, Route, RouteSigV4},
     value::{Forward, Listen},
 };
 
 /// STS AssumeRole's `DurationSeconds`: 15 minutes to 12 hours.
-const ROLE_SESSION: (Duration, Duration) = (
+pub(super) const ROLE_SESSION: (Duration, Duration) = (
     Duration::from_secs(15 * 60),
     Duration::from_secs(12 * 60 * 60),
 );
@@ -101,6 +101,7 @@ pub(in crate::config) fn agent(config: &AgentConfig) -> Vec<Problem> {
         );
     }
     outbound(config, &mut problems);
+    local::local(&config.local, &root().key("local"), &mut problems);
     problems.add_if(
         config.admin.listen.as_ref().is_some_and(|listen| !listen.is_local()),
         root().key("admin").key("listen"),
@@ -141,6 +142,7 @@ fn listeners(config: &AgentConfig) -> Vec<(Path, Listen)> {
             (admin.key("probes"), config.admin.probes.as_ref()),
         ])
         .filter_map(|(at, listen)| Some((at, listen?.clone())))
+        .chain(local::listeners(&config.local, &root().key("local")))
         .collect()
 }
 

@@ -13,7 +13,7 @@ use std::{
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 
-use super::{Remote, io::Stream};
+use super::{Process, Remote, io::Stream};
 use crate::config::value::Listen;
 
 /// Connections the kernel queues for us: as many as Linux lets it by default (`net.core.somaxconn`). Whose
@@ -67,6 +67,15 @@ impl Listener {
         Self::bind_with_mode(listen, 0o600)
     }
 
+    /// As [`bind`](Self::bind), but a unix socket is open to every process that reaches it (0666): what serves
+    /// there looks at who asks.
+    ///
+    /// # Errors
+    /// See [`BindError`].
+    pub fn bind_shared(listen: &Listen) -> Result<Self, BindError> {
+        Self::bind_with_mode(listen, 0o666)
+    }
+
     /// Where it is bound, with the port the kernel chose where `:0` was asked for.
     pub fn address(&self) -> &Listen {
         &self.address
@@ -97,8 +106,11 @@ impl Listener {
             }
             Socket::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
-                let uid = stream.peer_cred().ok().map(|peer| peer.uid());
-                Ok((Stream::Unix(stream), Remote::Unix { uid }))
+                let process = stream.peer_cred().ok().map(|peer| Process {
+                    uid: peer.uid(),
+                    gid: peer.gid(),
+                });
+                Ok((Stream::Unix(stream), Remote::Unix(process)))
             }
         }
     }

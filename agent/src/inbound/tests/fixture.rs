@@ -76,6 +76,7 @@ impl Ca {
         Identity {
             bundle: self.bundle(svid.id().trust_domain().clone()),
             svid,
+            federated: Default::default(),
             generation,
         }
     }

@@ -610,6 +610,7 @@ impl Ca {
         Identity {
             svid: X509Svid::new(vec![leaf], key).unwrap(),
             bundle,
+            federated: Default::default(),
             generation,
         }
     }

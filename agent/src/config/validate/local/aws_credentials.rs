@@ -1,0 +1,34 @@
+//! `local.aws_credentials`.
+
+use crate::config::{
+    local::AwsCredentials,
+    validate::{Path, Problems, agent::ROLE_SESSION},
+    value::Listen,
+};
+
+pub(super) fn aws_credentials(endpoint: &AwsCredentials, at: &Path, problems: &mut Problems) {
+    super::listener(&endpoint.listen, &endpoint.clients, at, problems);
+    problems.span(
+        at.key("duration"),
+        endpoint.duration,
+        ROLE_SESSION.0,
+        ROLE_SESSION.1,
+    );
+    let is_tcp = matches!(endpoint.listen, Listen::Tcp(_));
+    problems.add_if(
+        is_tcp && endpoint.token_file.is_none() && !endpoint.unsafe_imds,
+        at.key("token_file"),
+        "expected a file for the bearer token: without one every process of this machine (its pod or task) would have \
+         the role for the asking",
+    );
+    problems.add_if(
+        endpoint.unsafe_imds && endpoint.token_file.is_some(),
+        at.key("token_file"),
+        "clients of instance metadata present no bearer token: remove token_file, or unsafe_imds",
+    );
+    problems.add_if(
+        endpoint.unsafe_imds && !is_tcp,
+        at.key("unsafe_imds"),
+        "clients of instance metadata speak TCP: listen on a loopback address",
+    );
+}
