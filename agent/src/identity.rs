@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use warifu::{TrustDomain, identity::Identity};
 
 use crate::{
-    attest::{AnchorError, Client, ClientError, MintedJwt},
+    attest::{AccessToken, AnchorError, Client, ClientError, MintedJwt},
     aws::Roles,
     config::{
         AgentConfig,
@@ -162,12 +162,24 @@ pub fn start(
 }
 
 impl Handle {
-    /// A fresh JWT-SVID for exactly `audience`, from the authority.
+    /// A fresh JWT-SVID for exactly `audiences`, from the authority.
     ///
     /// # Errors
     /// See [`ClientError`]; also before the first attestation succeeded.
-    pub async fn mint_jwt(&self, audience: &str) -> Result<MintedJwt, ClientError> {
-        self.shared.mint_jwt(audience).await
+    pub async fn mint_jwt(&self, audiences: &[String]) -> Result<MintedJwt, ClientError> {
+        self.shared.mint_jwt(audiences).await
+    }
+
+    /// A fresh access token for `audience`, with `scopes`, or all that the rule grants where there are none.
+    ///
+    /// # Errors
+    /// As [`mint_jwt`](Self::mint_jwt).
+    pub async fn mint_access_token(
+        &self,
+        audience: &str,
+        scopes: &[String],
+    ) -> Result<AccessToken, ClientError> {
+        self.shared.mint_access_token(audience, scopes).await
     }
 
     /// What is revoked, now and from now on.

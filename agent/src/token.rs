@@ -1,4 +1,5 @@
-//! Outbound tokens: JWT-SVIDs by audience, cached, refreshed ahead, never one per request.
+//! Tokens of the authority: JWT-SVIDs by audience, access tokens by audience and scopes; cached, refreshed ahead,
+//! never one per request.
 //!
 //! A route takes its [`Source`] when it is wired, so only audiences that routes name are ever
 //! minted (S5) and there are only so many of them (S14). All that wait for one token wait for the
@@ -23,6 +24,9 @@ use warifu::Secret;
 use cache::{Cache, Step};
 
 mod cache;
+mod wanted;
+
+pub use wanted::Wanted;
 
 /// Time one mint may take. The authority answers in milliseconds; requests wait for the first one.
 const MINT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,12 +36,15 @@ const MINT_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_SLEEP: Duration = Duration::from_secs(30);
 const MIN_SLEEP: Duration = Duration::from_millis(100);
 
-/// Where JWT-SVIDs come from: the authority, or a test.
+/// RFC 6750 §2.1.
+const BEARER: &str = "Bearer ";
+
+/// Where tokens come from: the authority, or a test.
 pub trait Mint: Send + Sync + std::fmt::Debug + 'static {
-    /// A fresh JWT-SVID for exactly this audience.
+    /// A fresh token, exactly as wanted.
     fn mint(
         &self,
-        audience: String,
+        wanted: Wanted,
     ) -> Pin<Box<dyn Future<Output = Result<Minted, MintError>> + Send>>;
 }
 
@@ -48,6 +55,8 @@ pub struct Minted {
     pub token: Secret<String>,
     /// When it expires.
     pub expires_at: SystemTime,
+    /// The scopes of an access token.
+    pub scopes: Vec<String>,
 }
 
 /// Why no token could be had.
@@ -59,6 +68,8 @@ pub enum MintError {
     Refused {
         /// The audience.
         audience: String,
+        /// What it objects to.
+        to: Objection,
         /// Its reason.
         why: String,
     },
@@ -70,6 +81,17 @@ pub enum MintError {
         /// The last error.
         why: String,
     },
+}
+
+/// What the authority objects to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Objection {
+    /// The audience.
+    Audience,
+    /// A scope.
+    Scope,
+    /// This agent, or any token of this kind.
+    Any,
 }
 
 /// The tokens this agent holds. Cheap to clone.
@@ -86,15 +108,15 @@ impl Drop for KeptFresh {
     }
 }
 
-/// The tokens for one audience. Cheap to clone.
+/// One token and its successors. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Source(Arc<Slot>);
 
-/// What the status page says of the tokens for one audience.
+/// What the status page says of one token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenStatus {
-    /// The audience.
-    pub audience: String,
+    /// Which one.
+    pub wanted: Wanted,
     /// When the token in use expires; `None` where none was wanted yet, or none could be had.
     pub expires: Option<SystemTime>,
     /// Mints that failed since the last that didn't.
@@ -111,12 +133,13 @@ pub struct Token(Arc<Held>);
 struct Held {
     authorization: HeaderValue,
     expires_at: SystemTime,
+    scopes: Vec<String>,
 }
 
 #[derive(Debug)]
 struct Shared {
     mint: Arc<dyn Mint>,
-    slots: Mutex<BTreeMap<String, Source>>,
+    slots: Mutex<BTreeMap<Wanted, Source>>,
     metrics: Arc<Metrics>,
 }
 
@@ -129,7 +152,7 @@ struct Metrics {
 
 #[derive(Debug)]
 struct Slot {
-    audience: String,
+    wanted: Wanted,
     mint: Arc<dyn Mint>,
     cache: Mutex<Cache>,
     /// Told after every mint, whatever came of it.
@@ -147,23 +170,17 @@ impl Tokens {
         }))
     }
 
-    /// The tokens for `audience`; the same ones for everyone who names it. For wiring: whatever is
-    /// named here can be minted and is never forgotten, so it must not come from a request.
-    pub fn source(&self, audience: &str) -> Source {
+    /// The same token for everyone who wants it. For wiring: whatever is named here can be minted and is
+    /// never forgotten, so it must not come from a request.
+    pub fn source(&self, wanted: Wanted) -> Source {
         let mut slots = lock(&self.0.slots);
-        let slot = slots.entry(audience.to_owned()).or_insert_with(|| {
-            Source(Arc::new(Slot {
-                audience: audience.to_owned(),
-                mint: Arc::clone(&self.0.mint),
-                cache: Mutex::new(Cache::new(jitter())),
-                settled: Notify::new(),
-                metrics: Arc::clone(&self.0.metrics),
-            }))
-        });
+        let slot = slots
+            .entry(wanted.clone())
+            .or_insert_with(|| Source::new(&self.0, wanted));
         slot.clone()
     }
 
-    /// Keeps a token at hand for every audience that was named so far, once `there_is_an_identity`: what calls need is
+    /// Keeps every token at hand that was named so far, once `there_is_an_identity`: what calls need is
     /// there when the authority is not. Ends when what is returned is dropped.
     #[must_use]
     pub fn keep_fresh(
@@ -178,13 +195,13 @@ impl Tokens {
         }))
     }
 
-    /// For the status page: every audience that routes name.
+    /// For the status page: every token that was named.
     pub fn status(&self) -> Vec<TokenStatus> {
         let slots = lock(&self.0.slots);
-        let status = |(audience, source): (&String, &Source)| {
+        let status = |(wanted, source): (&Wanted, &Source)| {
             let (expires, failures, last_error) = lock(&source.0.cache).status();
             TokenStatus {
-                audience: audience.clone(),
+                wanted: wanted.clone(),
                 expires,
                 failures,
                 last_error,
@@ -212,9 +229,19 @@ impl Tokens {
 }
 
 impl Source {
-    /// The audience.
-    pub fn audience(&self) -> &str {
-        &self.0.audience
+    fn new(shared: &Shared, wanted: Wanted) -> Self {
+        Self(Arc::new(Slot {
+            wanted,
+            mint: Arc::clone(&shared.mint),
+            cache: Mutex::new(Cache::new(jitter())),
+            settled: Notify::new(),
+            metrics: Arc::clone(&shared.metrics),
+        }))
+    }
+
+    /// Which token it is.
+    pub fn wanted(&self) -> &Wanted {
+        &self.0.wanted
     }
 
     /// A valid token; waits only where there is none (S13: a failing refresh drops nothing).
@@ -296,7 +323,7 @@ struct Settle {
 
 impl Settle {
     async fn mint(mut self) {
-        let minting = self.slot.mint.mint(self.slot.audience.clone());
+        let minting = self.slot.mint.mint(self.slot.wanted.clone());
         self.outcome = tokio::time::timeout(MINT_TIMEOUT, minting).await.ok();
     }
 }
@@ -304,10 +331,11 @@ impl Settle {
 impl Drop for Settle {
     fn drop(&mut self) {
         let slot = &self.slot;
+        let audience = slot.wanted.audience();
         let outcome = match self.outcome.take() {
-            Some(outcome) => outcome.and_then(|minted| Token::new(&minted, &slot.audience)),
+            Some(outcome) => outcome.and_then(|minted| Token::new(minted, &audience)),
             None => Err(MintError::Unavailable {
-                audience: slot.audience.clone(),
+                audience: audience.to_string(),
                 why: format!("minting was given up (after {MINT_TIMEOUT:?} at most)"),
             }),
         };
@@ -315,7 +343,7 @@ impl Drop for Settle {
         let outcome = outcome.and_then(|token| match token.expires_at() > now {
             true => Ok(token),
             false => Err(MintError::Unavailable {
-                audience: slot.audience.clone(),
+                audience: audience.to_string(),
                 why: "the token was minted expired; compare this machine's clock with the \
                       authority's (`warifu doctor`)"
                     .to_owned(),
@@ -330,7 +358,8 @@ impl Drop for Settle {
             // The same trouble at every attempt is one line, not a flood.
             let known = lock(&slot.cache).trouble();
             if known.is_none_or(|known| known != error.to_string()) {
-                tracing::warn!(audience = slot.audience, %error, "no new token; will keep trying");
+                let kind = slot.wanted.kind();
+                tracing::warn!(kind, %audience, %error, "no new token; will keep trying");
             }
         }
         lock(&slot.cache).settle(outcome, now, jitter());
@@ -339,8 +368,8 @@ impl Drop for Settle {
 }
 
 impl Token {
-    fn new(minted: &Minted, audience: &str) -> Result<Self, MintError> {
-        let text = Secret::new(format!("Bearer {}", minted.token.expose()));
+    fn new(minted: Minted, audience: &str) -> Result<Self, MintError> {
+        let text = Secret::new(format!("{BEARER}{}", minted.token.expose()));
         let mut authorization =
             HeaderValue::from_str(text.expose()).map_err(|_| MintError::Unavailable {
                 audience: audience.to_owned(),
@@ -350,7 +379,19 @@ impl Token {
         Ok(Self(Arc::new(Held {
             authorization,
             expires_at: minted.expires_at,
+            scopes: minted.scopes,
         })))
+    }
+
+    /// The token alone, for whoever asked for it.
+    pub fn expose(&self) -> &str {
+        let text = self.0.authorization.to_str().unwrap_or_default();
+        text.strip_prefix(BEARER).unwrap_or_default()
+    }
+
+    /// The scopes of an access token.
+    pub fn scopes(&self) -> &[String] {
+        &self.0.scopes
     }
 
     /// `Bearer TOKEN`, for the `authorization` header (RFC 6750 §2.1); marked sensitive.

@@ -6,40 +6,60 @@ use std::{future::Future, pin::Pin, sync::OnceLock};
 use http::request::Parts;
 
 use crate::{
+    attest::{ClientError, wire::ErrorCode},
     aws::{self, Roles, SignError, Signer},
     config::agent::RouteSigV4,
     identity,
     outbound::Sign,
-    token::{Mint, MintError, Minted},
+    token::{Mint, MintError, Minted, Objection, Wanted},
 };
 
-/// JWT-SVIDs from the authority.
+/// Tokens from the authority.
 #[derive(Debug)]
 pub(super) struct FromAuthority(pub(super) identity::Handle);
 
 impl Mint for FromAuthority {
     fn mint(
         &self,
-        audience: String,
+        wanted: Wanted,
     ) -> Pin<Box<dyn Future<Output = Result<Minted, MintError>> + Send>> {
         let identity = self.0.clone();
         Box::pin(async move {
-            match identity.mint_jwt(&audience).await {
-                Ok(jwt) => Ok(Minted {
-                    token: jwt.token,
-                    expires_at: jwt.expires_at,
-                }),
-                Err(error) if error.is_refusal() => Err(MintError::Refused {
-                    audience,
-                    why: error.to_string(),
-                }),
-                Err(error) => Err(MintError::Unavailable {
-                    audience,
-                    why: error.to_string(),
-                }),
-            }
+            let minted = match &wanted {
+                Wanted::JwtSvid { audiences } => {
+                    identity.mint_jwt(audiences).await.map(|it| Minted {
+                        token: it.token,
+                        expires_at: it.expires_at,
+                        scopes: Vec::new(),
+                    })
+                }
+                Wanted::AccessToken { audience, scopes } => {
+                    let scopes: Vec<String> = scopes.iter().cloned().collect();
+                    let minting = identity.mint_access_token(audience, &scopes);
+                    minting.await.map(|it| Minted {
+                        token: it.token,
+                        expires_at: it.expires_at,
+                        scopes: it.scopes,
+                    })
+                }
+            };
+            minted.map_err(|error| not_minted(&wanted, &error))
         })
     }
+}
+
+fn not_minted(wanted: &Wanted, error: &ClientError) -> MintError {
+    let audience = wanted.audience().into_owned();
+    let why = error.to_string();
+    if !error.is_refusal() {
+        return MintError::Unavailable { audience, why };
+    }
+    let to = match error.refusal() {
+        Some(ErrorCode::AudienceRefused) => Objection::Audience,
+        Some(ErrorCode::ScopeRefused) => Objection::Scope,
+        _ => Objection::Any,
+    };
+    MintError::Refused { audience, to, why }
 }
 
 /// A signer whose role session is named after the workload, which is known when it has an identity.

@@ -13,7 +13,7 @@ use crate::{
     },
     identity,
     telemetry::timestamp::Timestamp,
-    token::{TokenStatus, Tokens},
+    token::{TokenStatus, Tokens, Wanted},
 };
 
 /// All of it, as it is when it is asked for.
@@ -86,8 +86,14 @@ fn route(route: &Route) -> Value {
 }
 
 fn token(token: TokenStatus) -> Value {
+    let scopes = match &token.wanted {
+        Wanted::JwtSvid { .. } => None,
+        Wanted::AccessToken { scopes, .. } => Some(scopes),
+    };
     json!({
-        "audience": token.audience,
+        "kind": token.wanted.kind(),
+        "audience": token.wanted.audience(),
+        "scopes": scopes,
         "expires": token.expires.map(Timestamp),
         "failures": token.failures,
         "last_error": token.last_error,

@@ -28,7 +28,7 @@ use super::{
     vault::{Attested, Vault},
 };
 use crate::{
-    attest::{Client, ClientError, Credentials, MintedJwt, wire::ErrorCode},
+    attest::{AccessToken, Client, ClientError, Credentials, MintedJwt, wire::ErrorCode},
     telemetry::timestamp::Timestamp,
 };
 
@@ -67,17 +67,29 @@ impl Shared {
         }
     }
 
-    pub(super) async fn mint_jwt(&self, audience: &str) -> Result<MintedJwt, ClientError> {
-        let record = lock(&self.record).clone().ok_or_else(|| {
+    pub(super) async fn mint_jwt(&self, audiences: &[String]) -> Result<MintedJwt, ClientError> {
+        let (record, key) = (self.record()?, &self.renewal_key);
+        self.client.jwt_svid(&record, audiences, key).await
+    }
+
+    pub(super) async fn mint_access_token(
+        &self,
+        audience: &str,
+        scopes: &[String],
+    ) -> Result<AccessToken, ClientError> {
+        let (record, key) = (self.record()?, &self.renewal_key);
+        let client = &self.client;
+        client.access_token(&record, audience, scopes, key).await
+    }
+
+    fn record(&self) -> Result<String, ClientError> {
+        lock(&self.record).clone().ok_or_else(|| {
             let why = self.status.borrow().last_error.clone();
             let why = why
                 .as_deref()
                 .unwrap_or("the first attestation is under way");
             ClientError::Local(format!("this agent has no identity yet: {why}"))
-        })?;
-        self.client
-            .jwt_svid(&record, audience, &self.renewal_key)
-            .await
+        })
     }
 
     pub(super) fn renew_now(&self) {

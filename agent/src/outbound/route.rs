@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config,
     http::{headers::Filter, path},
-    token::Source,
+    token::{Source, Wanted},
 };
 
 /// Why a route can't be.
@@ -189,7 +189,9 @@ impl Credential {
             (Some(_), Some(_)) => Err(RouteError::TwoCredentials {
                 route: route.host.clone(),
             }),
-            (Some(jwt), None) => Ok(Self::Jwt(setup.tokens.source(&jwt.audience))),
+            (Some(jwt), None) => Ok(Self::Jwt(
+                setup.tokens.source(Wanted::jwt_svid(&jwt.audience)),
+            )),
             (None, Some(sigv4)) => {
                 let signer =
                     setup

@@ -1,4 +1,4 @@
-//! What is known about the tokens of one audience, and what to do next. No I/O; time is passed in.
+//! What is known about one token and its successors, and what to do next. No I/O; time is passed in.
 
 use std::time::{Duration, SystemTime};
 
@@ -226,7 +226,7 @@ fn since(start: SystemTime, end: SystemTime) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::Minted;
+    use crate::token::{Minted, Objection};
     use warifu::Secret;
 
     const START: SystemTime = SystemTime::UNIX_EPOCH;
@@ -234,7 +234,13 @@ mod tests {
 
     fn token(expires_at: SystemTime) -> Token {
         let token = Secret::new("a.b.c".to_owned());
-        Token::new(&Minted { token, expires_at }, "payments").unwrap()
+        let scopes = Vec::new();
+        let minted = Minted {
+            token,
+            expires_at,
+            scopes,
+        };
+        Token::new(minted, "payments").unwrap()
     }
 
     fn filled() -> Cache {
@@ -254,6 +260,7 @@ mod tests {
     fn refused() -> MintError {
         MintError::Refused {
             audience: "payments".into(),
+            to: Objection::Any,
             why: "no rule".into(),
         }
     }

@@ -27,9 +27,10 @@ struct Handle(Arc<Counting>);
 impl Mint for Handle {
     fn mint(
         &self,
-        audience: String,
+        wanted: Wanted,
     ) -> Pin<Box<dyn Future<Output = Result<Minted, MintError>> + Send>> {
         let this = Arc::clone(&self.0);
+        let audience = wanted.audience().into_owned();
         let number = this.mints.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
             let _open = this.open.acquire().await;
@@ -38,12 +39,21 @@ impl Mint for Handle {
                 Answer::Expired => SystemTime::now(),
                 Answer::Refused => {
                     let why = "no rule".into();
-                    return Err(MintError::Refused { audience, why });
+                    let to = Objection::Any;
+                    return Err(MintError::Refused { audience, to, why });
                 }
                 Answer::Panic => panic!("the mint fell over"),
             };
             let token = Secret::new(format!("{audience}.{number}.s3cret"));
-            Ok(Minted { token, expires_at })
+            let scopes = match wanted {
+                Wanted::JwtSvid { .. } => Vec::new(),
+                Wanted::AccessToken { scopes, .. } => scopes.into_iter().collect(),
+            };
+            Ok(Minted {
+                token,
+                expires_at,
+                scopes,
+            })
         })
     }
 }
@@ -66,7 +76,7 @@ async fn a_thousand_concurrent_first_calls_make_one_mint() {
     let (tokens, handle) = tokens(Answer::Fresh, 0);
     let calls: Vec<_> = (0..1000)
         .map(|_| {
-            let source = tokens.source("payments");
+            let source = tokens.source(Wanted::jwt_svid("payments"));
             tokio::spawn(async move { source.token().await.unwrap().authorization() })
         })
         .collect();
@@ -83,7 +93,7 @@ async fn a_thousand_concurrent_first_calls_make_one_mint() {
 #[tokio::test]
 async fn a_caller_that_goes_away_cancels_no_mint() {
     let (tokens, handle) = tokens(Answer::Fresh, 0);
-    let source = tokens.source("payments");
+    let source = tokens.source(Wanted::jwt_svid("payments"));
     let first = {
         let source = source.clone();
         tokio::spawn(async move { source.token().await })
@@ -101,7 +111,7 @@ async fn a_caller_that_goes_away_cancels_no_mint() {
 #[tokio::test]
 async fn a_refusal_is_told_to_all_and_asked_once() {
     let (tokens, handle) = tokens(Answer::Refused, 1);
-    let source = tokens.source("payments");
+    let source = tokens.source(Wanted::jwt_svid("payments"));
     for _ in 0..10 {
         let error = source.token().await.unwrap_err();
         assert!(matches!(error, MintError::Refused { .. }), "{error}");
@@ -112,21 +122,29 @@ async fn a_refusal_is_told_to_all_and_asked_once() {
 #[tokio::test]
 async fn s13_a_token_that_comes_expired_is_never_served() {
     let (tokens, _) = tokens(Answer::Expired, 1);
-    let error = tokens.source("payments").token().await.unwrap_err();
+    let error = tokens
+        .source(Wanted::jwt_svid("payments"))
+        .token()
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("clock"), "{error}");
 }
 
 #[tokio::test]
 async fn s17_a_mint_that_panics_leaves_nobody_waiting() {
     let (tokens, _) = tokens(Answer::Panic, 1);
-    let error = tokens.source("payments").token().await.unwrap_err();
+    let error = tokens
+        .source(Wanted::jwt_svid("payments"))
+        .token()
+        .await
+        .unwrap_err();
     assert!(matches!(error, MintError::Unavailable { .. }), "{error}");
 }
 
 #[tokio::test]
 async fn a_refused_token_is_replaced_once_for_all_who_held_it() {
     let (tokens, handle) = tokens(Answer::Fresh, 1);
-    let source = tokens.source("payments");
+    let source = tokens.source(Wanted::jwt_svid("payments"));
     let old = source.token().await.unwrap();
     let (one, two) = tokio::join!(source.other_than(&old), source.other_than(&old));
     let (one, two) = (one.unwrap(), two.unwrap());
@@ -139,27 +157,69 @@ async fn a_refused_token_is_replaced_once_for_all_who_held_it() {
 #[tokio::test]
 async fn audiences_have_tokens_of_their_own() {
     let (tokens, _) = tokens(Answer::Fresh, 1);
-    let one = tokens.source("payments").token().await.unwrap();
-    let two = tokens.source("orders").token().await.unwrap();
+    let one = tokens
+        .source(Wanted::jwt_svid("payments"))
+        .token()
+        .await
+        .unwrap();
+    let two = tokens
+        .source(Wanted::jwt_svid("orders"))
+        .token()
+        .await
+        .unwrap();
     assert_ne!(one.authorization(), two.authorization());
+}
+
+#[tokio::test]
+async fn tokens_of_another_kind_or_of_other_scopes_are_others() {
+    let (tokens, handle) = tokens(Answer::Fresh, 1);
+    let scopes = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let access = |text: &str| tokens.source(Wanted::access_token("payments", scopes(text)));
+    let one = access("read write").token().await.unwrap();
+    let same = access("write read write").token().await.unwrap();
+    let other = access("read").token().await.unwrap();
+    let svid = tokens.source(Wanted::jwt_svid("payments"));
+    let svid = svid.token().await.unwrap();
+    assert_eq!(one.expose(), "payments.0.s3cret");
+    assert!(one.is(&same));
+    assert_eq!(one.scopes(), ["read", "write"]);
+    assert_ne!(one.expose(), other.expose());
+    assert_ne!(one.expose(), svid.expose());
+    assert_eq!(mints(&handle), 3);
+    let kinds: Vec<_> = tokens.status().iter().map(|it| it.wanted.kind()).collect();
+    assert_eq!(kinds, ["jwt-svid", "access-token", "access-token"]);
 }
 
 #[tokio::test]
 async fn status_tells_of_every_audience_and_of_no_token() {
     let (fresh, _) = tokens(Answer::Fresh, 1);
-    fresh.source("orders");
-    fresh.source("payments").token().await.unwrap();
+    fresh.source(Wanted::jwt_svid("orders"));
+    fresh
+        .source(Wanted::jwt_svid("payments"))
+        .token()
+        .await
+        .unwrap();
     let (refused, _) = tokens(Answer::Refused, 1);
-    refused.source("payments").token().await.unwrap_err();
+    refused
+        .source(Wanted::jwt_svid("payments"))
+        .token()
+        .await
+        .unwrap_err();
     let status = [fresh.status(), refused.status()].concat();
     let told: Vec<_> = status
         .iter()
-        .map(|it| (it.audience.as_str(), it.expires.is_some(), it.failures))
+        .map(|it| {
+            (
+                it.wanted.audience().into_owned(),
+                it.expires.is_some(),
+                it.failures,
+            )
+        })
         .collect();
     let expected = [
-        ("orders", false, 0),
-        ("payments", true, 0),
-        ("payments", false, 1),
+        ("orders".to_owned(), false, 0),
+        ("payments".to_owned(), true, 0),
+        ("payments".to_owned(), false, 1),
     ];
     assert_eq!(told, expected);
     assert!(!format!("{status:?}").contains("s3cret"));
@@ -169,7 +229,7 @@ async fn status_tells_of_every_audience_and_of_no_token() {
 #[tokio::test]
 async fn s12_a_token_does_not_show_in_debug() {
     let (tokens, _) = tokens(Answer::Fresh, 1);
-    let source = tokens.source("payments");
+    let source = tokens.source(Wanted::jwt_svid("payments"));
     let token = source.token().await.unwrap();
     let shown = format!("{token:?} {source:?} {:?}", token.authorization());
     assert!(!shown.contains("s3cret"), "{shown}");
@@ -180,7 +240,7 @@ async fn every_named_audience_has_a_token_at_hand_before_anybody_asks_and_not_be
  {
     let (tokens, handle) = tokens(Answer::Fresh, 2);
     for audience in ["payments", "orders"] {
-        let _ = tokens.source(audience);
+        let _ = tokens.source(Wanted::jwt_svid(audience));
     }
     let (issued, identity) = tokio::sync::oneshot::channel::<()>();
     let fresh = tokens.keep_fresh(async { drop(identity.await) });

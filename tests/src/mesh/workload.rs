@@ -54,7 +54,7 @@ attestation: {{join-token: {{token: \"file:{}\"}}}}
 
     /// A fresh JWT-SVID for `audience`.
     pub async fn token(&self, audience: &str) -> String {
-        let minted = self.handle.mint_jwt(audience).await;
+        let minted = self.handle.mint_jwt(&[audience.to_owned()]).await;
         minted.expect("a token").token.expose().clone()
     }
 }

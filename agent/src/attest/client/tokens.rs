@@ -31,26 +31,24 @@ pub struct AccessToken {
 }
 
 impl Client {
-    /// A JWT-SVID for exactly `audience`.
+    /// A JWT-SVID for exactly `audiences`.
     ///
     /// # Errors
     /// See [`ClientError`].
     pub async fn jwt_svid(
         &self,
         record: &str,
-        audience: &str,
+        audiences: &[String],
         renewal_key: &SigningKey,
     ) -> Result<MintedJwt, ClientError> {
-        let audiences = vec![audience.to_owned()];
         let svid: wire::JwtSvid = self
             .challenged(wire::JWT_SVID, |challenge| {
-                let transcript =
-                    proof::jwt_svid(&self.trust_domain, &challenge, &audiences, record);
+                let transcript = proof::jwt_svid(&self.trust_domain, &challenge, audiences, record);
                 Ok(wire::JwtSvidRequest {
                     proof: Base64(renewal_key.sign_raw(&transcript)),
                     challenge,
                     record: record.to_owned(),
-                    audiences: audiences.clone(),
+                    audiences: audiences.to_vec(),
                 })
             })
             .await?;

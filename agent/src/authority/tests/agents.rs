@@ -114,9 +114,17 @@ async fn an_agent_becomes_ready_renews_and_mints() {
         first.svid.key().secret_pkcs8_der(),
         "a key of its own for every certificate"
     );
-    let jwt = agent.handle.mint_jwt("payments").await.unwrap();
+    let jwt = agent
+        .handle
+        .mint_jwt(&["payments".to_owned()])
+        .await
+        .unwrap();
     assert!(jwt.expires_at > SystemTime::now());
-    let refused = agent.handle.mint_jwt("billing").await.unwrap_err();
+    let refused = agent
+        .handle
+        .mint_jwt(&["billing".to_owned()])
+        .await
+        .unwrap_err();
     assert_eq!(refused.refusal(), Some(ErrorCode::AudienceRefused));
 }
 

@@ -32,7 +32,7 @@ use crate::{
         value::Listen,
     },
     http::server::{self, Drain, Limits, Listener, serve},
-    token::{Mint, MintError, Minted},
+    token::{Mint, MintError, Minted, Wanted},
 };
 
 pub(super) const ORDERS: &str = "spiffe://example.org/orders";
@@ -272,12 +272,19 @@ impl Counting {
 impl Mint for Handle {
     fn mint(
         &self,
-        audience: String,
+        wanted: Wanted,
     ) -> Pin<Box<dyn Future<Output = Result<Minted, MintError>> + Send>> {
+        let audience = wanted.audience().into_owned();
         let token = Secret::new(format!("{audience}.{}", self.0.count()));
         self.0.audiences.lock().unwrap().push(audience);
         let expires_at = SystemTime::now() + Duration::from_secs(300);
-        Box::pin(async move { Ok(Minted { token, expires_at }) })
+        Box::pin(async move {
+            Ok(Minted {
+                token,
+                expires_at,
+                scopes: Vec::new(),
+            })
+        })
     }
 }
 

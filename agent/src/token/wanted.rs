@@ -1,0 +1,56 @@
+//! Which token.
+
+use std::{borrow::Cow, collections::BTreeSet};
+
+/// A token to be had. Two that are equal are one token: it is minted once for all who want it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Wanted {
+    /// A JWT-SVID for exactly these audiences.
+    JwtSvid {
+        /// `aud`.
+        audiences: Vec<String>,
+    },
+    /// An access token (RFC 9068).
+    AccessToken {
+        /// `aud`.
+        audience: String,
+        /// Of those the authority's rule grants; all of them where empty.
+        scopes: BTreeSet<String>,
+    },
+}
+
+impl Wanted {
+    /// A JWT-SVID for `audience` alone.
+    pub fn jwt_svid(audience: &str) -> Self {
+        Self::JwtSvid {
+            audiences: vec![audience.to_owned()],
+        }
+    }
+
+    /// An access token for `audience` with `scopes`, or all that the rule grants where there are none.
+    pub fn access_token(audience: &str, scopes: impl IntoIterator<Item = String>) -> Self {
+        Self::AccessToken {
+            audience: audience.to_owned(),
+            scopes: scopes.into_iter().collect(),
+        }
+    }
+
+    /// Its audience, or all of them, for people.
+    pub fn audience(&self) -> Cow<'_, str> {
+        match self {
+            Self::JwtSvid { audiences } => match audiences.as_slice() {
+                [one] => one.into(),
+                several => several.join(", ").into(),
+            },
+            Self::AccessToken { audience, .. } => audience.into(),
+        }
+    }
+
+    /// What it is, as the status page has it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::JwtSvid { .. } => "jwt-svid",
+            Self::AccessToken { .. } => "access-token",
+        }
+    }
+}
