@@ -12,6 +12,8 @@ mod skew;
 pub mod wire;
 
 pub use anchors::AnchorError;
-pub use client::{AccessToken, Client, Credentials, MakeEvidence, MintedJwt, bearer};
+pub use client::{
+    AccessToken, AccessTokenKeys, Client, Credentials, MakeEvidence, MintedJwt, bearer,
+};
 pub use error::ClientError;
 pub use skew::Skew;

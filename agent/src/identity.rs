@@ -29,6 +29,7 @@ use crate::{
     telemetry::ready::Condition,
 };
 
+mod access_keys;
 mod clock;
 mod csr;
 mod evidence;
@@ -39,6 +40,7 @@ pub mod rotation;
 mod task;
 mod vault;
 
+pub use access_keys::AccessKeys;
 pub use evidence::Gatherer;
 pub use revocations::{Known, Revocations};
 
@@ -185,6 +187,11 @@ impl Handle {
     /// What is revoked, now and from now on.
     pub fn revocations(&self) -> &Revocations {
         &self.revocations
+    }
+
+    /// What verifies the authority's access tokens, now and from now on.
+    pub fn access_keys(&self) -> &AccessKeys {
+        self.shared.access_keys()
     }
 
     /// From now on `condition` is met while the revocation list is young enough.

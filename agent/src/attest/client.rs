@@ -38,7 +38,7 @@ use crate::{
 mod admin;
 mod tokens;
 
-pub use tokens::{AccessToken, MintedJwt};
+pub use tokens::{AccessToken, AccessTokenKeys, MintedJwt};
 
 /// Time from a request to its whole answer. Above the server's own limits, so that it is the one who says why.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

@@ -27,6 +27,9 @@ pub const BUNDLE: &str = "/v1/bundle";
 /// with an `ETag`.
 pub const BUNDLES: &str = "/v1/bundles";
 
+/// `GET`: issuer and keys of access tokens ([`AccessTokenKeys`]), with an `ETag`.
+pub const ACCESS_TOKEN_KEYS: &str = "/v1/access-token-keys";
+
 /// `GET`: the revocation list, a JWS ([`crate::revocation::Published`]), with an `ETag`.
 pub const REVOCATIONS: &str = "/v1/revocations";
 
@@ -248,6 +251,15 @@ pub struct AccessToken {
     pub expires_at: u64,
     /// The scopes it has.
     pub scopes: Vec<String>,
+}
+
+/// What verifies access tokens: a JWK set (RFC 7517 §5) with one member more.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AccessTokenKeys {
+    /// Their `iss`.
+    pub issuer: String,
+    /// Public keys, each published ahead of its use.
+    pub keys: Vec<serde_json::Value>,
 }
 
 impl fmt::Debug for AccessToken {

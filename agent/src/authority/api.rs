@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     admin,
     denied::Denied,
-    issue::{Asked, Issuing},
+    issue::{Asked, Issuing, tokens},
 };
 use crate::{
     attest::wire::{self, ErrorBody, ErrorCode},
@@ -137,6 +137,14 @@ async fn answer(session: &Session, request: Request<Incoming>) -> Result<Respons
         let live = issuing.live.load();
         let map = issuing.federation.map(&live.bundle, &live.bundle_page.body);
         return Ok(map.answer(request.headers()));
+    }
+    if path == wire::ACCESS_TOKEN_KEYS {
+        expect(&request, &Method::GET)?;
+        let _place = session.place(&session.in_flight)?;
+        let live = issuing.live.load();
+        let page = live.access_keys_page.as_ref();
+        let page = page.ok_or_else(tokens::no_access_tokens)?;
+        return Ok(page.answer(request.headers()));
     }
     if path == wire::REVOCATIONS {
         expect(&request, &Method::GET)?;

@@ -40,7 +40,7 @@ use crate::{
     telemetry::{audit::Audit, timestamp::Timestamp},
 };
 
-mod tokens;
+pub(super) mod tokens;
 
 /// What issuing needs; shared by the front door, administration and maintenance.
 #[derive(Debug)]

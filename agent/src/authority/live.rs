@@ -19,7 +19,7 @@ use super::{
     challenge,
     keyring::Keyring,
     keys::Kek,
-    publish::{Page, Pages},
+    publish::{self, Page, Pages},
     rotation::Phase,
     settings::Settings,
 };
@@ -45,9 +45,14 @@ pub(super) struct Live {
     /// Every key an access token may be signed with.
     #[cfg_attr(
         not(test),
-        expect(dead_code, reason = "the world reads them in `pages`")
+        expect(
+            dead_code,
+            reason = "others read them in `access_keys_page` and `pages`"
+        )
     )]
     pub(super) access_keys: KeySet,
+    /// The same for agents, where any are minted.
+    pub(super) access_keys_page: Option<Page>,
     pub(super) record_key: SigningKey,
     /// Every key a record may be signed with.
     pub(super) record_keys: KeySet,
@@ -135,6 +140,10 @@ impl Live {
             jwt_key: current(&mut jwt_keys, Line::JwtKeys)?,
             record_keys: KeySet::new(public(&record_keys)),
             record_key: current(&mut record_keys, Line::RecordKeys)?,
+            access_keys_page: settings
+                .access_issuer
+                .as_ref()
+                .map(|issuer| publish::access_token_keys(issuer, &public_access_keys)),
             access_keys: public_access_keys,
             access_key: match settings.access_algorithm {
                 Some(_) => Some(current(&mut access_keys, Line::AccessKeys)?),

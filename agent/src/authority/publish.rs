@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use warifu::jwt::KeySet;
 
 use super::{ca::hex, settings::Settings};
-use crate::{config::authority::issuer_path, http::body::Body};
+use crate::{attest::wire::AccessTokenKeys, config::authority::issuer_path, http::body::Body};
 
 /// Where the trust bundle is for the world (`https_web` of SPIFFE federation).
 pub(super) const BUNDLE: &str = "/bundle";
@@ -140,6 +140,16 @@ fn discovery(issuer: &str, keys: &KeySet) -> Value {
 fn jwks(keys: &KeySet) -> Value {
     let keys: Vec<_> = keys.iter().map(|key| key.to_json("sig")).collect();
     json!({ "keys": keys })
+}
+
+/// The keys of access tokens for agents, which know the authority by its certificate and not by its URL.
+pub(super) fn access_token_keys(issuer: &str, keys: &KeySet) -> Page {
+    let published = AccessTokenKeys {
+        issuer: issuer.to_owned(),
+        keys: keys.iter().map(|key| key.to_json("sig")).collect(),
+    };
+    let body = serde_json::to_vec(&published).unwrap_or_default();
+    Page::always_asked_about(body.into())
 }
 
 /// Of the content: a rebuilt authority may come to the same sequence with other keys.

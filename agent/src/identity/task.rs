@@ -19,7 +19,9 @@ use warifu::{
 };
 
 use super::{
-    Settings, Status, clock, csr,
+    Settings, Status,
+    access_keys::{self, AccessKeys},
+    clock, csr,
     evidence::Gatherer,
     metrics::Metrics,
     publisher::{MAX_SLEEP, Publisher},
@@ -50,6 +52,7 @@ pub(super) struct Shared {
     renewal_key: SigningKey,
     /// The current attestation record.
     record: Mutex<Option<String>>,
+    access_keys: AccessKeys,
     status: watch::Sender<Status>,
     wake: Notify,
     warned_of_skew: AtomicBool,
@@ -61,6 +64,7 @@ impl Shared {
             client,
             renewal_key,
             record: Mutex::new(None),
+            access_keys: AccessKeys::default(),
             status: watch::Sender::new(Status::default()),
             wake: Notify::new(),
             warned_of_skew: AtomicBool::new(false),
@@ -90,6 +94,10 @@ impl Shared {
                 .unwrap_or("the first attestation is under way");
             ClientError::Local(format!("this agent has no identity yet: {why}"))
         })
+    }
+
+    pub(super) fn access_keys(&self) -> &AccessKeys {
+        &self.access_keys
     }
 
     pub(super) fn renew_now(&self) {
@@ -122,6 +130,7 @@ pub(super) struct Task {
     federated: Arc<[TrustBundle]>,
     revocations: Revocations,
     follower: Follower,
+    access_keys: access_keys::Follower,
 }
 
 impl Task {
@@ -144,6 +153,7 @@ impl Task {
         }
         let vault = Arc::new(vault);
         let follower = Follower::new(revocations.clone(), Arc::clone(&vault), &shared.client);
+        let access_keys = access_keys::Follower::new(shared.access_keys.clone());
         Self {
             shared,
             publisher,
@@ -163,6 +173,7 @@ impl Task {
             federated: Arc::default(),
             revocations,
             follower,
+            access_keys,
         }
     }
 
@@ -416,6 +427,8 @@ impl Task {
         self.plan_poll(bundle.refresh_hint);
         let federated = Arc::clone(&self.federated);
         self.publisher.publish(svid, bundle, federated);
+        // After the identity, which needs none of them.
+        self.access_keys.first(&self.shared.client).await;
         Ok(())
     }
 
@@ -435,6 +448,7 @@ impl Task {
             // Not a failure of the identity: the next renewal brings the bundle along, too.
             Err(why) => tracing::debug!(%why, "the trust bundle could not be refreshed"),
         }
+        self.access_keys.poll(&self.shared.client).await;
         // After the bundle, which has the key that signed the list.
         if let Some(identity) = self.publisher.current() {
             let client = &self.shared.client;

@@ -2,7 +2,11 @@
 
 use std::time::SystemTime;
 
-use warifu::{Secret, jwt::SigningKey};
+use http::HeaderValue;
+use warifu::{
+    Secret,
+    jwt::{KeySet, SigningKey},
+};
 
 use super::{Client, MakeEvidence};
 use crate::attest::{
@@ -28,6 +32,15 @@ pub struct AccessToken {
     pub expires_at: SystemTime,
     /// The scopes it has.
     pub scopes: Vec<String>,
+}
+
+/// What verifies the authority's access tokens.
+#[derive(Debug, Clone)]
+pub struct AccessTokenKeys {
+    /// Their `iss`.
+    pub issuer: String,
+    /// The keys.
+    pub keys: KeySet,
 }
 
 impl Client {
@@ -119,6 +132,26 @@ impl Client {
             })
             .await?;
         self.granted_token(token)
+    }
+
+    /// Issuer and keys of access tokens and their `ETag`; `None` if they are still those with this `etag`.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; refused as [`NotFound`](wire::ErrorCode::NotFound) where the authority mints none.
+    pub async fn access_token_keys(
+        &self,
+        etag: Option<&HeaderValue>,
+    ) -> Result<Option<(AccessTokenKeys, Option<HeaderValue>)>, ClientError> {
+        let path = wire::ACCESS_TOKEN_KEYS;
+        let Some((body, etag)) = self.get(path, etag).await? else {
+            return Ok(None);
+        };
+        let broken = |why: String| self.target.broken(format!("{path}: {why}"));
+        let published: wire::AccessTokenKeys =
+            serde_json::from_slice(&body).map_err(|why| broken(why.to_string()))?;
+        let keys = KeySet::from_jwks(&body, "sig").map_err(|why| broken(why.to_string()))?;
+        let issuer = published.issuer;
+        Ok(Some((AccessTokenKeys { issuer, keys }, etag)))
     }
 
     fn granted_token(&self, token: wire::AccessToken) -> Result<AccessToken, ClientError> {

@@ -236,10 +236,7 @@ impl Issuing {
     ) -> Result<(wire::AccessToken, audit::Issued), Denied> {
         let live = self.live.load();
         let (Some(issuer), Some(key)) = (&self.settings.access_issuer, &live.access_key) else {
-            return Err(Denied::new(
-                ErrorCode::NotFound,
-                "this authority mints no access tokens: `tokens.access_token` of its configuration names no issuer",
-            ));
+            return Err(no_access_tokens());
         };
         let token = self.token(record, grant, now)?;
         let claims = AccessClaims {
@@ -296,6 +293,13 @@ impl Token {
             expires_at: Timestamp(expires_at),
         }
     }
+}
+
+pub(in crate::authority) fn no_access_tokens() -> Denied {
+    Denied::new(
+        ErrorCode::NotFound,
+        "this authority mints no access tokens: `tokens.access_token` of its configuration names no issuer",
+    )
 }
 
 /// What is asked for, if the rule grants all of it; all it grants, where nothing is asked for (S5).

@@ -8,8 +8,10 @@ use warifu::identity::Identity;
 
 use super::*;
 use crate::{
+    attest::AccessTokenKeys,
     config::{
         agent::{Attestation, Revocation},
+        authority::{TokenAlgorithm, TokenIssuer},
         value::SecretRef,
     },
     identity::{self, Current, Handle, Settings},
@@ -291,6 +293,73 @@ async fn a_new_root_reaches_agents_before_it_signs_and_they_follow_it() {
     assert_eq!(followed.bundle.x509_authorities.len(), 2);
     let leaf = followed.svid.chain()[0].clone();
     agent.until(|now| now.svid.chain()[0] != leaf).await;
+}
+
+#[tokio::test]
+async fn keys_of_access_tokens_reach_agents_before_they_sign_and_stay_while_the_authority_is_away()
+{
+    let running = Running::start(|config| {
+        hurried(config);
+        config.tokens.access_token = Some(TokenIssuer {
+            issuer: "https://tokens.example.org".to_owned(),
+            algorithm: TokenAlgorithm::Es256,
+        });
+    })
+    .await;
+    let (settings, _) = settings(&running, &running.token("orders").await);
+    let mut agent = Sidecar::start(&settings);
+    agent.until(|_| true).await;
+    let keys = agent.handle.access_keys();
+    let known = async |fits: &dyn Fn(&AccessTokenKeys) -> bool| {
+        let asking = async {
+            loop {
+                if let Some(keys) = keys.load().filter(|keys| fits(keys)) {
+                    return keys;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, asking).await.expect("keys")
+    };
+    let first = known(&|_| true).await;
+    assert_eq!(first.issuer, "https://tokens.example.org");
+    let signs = || {
+        running
+            .authority
+            .issuing
+            .live
+            .load()
+            .access_key
+            .as_ref()
+            .map(|key| key.public().kid().to_owned())
+    };
+    let current = signs().unwrap();
+    assert!(first.keys.find(&current).is_some());
+
+    running.authority.rotate().await.unwrap();
+    let both = known(&|keys| keys.keys.iter().count() == 2).await;
+    assert_eq!(
+        signs().unwrap(),
+        current,
+        "published, and does not sign yet"
+    );
+    assert!(both.keys.find(&current).is_some());
+
+    running.authority.shutdown(Duration::ZERO).await;
+    agent.fails("cannot reach the authority").await;
+    assert!(keys.load().is_some());
+}
+
+#[tokio::test]
+async fn an_authority_that_mints_no_access_tokens_says_so_and_agents_have_no_keys() {
+    let running = Running::start(|_| {}).await;
+    let client = crate::attest::Client::new(&td(), &running.as_seen()).unwrap();
+    let why = client.access_token_keys(None).await.unwrap_err();
+    assert_eq!(why.refusal(), Some(ErrorCode::NotFound));
+    let (settings, _) = settings(&running, &running.token("orders").await);
+    let mut agent = Sidecar::start(&settings);
+    agent.until(|_| true).await;
+    assert!(agent.handle.access_keys().load().is_none());
 }
 
 #[tokio::test]

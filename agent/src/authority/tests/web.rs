@@ -265,7 +265,19 @@ async fn what_is_published_follows_a_rotation() {
             .collect::<Vec<_>>()
     };
     let before = kids(&world, "/access/keys");
+    let for_agents = |world: &World| {
+        let live = world.issuing.live.load();
+        let page = live.access_keys_page.clone().unwrap();
+        let issuer: Value = serde_json::from_slice(&page.body).unwrap();
+        assert_eq!(issuer["issuer"], ACCESS_ISSUER);
+        let keys = KeySet::from_jwks(&page.body, "sig").unwrap();
+        keys.iter()
+            .map(|key| key.kid().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(for_agents(&world), before);
     world.issuing.rotate(world.now).await.unwrap();
+    assert_eq!(for_agents(&world), kids(&world, "/access/keys"));
     let during = kids(&world, "/access/keys");
     assert_eq!((before.len(), during.len()), (1, 2));
     assert!(during.contains(&before[0]));
