@@ -108,6 +108,8 @@ pub struct Status {
     pub last_error: Option<String>,
     /// Failures since the last success.
     pub failures: u32,
+    /// Whether the last attempt failed because the authority decided that there is to be no identity.
+    pub refused: bool,
     /// When the attestation record expires: from then on the agent must attest anew.
     pub attested_until: Option<SystemTime>,
     /// Why the last renewal was by the record, where evidence is presented usually; `None` if it was not.

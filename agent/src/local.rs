@@ -26,6 +26,7 @@ use crate::{
 mod asker;
 mod grpc;
 mod proto;
+mod sds;
 mod workload_api;
 
 pub use asker::Asker;

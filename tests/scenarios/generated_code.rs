@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 /// What the agent serves, and all it is made of.
-const FILES: &[&str] = &["workload.proto"];
+const FILES: &[&str] = &["workload.proto", "envoy/service/secret/v3/sds.proto"];
 
 /// The files' descriptors, for server reflection.
 const DESCRIPTORS: &str = "descriptors.bin";

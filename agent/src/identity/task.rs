@@ -218,6 +218,7 @@ impl Task {
                 self.shared.status.send_modify(|status| {
                     status.last_error = None;
                     status.failures = 0;
+                    status.refused = false;
                 });
                 self.warn_of_skew();
             }
@@ -233,6 +234,7 @@ impl Task {
 
     /// Notes a failure and plans the next attempt. What is published stays (S13).
     fn failed(&mut self, why: &ClientError) {
+        let refused = why.is_refusal();
         self.failures = self.failures.saturating_add(1);
         self.metrics.attempted(if why.is_refusal() {
             "refused"
@@ -268,6 +270,7 @@ impl Task {
         self.shared.status.send_modify(|status| {
             status.last_error = Some(why);
             status.failures = self.failures;
+            status.refused = refused;
         });
     }
 

@@ -11,5 +11,54 @@
 #[path = "proto/_.rs"]
 pub(super) mod workload;
 
+/// The packages as their names have them: the generated code refers to one another so.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::all,
+    reason = "generated"
+)]
+#[rustfmt::skip]
+pub(super) mod envoy {
+    pub mod config {
+        pub mod core {
+            pub mod v3 {
+                include!("proto/envoy.config.core.v3.rs");
+            }
+        }
+    }
+    pub mod extensions {
+        pub mod transport_sockets {
+            pub mod tls {
+                pub mod v3 {
+                    include!("proto/envoy.extensions.transport_sockets.tls.v3.rs");
+                }
+            }
+        }
+    }
+    pub mod service {
+        pub mod discovery {
+            pub mod v3 {
+                include!("proto/envoy.service.discovery.v3.rs");
+            }
+        }
+        pub mod secret {
+            pub mod v3 {
+                include!("proto/envoy.service.secret.v3.rs");
+            }
+        }
+    }
+}
+
+/// See `envoy`.
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
+#[rustfmt::skip]
+pub(super) mod google {
+    pub mod rpc {
+        include!("proto/google.rpc.rs");
+    }
+}
+
 /// What server reflection tells.
 pub(super) const DESCRIPTORS: &[u8] = include_bytes!("proto/descriptors.bin");

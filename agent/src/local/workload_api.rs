@@ -8,7 +8,7 @@ use super::{
     Setup,
     asker::Door,
     grpc::{Server, Services},
-    proto,
+    proto, sds,
 };
 use crate::{
     config::local::WorkloadApi,
@@ -22,6 +22,11 @@ pub(super) fn start(
     setup: &Setup<'_>,
 ) -> JoinHandle<usize> {
     let services = Services::new(Door::new(&config.clients));
+    let services = services.with(sds::service(
+        setup.identity.clone(),
+        setup.renewal.watch_status(),
+        setup.draining.clone(),
+    ));
     let services = match reflection() {
         Ok(reflection) => services.with(reflection),
         Err(why) => {

@@ -18,7 +18,7 @@ use crate::mesh::until;
 pub struct Envoy {
     admin: SocketAddr,
     listeners: BTreeMap<String, SocketAddr>,
-    _process: Tied,
+    process: Tied,
 }
 
 impl Envoy {
@@ -28,6 +28,16 @@ impl Envoy {
     /// # Errors
     /// When Envoy can't be had, or refuses its configuration; with its log.
     pub async fn start(dir: &Path, static_resources: &str) -> Result<Self, Unavailable> {
+        let mut envoy = Self::launch(dir, &configuration(static_resources)).await?;
+        envoy.serves().await?;
+        Ok(envoy)
+    }
+
+    /// Runs Envoy with a whole bootstrap (YAML), its files in `dir`, and waits until its admin listener answers.
+    ///
+    /// # Errors
+    /// As [`Envoy::start`].
+    pub async fn launch(dir: &Path, bootstrap: &str) -> Result<Self, Unavailable> {
         let fail = |why: String| Unavailable::new("envoy", why);
         let binary = tokio::task::spawn_blocking(envoy_binary)
             .await
@@ -35,7 +45,7 @@ impl Envoy {
         let config = dir.join("envoy.yaml");
         let admin_file = dir.join("envoy-admin-address");
         fs::create_dir_all(dir)
-            .and_then(|()| fs::write(&config, configuration(static_resources)))
+            .and_then(|()| fs::write(&config, bootstrap))
             .map_err(|why| fail(format!("writing {}: {why}", config.display())))?;
         let args: [PathBuf; 9] = [
             "-c".into(),
@@ -49,24 +59,48 @@ impl Envoy {
             "warn".into(),
         ];
         let mut process = Tied::run("envoy", &binary, &args, &[])?;
-        let started = until("envoy serves", async || {
-            if let Some(how) = process.exited() {
-                let why = format!("it ended, {how}:\n{}", process.log_tail());
-                return Some(Err(fail(why)));
+        let answers = until("envoy's admin listener answers", async || {
+            if let Some(why) = ended(&mut process) {
+                return Some(Err(why));
             }
             let admin: SocketAddr = fs::read_to_string(&admin_file).ok()?.trim().parse().ok()?;
-            if get(admin, "/ready").await? != "LIVE\n" {
+            get(admin, "/ready").await.map(|_| Ok(admin))
+        });
+        Ok(Self {
+            admin: answers.await?,
+            listeners: BTreeMap::new(),
+            process,
+        })
+    }
+
+    /// Waits until it serves.
+    ///
+    /// # Errors
+    /// When it ended; with its log.
+    pub async fn serves(&mut self) -> Result<(), Unavailable> {
+        let started = until("envoy serves", async || {
+            if let Some(why) = ended(&mut self.process) {
+                return Some(Err(why));
+            }
+            if self.state().await? != "LIVE" {
                 return None;
             }
-            let listeners = addresses(&get(admin, "/listeners?format=json").await?)?;
-            Some(Ok((admin, listeners)))
+            let listeners = get(self.admin, "/listeners?format=json").await?;
+            Some(Ok(addresses(&listeners)?))
         });
-        let (admin, listeners) = started.await?;
-        Ok(Self {
-            admin,
-            listeners,
-            _process: process,
-        })
+        self.listeners = started.await?;
+        Ok(())
+    }
+
+    /// What it says of itself: `LIVE`, `PRE_INITIALIZING`, `INITIALIZING`.
+    pub async fn state(&self) -> Option<String> {
+        let state = get(self.admin, "/ready").await?;
+        Some(state.trim().to_owned())
+    }
+
+    /// The end of its log: warnings and errors.
+    pub fn log(&self) -> String {
+        self.process.log_tail()
     }
 
     /// Where the listener of this name listens.
@@ -83,17 +117,27 @@ impl Envoy {
 
     /// A counter: `cluster.NAME.ssl.fail_verify_san`; 0 where Envoy has none of this name.
     pub async fn counter(&self, name: &str) -> u64 {
+        let counters = self.counters(|it| it == name).await;
+        counters.into_values().sum()
+    }
+
+    /// The counters whose names `is` likes.
+    pub async fn counters(&self, is: impl Fn(&str) -> bool) -> BTreeMap<String, u64> {
         let counters = get(self.admin, "/stats?format=json&type=Counters").await;
         let counters: Option<Value> = counters.and_then(|text| serde_json::from_str(&text).ok());
         let all = counters.as_ref().and_then(|it| it.get("stats")?.as_array());
-        let counter = all.and_then(|all| {
-            all.iter()
-                .find(|counter| counter.get("name").and_then(Value::as_str) == Some(name))
-        });
-        counter
-            .and_then(|counter| counter.get("value")?.as_u64())
-            .unwrap_or_default()
+        let counter = |counter: &Value| {
+            let name = counter.get("name")?.as_str().filter(|name| is(name))?;
+            Some((name.to_owned(), counter.get("value")?.as_u64()?))
+        };
+        all.into_iter().flatten().filter_map(counter).collect()
     }
+}
+
+fn ended(process: &mut Tied) -> Option<Unavailable> {
+    let how = process.exited()?;
+    let why = format!("it ended, {how}:\n{}", process.log_tail());
+    Some(Unavailable::new("envoy", why))
 }
 
 fn configuration(static_resources: &str) -> String {
