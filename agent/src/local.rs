@@ -23,6 +23,7 @@ use crate::{
     token::Tokens,
 };
 
+mod absence;
 mod asker;
 mod grpc;
 mod proto;

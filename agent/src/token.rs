@@ -2,8 +2,9 @@
 //! never one per request.
 //!
 //! A route takes its [`Source`] when it is wired, so only audiences that routes name are ever
-//! minted (S5) and there are only so many of them (S14). All that wait for one token wait for the
-//! same mint, which runs in a task of its own: a caller that goes away cancels nothing.
+//! minted for calls (S5) and there are only so many of them (S14). What the app itself asks for goes through
+//! [`Requested`], which forgets: the authority's rules say what it may have. All that wait for one token wait for
+//! the same mint, which runs in a task of its own: a caller that goes away cancels nothing.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +15,10 @@ use std::{
 };
 
 use http::HeaderValue;
-use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use prometheus_client::{
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
 use tokio::{
     sync::Notify,
     task::{JoinHandle, JoinSet},
@@ -24,8 +28,10 @@ use warifu::Secret;
 use cache::{Cache, Step};
 
 mod cache;
+mod requested;
 mod wanted;
 
+pub use requested::{MAX_REQUESTED, Requested};
 pub use wanted::Wanted;
 
 /// Time one mint may take. The authority answers in milliseconds; requests wait for the first one.
@@ -148,6 +154,7 @@ struct Metrics {
     minted: Counter,
     refused: Counter,
     failed: Counter,
+    requested: Gauge,
 }
 
 #[derive(Debug)]
@@ -178,6 +185,11 @@ impl Tokens {
             .entry(wanted.clone())
             .or_insert_with(|| Source::new(&self.0, wanted));
         slot.clone()
+    }
+
+    /// Tokens that requests name, beside those of [`source`](Self::source). Needs a runtime.
+    pub fn requested(&self) -> Requested {
+        Requested::new(Arc::clone(&self.0))
     }
 
     /// Keeps every token at hand that was named so far, once `there_is_an_identity`: what calls need is
@@ -224,6 +236,11 @@ impl Tokens {
             "mints_failed",
             "Mints that failed and may succeed later",
             metrics.failed.clone(),
+        );
+        registry.register(
+            "requested",
+            "Sets of audiences the app asked for whose tokens are held",
+            metrics.requested.clone(),
         );
     }
 }
@@ -301,6 +318,14 @@ impl Source {
                     tokio::time::sleep(MIN_SLEEP).await;
                 }
             }
+        }
+    }
+
+    /// Starts a mint where it is time for one; waits for none.
+    fn freshen(&self) {
+        let step = lock(&self.0.cache).step(SystemTime::now());
+        if matches!(step, Step::Refresh | Step::ServeAndRefresh(_)) {
+            self.refresh();
         }
     }
 

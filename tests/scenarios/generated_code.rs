@@ -43,6 +43,10 @@ fn generate(protos: &Path) -> BTreeMap<String, Vec<u8>> {
         .out_dir(out.path())
         .emit_rerun_if_changed(false)
         .bytes(".")
+        // In order, so that the same content is the same bytes.
+        .btree_map(".X509SVIDResponse")
+        .btree_map(".X509BundlesResponse")
+        .btree_map(".JWTBundlesResponse")
         .compile_fds(descriptors.clone())
         .expect("code can be made of them");
     let mut files = read(out.path());

@@ -89,6 +89,21 @@ impl ClientError {
         matches!(self, Self::Refused { .. } | Self::EvidenceRefused(_))
     }
 
+    /// Whether the authority decided that whoever asks is to have no identity: a workload is told so, and may stop
+    /// asking. What else it refuses (a late challenge, a path it does not know) is no verdict on the workload.
+    pub fn denies_an_identity(&self) -> bool {
+        matches!(
+            self.refusal(),
+            Some(
+                ErrorCode::InvalidEvidence
+                    | ErrorCode::InvalidRecord
+                    | ErrorCode::InvalidProof
+                    | ErrorCode::NoRule
+                    | ErrorCode::Revoked
+            )
+        )
+    }
+
     /// Whether nobody could judge the evidence, or there is none to judge: then the record of an earlier attestation
     /// may renew. A refusal is no such thing, and neither is an authority that can't be reached: it could not renew.
     pub fn leaves_it_to_the_record(&self) -> bool {
@@ -122,6 +137,26 @@ impl ClientError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_authoritys_verdict_denies_an_identity() {
+        let refused = |code| ClientError::Refused {
+            authority: String::new(),
+            code,
+            message: String::new(),
+        };
+        for (error, denies) in [
+            (refused(ErrorCode::NoRule), true),
+            (refused(ErrorCode::InvalidEvidence), true),
+            (refused(ErrorCode::Revoked), true),
+            (refused(ErrorCode::InvalidChallenge), false),
+            (refused(ErrorCode::NotFound), false),
+            (ClientError::EvidenceRefused("not yet".into()), false),
+            (ClientError::Local("no key".into()), false),
+        ] {
+            assert_eq!(error.denies_an_identity(), denies, "{error:?}");
+        }
+    }
 
     #[test]
     fn only_where_there_is_no_verdict_the_record_may_renew() {

@@ -40,8 +40,9 @@ pub const ADMIN: &str = "/v1/admin";
 pub const MAX_REQUEST: usize = 64 * 1024;
 /// Largest response body an agent reads: a bundle with dozens of keys is below 100 KiB.
 pub const MAX_RESPONSE: usize = 1024 * 1024;
-/// Most audiences in one JWT-SVID request. One: a token for two services lets each call the other as us.
-pub const MAX_AUDIENCES: usize = 1;
+/// Most audiences in one JWT-SVID request. A token for two services lets each call the other as us: few clients want
+/// one, and those name two or three.
+pub const MAX_AUDIENCES: usize = 8;
 /// Longest audience, in bytes.
 pub const MAX_AUDIENCE: usize = 512;
 

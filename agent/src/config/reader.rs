@@ -22,16 +22,12 @@ const MAX_ERRORS: usize = 50;
 /// What later versions do. Named here so that a file written for one of them gets a plain answer.
 const LATER: &[&str] = &[
     "alb",
-    "aws_credentials",
     "bundle_url",
     "cognito-access",
-    "local",
     "oauth",
-    "revocation",
     "secretsmanager",
     "source",
     "tls",
-    "workload_api",
 ];
 
 /// Reads a `T`, or says everything that is wrong.

@@ -91,8 +91,8 @@ fn an_unknown_key_is_an_error_with_a_suggestion() {
 
 #[test]
 fn what_a_later_version_does_is_said_not_to_be_supported_yet() {
-    let found = agent_errors(&format!("{SMALL}local: {{}}\n"));
-    one(found, 6, "", "\"local\" is not supported by this version");
+    let found = agent_errors(&format!("{SMALL}tls: {{}}\n"));
+    one(found, 6, "", "\"tls\" is not supported by this version");
 }
 
 #[test]

@@ -234,7 +234,7 @@ impl Task {
 
     /// Notes a failure and plans the next attempt. What is published stays (S13).
     fn failed(&mut self, why: &ClientError) {
-        let refused = why.is_refusal();
+        let refused = why.denies_an_identity();
         self.failures = self.failures.saturating_add(1);
         self.metrics.attempted(if why.is_refusal() {
             "refused"

@@ -1,7 +1,14 @@
 //! gRPC over the process's own HTTP server: it knows who asks, limits connections and drains; tonic knows the
 //! messages.
 
-use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc};
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -10,11 +17,18 @@ use hyper::body::Incoming;
 use tonic::{Code, Status, body::Body as Message, server::NamedService};
 use tower_service::Service as Tower;
 
-use super::asker::{Asker, Door};
+use super::{
+    absence,
+    asker::{Asker, Door},
+};
 use crate::http::{
     body::Body,
-    server::{self, Connection, Opened, Refused},
+    server::{self, Connection, Draining, Opened, Refused},
 };
+
+/// Time until an answer begins: for the request's message to come, and for a token to be minted. Streams may then go
+/// on for ever.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 type Answer = Pin<Box<dyn Future<Output = Response<Message>> + Send>>;
 type Handler = Box<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>;
@@ -22,6 +36,7 @@ type Handler = Box<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>;
 /// gRPC services behind one door. Each request carries its [`Asker`] as an extension.
 pub(super) struct Services {
     door: Door,
+    draining: Draining,
     services: Vec<(String, Handler)>,
 }
 
@@ -32,11 +47,18 @@ pub(super) struct Session {
 }
 
 impl Services {
-    pub(super) fn new(door: Door) -> Self {
+    /// None yet. Streams end when `draining` starts, as [`absence::draining`] has it.
+    pub(super) fn new(door: Door, draining: Draining) -> Self {
         Self {
             door,
+            draining,
             services: Vec::new(),
         }
+    }
+
+    /// What ends them.
+    pub(super) fn draining(&self) -> Draining {
+        self.draining.clone()
     }
 
     /// Adds a service, as tonic generates them.
@@ -102,32 +124,72 @@ impl server::Service for Server {
 
     async fn call(session: Arc<Session>, mut request: Request<Incoming>) -> Response<Body> {
         request.extensions_mut().insert(session.asker.clone());
-        let answer = session.services.answer(request).await;
-        answer.map(|body| Body::stream(Infallibly(body)))
+        let services = &session.services;
+        let answer = match services.draining.has_started() {
+            true => absence::draining().into_http(),
+            false => tokio::time::timeout(ANSWER_WITHIN, services.answer(request))
+                .await
+                .unwrap_or_else(|_| late().into_http()),
+        };
+        let mut draining = services.draining.clone();
+        let drained = async move {
+            draining.started().await;
+        };
+        answer.map(|body| {
+            Body::stream(Ending {
+                body: Some(body),
+                drained: Box::pin(drained),
+            })
+        })
     }
 }
 
-/// A body whose errors became the status that gRPC ends a stream with.
-struct Infallibly(Message);
+fn late() -> Status {
+    Status::deadline_exceeded(format!("no answer within {ANSWER_WITHIN:?}"))
+}
 
-impl http_body::Body for Infallibly {
+/// A body that ends with a status, whatever happens: its own, that of its error, or that of a drain.
+struct Ending {
+    /// Until it has ended.
+    body: Option<Message>,
+    drained: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl http_body::Body for Ending {
     type Data = Bytes;
     type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let frame = Pin::new(&mut self.0).poll_frame(cx);
-        frame.map(|frame| frame.map(|frame| Ok(frame.unwrap_or_else(|status| ended_with(&status)))))
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        let status = match Pin::new(body).poll_frame(cx) {
+            Poll::Ready(Some(Err(status))) => status,
+            Poll::Ready(Some(Ok(frame))) => return Poll::Ready(Some(Ok(frame))),
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => match self.drained.as_mut().poll(cx) {
+                Poll::Ready(()) => absence::draining(),
+                Poll::Pending => return Poll::Pending,
+            },
+        };
+        self.body = None;
+        Poll::Ready(Some(Ok(ended_with(&status))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
+        self.body
+            .as_ref()
+            .is_none_or(http_body::Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
+        self.body
+            .as_ref()
+            .map(http_body::Body::size_hint)
+            .unwrap_or_default()
     }
 }
 

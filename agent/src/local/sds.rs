@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{
+    absence,
     asker::Asker,
     proto::envoy::service::{
         discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse},
@@ -28,7 +29,6 @@ use delta::Delta;
 use standing::Standing;
 use world::World;
 
-mod absence;
 mod conversation;
 mod delta;
 mod secrets;

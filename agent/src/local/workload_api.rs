@@ -1,8 +1,10 @@
 //! The unix socket of gRPC: SPIFFE Workload API, Envoy's secret discovery, health, reflection.
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use tokio::task::JoinHandle;
+use tonic::server::NamedService as _;
+use tonic_health::ServingStatus;
 
 use super::{
     Setup,
@@ -12,8 +14,17 @@ use super::{
 };
 use crate::{
     config::local::WorkloadApi,
-    http::server::{self, Limits, Listener},
+    http::server::{self, Limits, Listener, ListenerMetrics},
+    identity,
 };
+use service::Api;
+
+mod jwt;
+mod service;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod updates;
 
 /// Serves on `listener`, in a task of the current runtime.
 pub(super) fn start(
@@ -21,12 +32,34 @@ pub(super) fn start(
     listener: Listener,
     setup: &Setup<'_>,
 ) -> JoinHandle<usize> {
-    let services = Services::new(Door::new(&config.clients));
-    let services = services.with(sds::service(
+    let api = Api::new(
+        setup.identity.clone(),
+        setup.renewal.watch_status(),
+        setup.tokens.requested(),
+        config.hint.clone().unwrap_or_default(),
+    );
+    let sds = sds::service(
         setup.identity.clone(),
         setup.renewal.watch_status(),
         setup.draining.clone(),
-    ));
+    );
+    let services = Services::new(Door::new(&config.clients), setup.draining.clone())
+        .with(api)
+        .with(sds);
+    let metrics = setup.server_metrics.listener("workload-api");
+    serve(listener, services, setup.identity.clone(), metrics)
+}
+
+/// Serves `services`, and beside them what every server of gRPC has.
+fn serve(
+    listener: Listener,
+    services: Services,
+    identity: identity::Current,
+    metrics: ListenerMetrics,
+) -> JoinHandle<usize> {
+    let draining = services.draining();
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let services = services.with(health);
     let services = match reflection() {
         Ok(reflection) => services.with(reflection),
         Err(why) => {
@@ -34,13 +67,36 @@ pub(super) fn start(
             services
         }
     };
-    tokio::spawn(server::serve(
-        listener,
-        Arc::new(Server(Arc::new(services))),
-        Limits::default(),
-        setup.server_metrics.listener("workload-api"),
-        setup.draining.clone(),
-    ))
+    let server = Arc::new(Server(Arc::new(services)));
+    let serving = server::serve(listener, server, Limits::default(), metrics, draining);
+    let reporting = report_health(reporter, identity);
+    tokio::spawn(async move {
+        tokio::select! {
+            // First, so that nobody hears of health before there is an identity.
+            biased;
+            never = reporting => match never {},
+            cut = serving => cut,
+        }
+    })
+}
+
+/// Tells whether there is an identity, for the server and for the service.
+async fn report_health(
+    reporter: tonic_health::server::HealthReporter,
+    mut identity: identity::Current,
+) -> Infallible {
+    loop {
+        let status = match identity.borrow_and_update().is_some() {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
+        };
+        for service in ["", Api::NAME] {
+            reporter.set_service_status(service, status).await;
+        }
+        if identity.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// What is served here, for clients that ask.
@@ -52,5 +108,6 @@ fn reflection() -> Result<
 > {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
 }

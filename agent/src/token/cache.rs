@@ -185,6 +185,11 @@ impl Cache {
         refresh_at.max(failure.at + wait)
     }
 
+    /// Whether a mint is under way.
+    pub(super) fn is_minting(&self) -> bool {
+        self.minting
+    }
+
     /// Why the last mint failed, if it did.
     pub(super) fn trouble(&self) -> Option<String> {
         self.failure.as_ref().map(|it| it.error.to_string())

@@ -1,6 +1,9 @@
 //! Minting: JWT-SVIDs and access tokens (RFC 9068), of keys and issuers of their own.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
@@ -329,13 +332,17 @@ fn check_audiences(audiences: &[String]) -> Result<(), Denied> {
         (1..=wire::MAX_AUDIENCE).contains(&audience.len())
             && !audience.chars().any(char::is_control)
     };
-    if (1..=wire::MAX_AUDIENCES).contains(&audiences.len()) && audiences.iter().all(is_usable) {
+    let distinct = audiences.iter().collect::<BTreeSet<_>>().len();
+    if (1..=wire::MAX_AUDIENCES).contains(&audiences.len())
+        && distinct == audiences.len()
+        && audiences.iter().all(is_usable)
+    {
         return Ok(());
     }
     Err(Denied::new(
         ErrorCode::BadRequest,
         format!(
-            "audiences: expected exactly {} of 1 to {} bytes without control characters",
+            "audiences: expected 1 to {}, each once, of 1 to {} bytes without control characters",
             wire::MAX_AUDIENCES,
             wire::MAX_AUDIENCE
         ),

@@ -15,6 +15,8 @@ pub struct WorkloadApi {
     /// Which processes may ask.
     #[serde(default)]
     pub clients: Clients,
+    /// Tells the app what the identity is for (`hint` of the Workload API): up to 1024 bytes.
+    pub hint: Option<String>,
     /// Allows `listen` to be a loopback address: every process of this machine (its pod or task) then has
     /// this workload's private key for the asking.
     #[serde(default)]

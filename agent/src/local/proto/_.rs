@@ -18,8 +18,8 @@ pub struct X509svidResponse {
     /// Optional. CA certificate bundles belonging to foreign trust domains that
     /// the workload should trust, keyed by the SPIFFE ID of the foreign trust
     /// domain. Bundles are ASN.1 DER encoded.
-    #[prost(map = "string, bytes", tag = "3")]
-    pub federated_bundles: ::std::collections::HashMap<
+    #[prost(btree_map = "string, bytes", tag = "3")]
+    pub federated_bundles: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::bytes::Bytes,
     >,
@@ -62,8 +62,8 @@ pub struct X509BundlesResponse {
     /// Required. CA certificate bundles belonging to trust domains that the
     /// workload should trust, keyed by the SPIFFE ID of the trust domain.
     /// Bundles are ASN.1 DER encoded.
-    #[prost(map = "string, bytes", tag = "2")]
-    pub bundles: ::std::collections::HashMap<
+    #[prost(btree_map = "string, bytes", tag = "2")]
+    pub bundles: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::bytes::Bytes,
     >,
@@ -110,8 +110,8 @@ pub struct JwtBundlesRequest {}
 pub struct JwtBundlesResponse {
     /// Required. JWK encoded JWT bundles, keyed by the SPIFFE ID of the trust
     /// domain.
-    #[prost(map = "string, bytes", tag = "1")]
-    pub bundles: ::std::collections::HashMap<
+    #[prost(btree_map = "string, bytes", tag = "1")]
+    pub bundles: ::prost::alloc::collections::BTreeMap<
         ::prost::alloc::string::String,
         ::prost::bytes::Bytes,
     >,

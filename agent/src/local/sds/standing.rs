@@ -6,8 +6,7 @@ use tokio::sync::watch;
 use tonic::Status;
 use warifu::identity::Identity;
 
-use super::absence;
-use crate::{http::server::Draining, identity};
+use crate::{http::server::Draining, identity, local::absence};
 
 /// What every stream watches; one clone for each.
 #[derive(Debug, Clone)]

@@ -1,0 +1,314 @@
+use tonic::Code;
+
+use super::*;
+use crate::local::proto::workload::{
+    JwtBundlesRequest, JwtsvidRequest, ValidateJwtsvidRequest, X509BundlesRequest, X509svidRequest,
+};
+use fixture::{Authority, Ca, ID, World, with_header};
+
+mod fixture;
+mod streams;
+
+/// Watches the health of the whole server, without the header of the Workload API.
+async fn health(
+    transport: fixture::Transport,
+) -> Result<tonic::Streaming<tonic_health::pb::HealthCheckResponse>, tonic::Status> {
+    let mut client = tonic_health::pb::health_client::HealthClient::new(transport);
+    let request = tonic_health::pb::HealthCheckRequest {
+        service: String::new(),
+    };
+    Ok(client.watch(request).await?.into_inner())
+}
+
+fn jwt_for(audiences: &[&str]) -> tonic::Request<JwtsvidRequest> {
+    with_header(JwtsvidRequest {
+        audience: audiences.iter().map(|it| (*it).to_owned()).collect(),
+        spiffe_id: String::new(),
+    })
+}
+
+#[tokio::test]
+async fn all_five_calls_answer_with_the_whole_of_the_identity() {
+    let world = World::new();
+    let other = Ca::new();
+    let partner = other.bundle("partner.example");
+    let identity = Arc::new(world.ca.identity(1, std::slice::from_ref(&partner)));
+    world.identity.send_replace(Some(Arc::clone(&identity)));
+    let mut client = world.client().await;
+
+    let mut svids = client
+        .fetch_x509svid(with_header(X509svidRequest {}))
+        .await
+        .unwrap()
+        .into_inner();
+    let first = svids.message().await.unwrap().unwrap();
+    let [svid] = first.svids.as_slice() else {
+        panic!()
+    };
+    assert_eq!(
+        (svid.spiffe_id.as_str(), svid.hint.as_str()),
+        (ID, "internal")
+    );
+    assert_eq!(svid.x509_svid, identity.svid.chain()[0].as_ref());
+    assert_eq!(svid.x509_svid_key, identity.svid.key().secret_pkcs8_der());
+    assert_eq!(svid.bundle, identity.bundle.x509_authorities[0].as_ref());
+    let partners = &first.federated_bundles["spiffe://partner.example"];
+    assert_eq!(partners, partner.x509_authorities[0].as_ref());
+    assert_eq!(first.federated_bundles.len(), 1);
+
+    let mut bundles = client
+        .fetch_x509_bundles(with_header(X509BundlesRequest {}))
+        .await
+        .unwrap()
+        .into_inner();
+    let first = bundles.message().await.unwrap().unwrap().bundles;
+    assert_eq!(
+        first.keys().collect::<Vec<_>>(),
+        ["spiffe://example.org", "spiffe://partner.example"]
+    );
+
+    let mut bundles = client
+        .fetch_jwt_bundles(with_header(JwtBundlesRequest {}))
+        .await
+        .unwrap()
+        .into_inner();
+    let first = bundles.message().await.unwrap().unwrap().bundles;
+    assert_eq!(
+        first.keys().collect::<Vec<_>>(),
+        ["spiffe://example.org", "spiffe://partner.example"]
+    );
+    let jwks = String::from_utf8(first["spiffe://example.org"].to_vec()).unwrap();
+    assert!(jwks.contains("jwt-svid") && !jwks.contains("x5c"), "{jwks}");
+
+    let token = client
+        .fetch_jwtsvid(jwt_for(&["payments", "billing"]))
+        .await
+        .unwrap()
+        .into_inner();
+    let [svid] = token.svids.as_slice() else {
+        panic!()
+    };
+    assert_eq!(
+        (svid.spiffe_id.as_str(), svid.hint.as_str()),
+        (ID, "internal")
+    );
+    let valid = client
+        .validate_jwtsvid(with_header(ValidateJwtsvidRequest {
+            audience: "billing".to_owned(),
+            svid: svid.svid.clone(),
+        }))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(valid.spiffe_id, ID);
+    let claims = valid.claims.unwrap().fields;
+    assert!(
+        ["sub", "aud", "exp", "further"]
+            .iter()
+            .all(|name| claims.contains_key(*name))
+    );
+}
+
+#[tokio::test]
+async fn a_call_without_the_security_header_is_an_invalid_argument() {
+    let world = World::new();
+    world.issue(1);
+    let mut client = world.client().await;
+    for value in [None, Some("True"), Some("false"), Some("1")] {
+        let mut request = tonic::Request::new(X509svidRequest {});
+        if let Some(value) = value {
+            request
+                .metadata_mut()
+                .insert("workload.spiffe.io", value.parse().unwrap());
+        }
+        let refused = client.fetch_x509svid(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{value:?}");
+        assert_eq!(refused.message(), "security header missing from request");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_mandatory_field_is_an_invalid_argument() {
+    let world = World::new();
+    world.issue(1);
+    let mut client = world.client().await;
+    let long = "a".repeat(513);
+    let nine: Vec<String> = (0..9).map(|it| format!("a{it}")).collect();
+    let nine: Vec<&str> = nine.iter().map(String::as_str).collect();
+    for audiences in [&[][..], &[""], &["a", ""], &[&long], &["a\n"], &nine] {
+        let refused = client.fetch_jwtsvid(jwt_for(audiences)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{audiences:?}");
+    }
+    for (audience, svid, told) in [
+        ("", "a.b.c", "audience"),
+        ("a", "", "svid"),
+        ("a", "b", "svid"),
+    ] {
+        let asked = ValidateJwtsvidRequest {
+            audience: audience.into(),
+            svid: svid.into(),
+        };
+        let refused = client
+            .validate_jwtsvid(with_header(asked))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().starts_with(told), "{refused}");
+    }
+    assert_eq!(
+        world.minter.mints.load(std::sync::atomic::Ordering::SeqCst),
+        0
+    );
+}
+
+#[tokio::test]
+async fn starting_is_unavailable_and_a_decided_refusal_is_permission_denied() {
+    let world = World::new();
+    let mut client = world.client().await;
+    let ask = async |client: &mut fixture::Client| {
+        let x509 = client
+            .fetch_x509svid(with_header(X509svidRequest {}))
+            .await
+            .unwrap_err();
+        let jwt = client
+            .fetch_jwtsvid(jwt_for(&["payments"]))
+            .await
+            .unwrap_err();
+        assert_eq!((x509.code(), x509.message()), (jwt.code(), jwt.message()));
+        x509
+    };
+    assert_eq!(ask(&mut client).await.code(), Code::Unavailable);
+    world.fail(false, "the authority is away");
+    let away = ask(&mut client).await;
+    assert_eq!(away.code(), Code::Unavailable);
+    assert!(away.message().contains("the authority is away"), "{away}");
+    world.fail(true, "no rule matches");
+    let refused = ask(&mut client).await;
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert_eq!(refused.message(), "no identity issued: no rule matches");
+}
+
+#[tokio::test]
+async fn a_refused_audience_is_permission_denied_and_an_authority_that_is_away_unavailable() {
+    let world = World::new();
+    world.issue(1);
+    let mut client = world.client().await;
+    for (authority, code, told) in [
+        (
+            Authority::Refuses,
+            Code::PermissionDenied,
+            "add it to `audiences` of rules[0]",
+        ),
+        (
+            Authority::IsAway,
+            Code::Unavailable,
+            "the authority is away",
+        ),
+    ] {
+        *world.minter.authority.lock().unwrap() = authority;
+        let refused = client.fetch_jwtsvid(jwt_for(&[told])).await.unwrap_err();
+        assert_eq!(refused.code(), code, "{refused}");
+        assert!(refused.message().contains(told), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_method_is_unimplemented() {
+    let world = World::new();
+    world.issue(1);
+    for path in [
+        "/SpiffeWorkloadAPI/FetchWITSVID",
+        "/spiffe.broker.API/Subscribe",
+        "/",
+        "/SpiffeWorkloadAPI/",
+    ] {
+        let mut client = tonic::client::Grpc::new(world.connect().await);
+        client.ready().await.unwrap();
+        let codec = tonic_prost::ProstCodec::<X509svidRequest, X509svidRequest>::default();
+        let path = http::uri::PathAndQuery::from_static(path);
+        let called = client
+            .unary(with_header(X509svidRequest {}), path, codec)
+            .await;
+        let refused = called.unwrap_err();
+        assert_eq!(refused.code(), Code::Unimplemented, "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn health_says_whether_there_is_an_identity_to_whoever_asks() {
+    let world = World::new();
+    let mut health = health(world.connect().await).await.unwrap();
+    let mut status = async || health.message().await.unwrap().unwrap().status();
+    use tonic_health::pb::health_check_response::ServingStatus::{NotServing, Serving};
+    assert_eq!(status().await, NotServing);
+    world.issue(1);
+    assert_eq!(status().await, Serving);
+    world.identity.send_replace(None);
+    assert_eq!(status().await, NotServing);
+}
+
+#[tokio::test]
+async fn reflection_tells_of_every_service() {
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let world = World::new();
+    let mut client = ServerReflectionClient::new(world.connect().await);
+    let ask = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let requests = tonic::codegen::tokio_stream::once(ask);
+    let mut answers = client
+        .server_reflection_info(requests)
+        .await
+        .unwrap()
+        .into_inner();
+    let answer = answers.message().await.unwrap().unwrap().message_response;
+    let Some(MessageResponse::ListServicesResponse(list)) = answer else {
+        panic!("{answer:?}")
+    };
+    let names: Vec<_> = list.service.iter().map(|it| it.name.as_str()).collect();
+    for name in [
+        "SpiffeWorkloadAPI",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+    ] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+}
+
+#[tokio::test]
+async fn s20_a_process_that_is_not_listed_is_told_no_identity_issued_and_no_more() {
+    let mine = rustix::process::geteuid().as_raw();
+    for (uid, may_ask) in [(mine, true), (mine + 1, false)] {
+        let clients = crate::config::local::Clients {
+            uids: vec![uid],
+            gids: Vec::new(),
+        };
+        let world = World::with(&clients);
+        world.issue(1);
+        let mut client = world.client().await;
+        let asked = client.fetch_x509svid(with_header(X509svidRequest {})).await;
+        assert_eq!(asked.is_ok(), may_ask);
+        if let Err(refused) = asked {
+            assert_eq!(refused.code(), Code::PermissionDenied);
+            assert_eq!(refused.message(), "no identity issued");
+        }
+    }
+}
+
+#[tokio::test]
+async fn s14_one_token_is_minted_for_all_who_ask_for_the_same_audiences_in_any_order() {
+    let world = World::new();
+    world.issue(1);
+    let mut client = world.client().await;
+    for audiences in [&["b", "a"][..], &["a", "b"], &["a", "b", "a"]] {
+        client.fetch_jwtsvid(jwt_for(audiences)).await.unwrap();
+    }
+    assert_eq!(
+        world.minter.mints.load(std::sync::atomic::Ordering::SeqCst),
+        1
+    );
+}

@@ -1,0 +1,294 @@
+//! The API on a real socket, over an identity that the test publishes, and a client that adds nothing to what it
+//! is told to send.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
+
+use http::{Request, Response};
+use hyper::{body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prometheus_client::registry::Registry;
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rustls_pki_types::CertificateDer;
+use tempfile::TempDir;
+use tokio::{net::UnixStream, sync::watch, task::JoinHandle};
+use tonic::body::Body;
+use warifu::{
+    Secret,
+    identity::{Identity, TrustBundle, X509Svid},
+    jwt::{KeySet, SigningKey, sign},
+};
+
+use super::super::{Api, serve};
+use crate::{
+    config::{local::Clients, value::Listen},
+    http::server::{self, Drain, Listener},
+    identity,
+    local::{
+        asker::Door, grpc::Services,
+        proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient,
+    },
+    token::{Mint, MintError, Minted, Objection, Tokens, Wanted},
+};
+
+pub(super) type Client = SpiffeWorkloadApiClient<Transport>;
+
+pub(super) const ID: &str = "spiffe://example.org/orders";
+
+/// Issues identities.
+pub(super) struct Ca {
+    issuer: Issuer<'static, KeyPair>,
+    root: CertificateDer<'static>,
+    pub(super) jwt: SigningKey,
+}
+
+impl Ca {
+    pub(super) fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().unwrap();
+        let root = params.self_signed(&key).unwrap().der().clone();
+        Self {
+            issuer: Issuer::new(params, key),
+            root,
+            jwt: SigningKey::generate(),
+        }
+    }
+
+    pub(super) fn bundle(&self, trust_domain: &str) -> TrustBundle {
+        TrustBundle {
+            trust_domain: trust_domain.parse().unwrap(),
+            x509_authorities: vec![self.root.clone()],
+            jwt_authorities: KeySet::new(vec![self.jwt.public().clone()]),
+            sequence: 1,
+            refresh_hint: Duration::from_secs(300),
+        }
+    }
+
+    pub(super) fn identity(&self, generation: u64, federated: &[TrustBundle]) -> Identity {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(ID.try_into().unwrap())];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let leaf = params.signed_by(&key, &self.issuer).unwrap().der().clone();
+        Identity {
+            svid: X509Svid::new(vec![leaf], key.serialize_der().into()).unwrap(),
+            bundle: self.bundle("example.org"),
+            federated: federated.into(),
+            generation,
+        }
+    }
+
+    /// The same as a snapshot of another generation.
+    pub(super) fn again(&self, identity: &Identity, generation: u64) -> Identity {
+        let svid = &identity.svid;
+        Identity {
+            svid: X509Svid::new(svid.chain().to_vec(), svid.key().clone_key()).unwrap(),
+            bundle: identity.bundle.clone(),
+            federated: Arc::clone(&identity.federated),
+            generation,
+        }
+    }
+
+    pub(super) fn token(&self, subject: &str, audiences: &[String], life: Duration) -> String {
+        let end = SystemTime::now() + life;
+        let exp = end.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let claims = serde_json::json!({
+            "sub": subject, "aud": audiences, "exp": exp.as_secs(), "further": {"of": [1, true, null, "text"]},
+        });
+        sign(&self.jwt, "JWT", &claims)
+    }
+}
+
+/// What the authority says to those who want a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Authority {
+    Grants,
+    Refuses,
+    IsAway,
+}
+
+/// Mints with the key of a [`Ca`].
+pub(super) struct Minter {
+    ca: Arc<Ca>,
+    pub(super) authority: Mutex<Authority>,
+    pub(super) mints: AtomicUsize,
+}
+
+impl std::fmt::Debug for Minter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Minter")
+    }
+}
+
+#[derive(Debug)]
+struct Handle(Arc<Minter>);
+
+impl Mint for Handle {
+    fn mint(
+        &self,
+        wanted: Wanted,
+    ) -> Pin<Box<dyn Future<Output = Result<Minted, MintError>> + Send>> {
+        let minter = Arc::clone(&self.0);
+        minter.mints.fetch_add(1, Ordering::SeqCst);
+        Box::pin(async move {
+            let audience = wanted.audience().into_owned();
+            let Wanted::JwtSvid { audiences } = wanted else {
+                panic!("{wanted:?}")
+            };
+            let life = Duration::from_secs(300);
+            match *minter.authority.lock().unwrap() {
+                Authority::Grants => Ok(Minted {
+                    token: Secret::new(minter.ca.token(ID, &audiences, life)),
+                    expires_at: SystemTime::now() + life,
+                    scopes: Vec::new(),
+                }),
+                Authority::Refuses => Err(MintError::Refused {
+                    audience,
+                    to: Objection::Audience,
+                    why: "add it to `audiences` of rules[0]".to_owned(),
+                }),
+                Authority::IsAway => Err(MintError::Unavailable {
+                    audience,
+                    why: "the authority is away".to_owned(),
+                }),
+            }
+        })
+    }
+}
+
+/// The API, served.
+pub(super) struct World {
+    pub(super) ca: Arc<Ca>,
+    pub(super) identity: watch::Sender<Option<Arc<Identity>>>,
+    pub(super) renewal: watch::Sender<identity::Status>,
+    pub(super) minter: Arc<Minter>,
+    pub(super) drain: Drain,
+    pub(super) serving: JoinHandle<usize>,
+    pub(super) address: Listen,
+    _directory: TempDir,
+}
+
+impl World {
+    /// Starting: there is no identity yet.
+    pub(super) fn new() -> Self {
+        Self::with(&Clients::default())
+    }
+
+    pub(super) fn with(clients: &Clients) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let listen = Listen::Unix(directory.path().join("workload.sock"));
+        Self::at(&listen, clients, directory)
+    }
+
+    pub(super) fn at(listen: &Listen, clients: &Clients, directory: TempDir) -> Self {
+        let ca = Arc::new(Ca::new());
+        let minter = Arc::new(Minter {
+            ca: Arc::clone(&ca),
+            authority: Mutex::new(Authority::Grants),
+            mints: AtomicUsize::new(0),
+        });
+        let tokens = Tokens::new(Arc::new(Handle(Arc::clone(&minter))));
+        let (identity, current) = watch::channel(None);
+        let (renewal, status) = watch::channel(identity::Status::default());
+        let (drain, draining) = server::drain();
+        let listener = Listener::bind_shared(listen).unwrap();
+        let address = listener.address().clone();
+        let api = Api::new(
+            current.clone(),
+            status,
+            tokens.requested(),
+            "internal".to_owned(),
+        );
+        let services = Services::new(Door::new(clients), draining).with(api);
+        let metrics = server::Metrics::new(&mut Registry::default()).listener("workload-api");
+        Self {
+            ca,
+            identity,
+            renewal,
+            minter,
+            drain,
+            serving: serve(listener, services, current, metrics),
+            address,
+            _directory: directory,
+        }
+    }
+
+    /// Publishes a new identity of this generation.
+    pub(super) fn issue(&self, generation: u64) -> Arc<Identity> {
+        let identity = Arc::new(self.ca.identity(generation, &[]));
+        self.identity.send_replace(Some(Arc::clone(&identity)));
+        identity
+    }
+
+    /// The last attempt to obtain an identity failed.
+    pub(super) fn fail(&self, refused: bool, why: &str) {
+        self.renewal.send_modify(|status| {
+            status.refused = refused;
+            status.last_error = Some(why.to_owned());
+        });
+    }
+
+    /// A connection of its own.
+    pub(super) async fn connect(&self) -> Transport {
+        let Listen::Unix(path) = &self.address else {
+            panic!("not a unix socket")
+        };
+        Transport::over(UnixStream::connect(path).await.unwrap()).await
+    }
+
+    /// A client, on a connection of its own.
+    pub(super) async fn client(&self) -> SpiffeWorkloadApiClient<Transport> {
+        SpiffeWorkloadApiClient::new(self.connect().await)
+    }
+}
+
+/// HTTP/2 over one connection.
+#[derive(Debug, Clone)]
+pub(super) struct Transport(http2::SendRequest<Body>);
+
+impl Transport {
+    pub(super) async fn over(
+        stream: impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+    ) -> Self {
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        Self(sender)
+    }
+}
+
+impl tower_service::Service<Request<Body>> for Transport {
+    type Response = Response<Incoming>;
+    type Error = hyper::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Incoming>, hyper::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let uri = format!("http://localhost{}", request.uri().path());
+        *request.uri_mut() = uri.parse().unwrap();
+        Box::pin(self.0.send_request(request))
+    }
+}
+
+/// `message` with the header every client sends.
+pub(super) fn with_header<M>(message: M) -> tonic::Request<M> {
+    let mut request = tonic::Request::new(message);
+    let value = "true".parse().unwrap();
+    request.metadata_mut().insert("workload.spiffe.io", value);
+    request
+}
