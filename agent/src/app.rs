@@ -111,6 +111,9 @@ pub enum StartError {
     /// A role or signature can't be what its route says.
     #[error(transparent)]
     Aws(#[from] aws::SetupError),
+    /// What the app can ask for can't be served.
+    #[error(transparent)]
+    Local(#[from] local::StartError),
     /// The TLS of upstreams with public certificates can't be set up.
     #[error("TLS for upstreams: {0}")]
     Tls(#[from] rustls::Error),
@@ -203,6 +206,7 @@ pub async fn start_agent(
         )));
     }
     drop(on_data);
+    let local_metrics = local::Metrics::new(&mut registry);
     let setup = local::Setup {
         config: &config.local,
         identity: identity.clone(),
@@ -210,9 +214,10 @@ pub async fn start_agent(
         tokens: &tokens,
         roles: roles.as_ref(),
         server_metrics: &server_metrics,
+        metrics: &local_metrics,
         draining: draining.clone(),
     };
-    let local = local::start(sockets.local, &setup);
+    let local = local::start(sockets.local, &setup)?;
     serving.0.extend(local.tasks);
     // Of every audience a route names, now that they are named.
     let fresh = tokens.keep_fresh({
@@ -222,7 +227,14 @@ pub async fn start_agent(
         }
     });
 
-    let status = status(config, &identity, &renewal, &tokens, roles);
+    let status = status(
+        config,
+        &identity,
+        &renewal,
+        &tokens,
+        roles,
+        &local.addresses,
+    );
     let admin_is = Arc::new(Admin {
         readiness: readiness.clone(),
         registry,

@@ -13,6 +13,8 @@
 //! Nothing here is given to a request merely because it came from this machine (S20): a unix socket tells which
 //! process asks, a loopback address asks for a secret.
 
+use prometheus_client::registry::Registry;
+use thiserror::Error;
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -26,11 +28,14 @@ use crate::{
 mod absence;
 mod asker;
 mod grpc;
+mod guard;
+mod oauth;
 mod proto;
 mod sds;
 mod workload_api;
 
 pub use asker::Asker;
+pub use oauth::{SecretError, reads_token_request};
 
 /// The local listeners, bound.
 #[derive(Debug, Default)]
@@ -38,6 +43,21 @@ pub struct Sockets {
     workload_api: Option<Listener>,
     aws_credentials: Vec<Listener>,
     oauth: Option<Listener>,
+}
+
+/// What is counted here.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    oauth: oauth::Metrics,
+}
+
+/// Why something can't be served here.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The OAuth 2.0 token endpoint.
+    #[error(transparent)]
+    Oauth(#[from] SecretError),
 }
 
 /// What is served here, and what it needs for that.
@@ -55,6 +75,8 @@ pub struct Setup<'a> {
     pub roles: Option<&'a Roles>,
     /// Of the process's servers.
     pub server_metrics: &'a server::Metrics,
+    /// Of what is served here.
+    pub metrics: &'a Metrics,
     /// Ends what is served here.
     pub draining: Draining,
 }
@@ -115,12 +137,27 @@ impl Sockets {
     }
 }
 
+impl Metrics {
+    /// Registers the metrics.
+    pub fn new(registry: &mut Registry) -> Self {
+        Self {
+            oauth: oauth::Metrics::new(registry),
+        }
+    }
+}
+
 /// Serves on `sockets`, in tasks of the current runtime.
-pub fn start(sockets: Sockets, setup: &Setup<'_>) -> Served {
+///
+/// # Errors
+/// See [`StartError`].
+pub fn start(sockets: Sockets, setup: &Setup<'_>) -> Result<Served, StartError> {
     let addresses = sockets.addresses();
     let mut tasks = Vec::new();
     if let (Some(config), Some(listener)) = (&setup.config.workload_api, sockets.workload_api) {
         tasks.push(workload_api::start(config, listener, setup));
     }
-    Served { addresses, tasks }
+    if let (Some(config), Some(listener)) = (&setup.config.oauth, sockets.oauth) {
+        tasks.push(oauth::start(config, listener, setup)?);
+    }
+    Ok(Served { addresses, tasks })
 }

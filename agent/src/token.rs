@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::{Duration, SystemTime},
 };
 
@@ -146,6 +146,7 @@ struct Held {
 struct Shared {
     mint: Arc<dyn Mint>,
     slots: Mutex<BTreeMap<Wanted, Source>>,
+    requested: Mutex<Vec<Weak<requested::Held>>>,
     metrics: Arc<Metrics>,
 }
 
@@ -173,6 +174,7 @@ impl Tokens {
         Self(Arc::new(Shared {
             mint,
             slots: Mutex::default(),
+            requested: Mutex::default(),
             metrics: Arc::default(),
         }))
     }
@@ -189,7 +191,12 @@ impl Tokens {
 
     /// Tokens that requests name, beside those of [`source`](Self::source). Needs a runtime.
     pub fn requested(&self) -> Requested {
-        Requested::new(Arc::clone(&self.0))
+        let requested = Requested::new(Arc::clone(&self.0));
+        let mut stores = lock(&self.0.requested);
+        stores.retain(|it| it.strong_count() > 0);
+        stores.push(Arc::downgrade(requested.held()));
+        drop(stores);
+        requested
     }
 
     /// Keeps every token at hand that was named so far, once `there_is_an_identity`: what calls need is
@@ -207,19 +214,17 @@ impl Tokens {
         }))
     }
 
-    /// For the status page: every token that was named.
+    /// For the status page: every token that was named, or requested.
     pub fn status(&self) -> Vec<TokenStatus> {
-        let slots = lock(&self.0.slots);
-        let status = |(wanted, source): (&Wanted, &Source)| {
-            let (expires, failures, last_error) = lock(&source.0.cache).status();
-            TokenStatus {
-                wanted: wanted.clone(),
-                expires,
-                failures,
-                last_error,
-            }
-        };
-        slots.iter().map(status).collect()
+        let named: Vec<Source> = lock(&self.0.slots).values().cloned().collect();
+        let stores: Vec<_> = lock(&self.0.requested)
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
+        let named = named.iter().map(Source::status);
+        named
+            .chain(stores.iter().flat_map(|it| it.status()))
+            .collect()
     }
 
     /// Registers the metrics.
@@ -239,7 +244,7 @@ impl Tokens {
         );
         registry.register(
             "requested",
-            "Sets of audiences the app asked for whose tokens are held",
+            "Tokens that requests at local sockets named, and that are held",
             metrics.requested.clone(),
         );
     }
@@ -254,6 +259,16 @@ impl Source {
             settled: Notify::new(),
             metrics: Arc::clone(&shared.metrics),
         }))
+    }
+
+    fn status(&self) -> TokenStatus {
+        let (expires, failures, last_error) = lock(&self.0.cache).status();
+        TokenStatus {
+            wanted: self.0.wanted.clone(),
+            expires,
+            failures,
+            last_error,
+        }
     }
 
     /// Which token it is.

@@ -36,6 +36,7 @@ use warifu_agent::{
         headers::{Filter, set_forwarded},
         path::normal_form,
     },
+    local,
 };
 
 /// A function of bytes, by its name.
@@ -52,6 +53,7 @@ pub const TARGETS: &[FuzzTarget] = &[
     ("issuing_api", issuing_api),
     ("jwt", jwt),
     ("names", names),
+    ("oauth", oauth),
     ("path", path),
 ];
 
@@ -229,6 +231,52 @@ pub fn caller_identity(bytes: &[u8]) {
             // JSON may write a character otherwise.
             let stands = text.contains(&value) || text.contains('\\');
             assert!(stands || name == "region", "{name}: {value}");
+        }
+    }
+}
+
+/// A request for an access token: a line of `authorization`, and the form. What is read shows no secret, and is read again
+/// from a form that says the same in other escapes.
+pub fn oauth(bytes: &[u8]) {
+    let mut parts = bytes.splitn(2, |byte| *byte == b'\n');
+    let (first, form) = (parts.next().unwrap_or_default(), parts.next());
+    let form = form.unwrap_or_default();
+    for authorization in [&[][..], &[first][..], &[first, first][..]] {
+        let Some(read) = local::reads_token_request(authorization, form) else {
+            continue;
+        };
+        assert!(authorization.len() < 2, "two Authorization headers");
+        let shown = format!("{read:?}");
+        let secret = str::from_utf8(form).unwrap_or_default();
+        let secret = secret
+            .split('&')
+            .find_map(|it| it.strip_prefix("client_secret="));
+        // A short one may be part of another word, and any value may be a scope, too.
+        if let Some(secret) = secret
+            && secret.len() > 20
+            && secret.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            && form
+                .windows(secret.len())
+                .filter(|it| *it == secret.as_bytes())
+                .count()
+                == 1
+            && !first
+                .windows(secret.len())
+                .any(|it| it == secret.as_bytes())
+        {
+            assert!(!shown.contains(secret), "a secret shows: {shown}");
+        }
+        let escaped: String = form
+            .iter()
+            .map(|byte| match byte {
+                b'a'..=b'z' => format!("%{byte:02x}"),
+                byte => char::from(*byte).to_string(),
+            })
+            .collect();
+        if !form.contains(&b'%') && form.is_ascii() {
+            let again = local::reads_token_request(authorization, escaped.as_bytes());
+            let again = again.map(|it| format!("{it:?}"));
+            assert_eq!(again.as_ref(), Some(&shown), "{escaped}");
         }
     }
 }

@@ -46,6 +46,14 @@ pub mod mesh;
     clippy::indexing_slicing,
     reason = "what the harness cannot do fails the test that asked for it"
 )]
+pub mod oauth;
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what the harness cannot do fails the test that asked for it"
+)]
 pub mod oidc;
 pub mod peers;
 #[allow(

@@ -10,8 +10,10 @@ use crate::{
     config::{
         AgentConfig,
         agent::{Route, WhenStale},
+        local::Oauth,
+        value::Listen,
     },
-    identity,
+    identity, local,
     telemetry::timestamp::Timestamp,
     token::{TokenStatus, Tokens, Wanted},
 };
@@ -23,9 +25,12 @@ pub(super) fn status(
     renewal: &identity::Handle,
     tokens: &Tokens,
     roles: Option<Roles>,
+    local: &local::Addresses,
 ) -> admin::Status {
     let outbound = config.outbound.iter();
     let routes: Vec<Value> = outbound.flat_map(|it| &it.routes).map(route).collect();
+    let oauth = config.local.oauth.as_ref().zip(local.oauth.as_ref());
+    let oauth = oauth.map(oauth_endpoint);
     let (identity, renewal, tokens) = (identity.clone(), renewal.clone(), tokens.clone());
     Arc::new(move || {
         let held = identity.borrow().clone();
@@ -53,6 +58,7 @@ pub(super) fn status(
             "routes": routes,
             "tokens": tokens,
             "aws_credentials": credentials,
+            "local": {"oauth": oauth},
         })
     })
 }
@@ -82,6 +88,15 @@ fn route(route: &Route) -> Value {
         "audience": route.jwt.as_ref().map(|jwt| &jwt.audience),
         "sign_for": route.sigv4.as_ref().map(|sigv4| &sigv4.service),
         "role": route.sigv4.as_ref().and_then(|sigv4| sigv4.role.as_ref()),
+    })
+}
+
+fn oauth_endpoint((config, listen): (&Oauth, &Listen)) -> Value {
+    json!({
+        "listen": listen.to_string(),
+        "client": config.client.as_ref().map(|client| &client.id),
+        "audiences": config.audiences,
+        "scopes": config.scopes,
     })
 }
 

@@ -10,7 +10,7 @@ use std::{
 use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 use warifu::SpiffeId;
 
-use super::{MAX_SLEEP, MIN_SLEEP, MintError, Shared, Source, Token, Wanted, lock};
+use super::{MAX_SLEEP, MIN_SLEEP, MintError, Shared, Source, Token, TokenStatus, Wanted, lock};
 
 /// Sets of audiences whose tokens are held at once; so many mints at most are under way, too. An app calls a few
 /// services; at 2 KiB each this is half a megabyte.
@@ -28,7 +28,7 @@ pub struct Requested {
 }
 
 #[derive(Debug)]
-struct Held {
+pub(super) struct Held {
     shared: Arc<Shared>,
     entries: Mutex<HashMap<Key, Entry>>,
     added: Notify,
@@ -68,6 +68,10 @@ impl Requested {
         }
     }
 
+    pub(super) fn held(&self) -> &Arc<Held> {
+        &self.held
+    }
+
     /// A JWT-SVID of `subject`, whose identity this agent holds, for exactly `audiences` in any order. As
     /// [`Source::token`]; those who ask for the same share one mint.
     ///
@@ -80,9 +84,15 @@ impl Requested {
     ) -> Result<Token, MintError> {
         audiences.sort();
         audiences.dedup();
-        let source = self
-            .held
-            .source(Key(subject.clone(), Wanted::JwtSvid { audiences }))?;
+        self.token(subject, Wanted::JwtSvid { audiences }).await
+    }
+
+    /// As [`jwt_svid`](Self::jwt_svid), for any token.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn token(&self, subject: &SpiffeId, wanted: Wanted) -> Result<Token, MintError> {
+        let source = self.held.source(Key(subject.clone(), wanted))?;
         source.token().await
     }
 }
@@ -103,6 +113,7 @@ impl Held {
                 });
             };
             entries.remove(&oldest);
+            self.forgot(1);
         }
         let source = Source::new(&self.shared, key.1.clone());
         let entry = Entry {
@@ -110,7 +121,7 @@ impl Held {
             used: now,
         };
         entries.insert(key, entry);
-        self.count(entries.len());
+        self.shared.metrics.requested.inc();
         self.added.notify_one();
         Ok(source)
     }
@@ -119,8 +130,9 @@ impl Held {
     fn freshen(&self, now: Instant) -> Duration {
         let clock = SystemTime::now();
         let mut entries = lock(&self.entries);
+        let before = entries.len();
         entries.retain(|_, entry| now.duration_since(entry.used) < KEPT_FOR);
-        self.count(entries.len());
+        self.forgot(before - entries.len());
         let mut wait = MAX_SLEEP;
         for Entry { source, .. } in entries.values() {
             let due = lock(&source.0.cache).due(clock);
@@ -135,9 +147,24 @@ impl Held {
         wait.max(MIN_SLEEP)
     }
 
-    fn count(&self, held: usize) {
-        let held = i64::try_from(held).unwrap_or(i64::MAX);
-        self.shared.metrics.requested.set(held);
+    /// For the status page.
+    pub(super) fn status(&self) -> Vec<TokenStatus> {
+        let entries = lock(&self.entries);
+        let mut status: Vec<_> = entries.values().map(|it| it.source.status()).collect();
+        status.sort_by(|a, b| a.wanted.cmp(&b.wanted));
+        status
+    }
+
+    /// The gauge is of all that were made from the same [`Tokens`](super::Tokens).
+    fn forgot(&self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.shared.metrics.requested.dec_by(count);
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.forgot(lock(&self.entries).len());
     }
 }
 

@@ -253,3 +253,27 @@ async fn every_named_audience_has_a_token_at_hand_before_anybody_asks_and_not_be
     assert_eq!(mints(&handle), 2);
     drop(fresh);
 }
+
+#[tokio::test]
+async fn status_and_gauge_tell_of_requested_tokens_of_every_store_while_there_is_one() {
+    let (tokens, _) = tokens(Answer::Fresh, 1);
+    let subject = warifu::SpiffeId::new("spiffe://example.org/orders").unwrap();
+    let (one, two) = (tokens.requested(), tokens.requested());
+    let access = || Wanted::access_token("payments", ["read".to_owned()]);
+    one.token(&subject, access()).await.unwrap();
+    two.token(&subject, access()).await.unwrap();
+    two.token(&subject, Wanted::jwt_svid("ledger"))
+        .await
+        .unwrap();
+    let told = || {
+        let status = tokens.status();
+        status.iter().map(|it| it.wanted.kind()).collect::<Vec<_>>()
+    };
+    assert_eq!(told(), ["access-token", "jwt-svid", "access-token"]);
+    assert_eq!(tokens.0.metrics.requested.get(), 3);
+    drop(two);
+    while told().len() > 1 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(tokens.0.metrics.requested.get(), 1);
+}

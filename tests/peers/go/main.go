@@ -1,11 +1,12 @@
 // Command peer is go-spiffe, the reference implementation, as a peer of the tests: it judges what the
-// authority issued, and calls or serves with it. A directory holds what it works with:
+// authority issued, and calls or serves with it; and golang.org/x/oauth2 beside it. A directory holds what it works with:
 //
 //	svid.pem key.pem     an X.509-SVID and its key
 //	bundle.pem           the roots of the trust domain
 //	bundle.json          the trust bundle, as the bundle endpoint serves it
 //	token.jwt            a JWT-SVID
 //	web.pem              the CA of an https_web endpoint
+//	client-id, client-secret  credentials of an OAuth client
 package main
 
 import (
@@ -28,6 +29,8 @@ type settings struct {
 	http2       bool
 	raw         bool
 	addressFile string
+	scopes      string
+	style       string
 }
 
 func (s settings) file(name string) string { return filepath.Join(s.dir, name) }
@@ -40,9 +43,9 @@ func main() {
 }
 
 func run(args []string) error {
-	commands := map[string]func(settings) error{"judge": judge, "serve": serve, "call": call, "federate": federate}
+	commands := map[string]func(settings) error{"judge": judge, "serve": serve, "call": call, "federate": federate, "oauth": oauth}
 	if len(args) == 0 || commands[args[0]] == nil {
-		return fmt.Errorf("expected judge, serve, call or federate, and flags")
+		return fmt.Errorf("expected judge, serve, call, federate or oauth, and flags")
 	}
 	var s settings
 	var trustDomain string
@@ -50,11 +53,13 @@ func run(args []string) error {
 	flags.StringVar(&s.dir, "dir", "", "the directory of certificates and keys")
 	flags.StringVar(&trustDomain, "trust-domain", "", "the trust domain of everyone")
 	flags.StringVar(&s.expect, "expect", "", "the SPIFFE ID of the other side; federate: empty for https_web")
-	flags.StringVar(&s.audience, "audience", "", "judge: the audience the JWT-SVID is for")
-	flags.StringVar(&s.url, "url", "", "call, federate: what to get")
+	flags.StringVar(&s.audience, "audience", "", "judge: the audience the JWT-SVID is for; oauth: the one to ask for")
+	flags.StringVar(&s.url, "url", "", "call, federate: what to get; oauth: the token endpoint")
 	flags.BoolVar(&s.http2, "http2", false, "call: over HTTP/2")
 	flags.BoolVar(&s.raw, "raw", false, "call: present the files as they are, even if they are no X.509-SVID")
-	flags.StringVar(&s.addressFile, "address-file", "", "serve: where to write the address once it listens")
+	flags.StringVar(&s.addressFile, "address-file", "", "serve: where to write the address once it listens; oauth: a unix socket")
+	flags.StringVar(&s.scopes, "scopes", "", "oauth: the scopes, with spaces between them")
+	flags.StringVar(&s.style, "style", "basic", "oauth: how the client authenticates: basic, post, none")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
