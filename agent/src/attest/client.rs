@@ -461,14 +461,14 @@ impl Client {
     }
 
     fn credentials(&self, issued: wire::Issued) -> Result<Credentials, ClientError> {
-        let bundle = serde_json::to_vec(&issued.bundle).map_err(|why| self.target.broken(why))?;
+        let bundle = issued.bundle.get().as_bytes();
         Ok(Credentials {
             chain: issued
                 .chain
                 .into_iter()
                 .map(|der| CertificateDer::from(der.0))
                 .collect(),
-            bundle: TrustBundle::from_json(self.trust_domain.clone(), &bundle)
+            bundle: TrustBundle::from_json(self.trust_domain.clone(), bundle)
                 .map_err(|why| self.target.broken(why))?,
             record: issued.record,
             record_expires_at: self.time(issued.record_expires_at)?,

@@ -7,6 +7,7 @@ use std::fmt;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde_json::value::RawValue;
 use warifu::{Secret, TrustDomain, jwt::PublicJwk};
 
 /// `POST`: a fresh challenge. No body.
@@ -223,8 +224,8 @@ pub struct Issued {
     pub spiffe_id: String,
     /// Leaf, then the intermediate; DER.
     pub chain: Vec<Base64>,
-    /// The trust bundle, as [`BUNDLE`] has it.
-    pub bundle: serde_json::Value,
+    /// The trust bundle, as [`BUNDLE`] has it; its text, which is the same for everyone.
+    pub bundle: Box<RawValue>,
     /// The attestation record: a JWS of the authority's, opaque to the agent. It renews
     /// nothing without a proof by the renewal key.
     pub record: String,

@@ -117,6 +117,7 @@ impl Session {
     }
 }
 
+/// Decisions are boxed: what a connection holds is moved about, and most of it only waits to be read.
 async fn answer(session: &Session, request: Request<Incoming>) -> Result<Response<Body>, Denied> {
     let issuing = &session.issuing;
     let now = SystemTime::now();
@@ -172,32 +173,32 @@ async fn answer(session: &Session, request: Request<Incoming>) -> Result<Respons
         wire::ATTEST => {
             let body = session.arrived(request).await?;
             let _place = session.place(&session.in_flight)?;
-            Ok(json(&issuing.attest(asked, body).await?))
+            Ok(json(&Box::pin(issuing.attest(asked, body)).await?))
         }
         wire::RENEW => {
             let body = session.arrived(request).await?;
             let _place = session.place(&session.in_flight)?;
-            Ok(json(&issuing.renew(asked, &body).await?))
+            Ok(json(&Box::pin(issuing.renew(asked, &body)).await?))
         }
         wire::ACCESS_TOKEN => {
             let body = session.arrived(request).await?;
             let _place = session.place(&session.in_flight)?;
-            Ok(json(&issuing.access_token(asked, &body).await?))
+            Ok(json(&Box::pin(issuing.access_token(asked, &body)).await?))
         }
         wire::ADMIN => {
             let body = session.arrived(request).await?;
             let _place = session.place(&session.in_flight)?;
-            admin::administer(issuing, asked, body).await
+            Box::pin(admin::administer(issuing, asked, body)).await
         }
         wire::EXCHANGE => {
             let body = session.arrived(request).await?;
             let _place = session.place(&session.in_flight)?;
-            Ok(json(&issuing.exchange(asked, body).await?))
+            Ok(json(&Box::pin(issuing.exchange(asked, body)).await?))
         }
         _ => {
             let body = session.arrived(request).await?;
             let _place = session.place(&session.in_flight)?;
-            Ok(json(&issuing.jwt_svid(asked, &body).await?))
+            Ok(json(&Box::pin(issuing.jwt_svid(asked, &body)).await?))
         }
     }
 }

@@ -218,7 +218,8 @@ impl Attestors {
         ))
     }
 
-    /// What the evidence proves, in whichever partition.
+    /// What the evidence proves, in whichever partition. What asks somebody else is boxed: every request would
+    /// have room for the largest.
     async fn prove_somewhere(
         &self,
         presented: Presented<'_>,
@@ -232,14 +233,14 @@ impl Attestors {
                     Attestor::Kubernetes(it) if it.is_of(issuer) => Some(it),
                     _ => None,
                 });
-                attestor?.prove(token, presented).await
+                Box::pin(attestor?.prove(token, presented)).await
             }
             Evidence::Oidc { token } => {
                 let attestor = self.of_issuer(token, |attestor, issuer| match attestor {
                     Attestor::Oidc(it) if it.is_of(issuer) => Some(it),
                     _ => None,
                 });
-                attestor?.prove(token, presented).await
+                Box::pin(attestor?.prove(token, presented)).await
             }
             Evidence::AwsCallerIdentity(proof) => {
                 // There is one at most: nothing in a proof says which would be meant.
@@ -250,7 +251,7 @@ impl Attestors {
                 let none = "no attestor of kind aws-caller-identity is configured";
                 let attestor =
                     found.ok_or_else(|| Denied::new(ErrorCode::InvalidEvidence, none))?;
-                attestor.prove(proof, presented).await
+                Box::pin(attestor.prove(proof, presented)).await
             }
         }
     }

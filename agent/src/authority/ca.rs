@@ -270,7 +270,8 @@ impl Signer {
     pub(super) async fn leaf(&self, wanted: Wanted<'_>, now: SystemTime) -> Result<Leaf, CaError> {
         match self {
             Self::Intermediate(intermediate) => intermediate.leaf(wanted, now),
-            Self::Pca(pca) => pca.leaf(wanted, now).await,
+            // Boxed: calls of the SDK are large, and every request would have room for one.
+            Self::Pca(pca) => Box::pin(pca.leaf(wanted, now)).await,
         }
     }
 

@@ -389,8 +389,7 @@ impl Issuing {
         let issued = wire::Issued {
             spiffe_id: grant.spiffe_id.to_string(),
             chain: chain.map(|der| Base64(der.to_vec())).collect(),
-            bundle: serde_json::from_slice(&live.bundle_page.body)
-                .map_err(|why| Denied::failed("writing the bundle", &why))?,
+            bundle: live.bundle_text.clone(),
             record: record.sign(&live.record_key, self.trust_domain()),
             record_expires_at: unix(record.expires_at),
         };

@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration, time::SystemTime};
 use bytes::Bytes;
 use rcgen::{PublicKeyData, SubjectPublicKeyInfo};
 use rustls_pki_types::CertificateDer;
+use serde_json::value::RawValue;
 use warifu::{
     SpiffeId,
     identity::{TrustBundle, X509Svid},
@@ -58,7 +59,9 @@ pub(super) struct Live {
     pub(super) record_keys: KeySet,
     pub(super) challenge_keys: challenge::Keys,
     pub(super) bundle: TrustBundle,
-    /// The bundle for agents …
+    /// The bundle as it goes with every certificate …
+    pub(super) bundle_text: Box<RawValue>,
+    /// … as agents ask for it …
     pub(super) bundle_page: Page,
     /// … and for the world, with what else that may read.
     pub(super) pages: Pages,
@@ -126,7 +129,9 @@ impl Live {
             sequence: state.sequence,
             refresh_hint: settings.refresh_hint,
         };
-        let bundle_json = Bytes::from(bundle.to_json());
+        let bundle_text = RawValue::from_string(bundle.to_json())
+            .map_err(|why| CaStateError::Damaged(why.to_string()))?;
+        let bundle_json = Bytes::from(bundle_text.get().to_owned());
         let mut access_keys = state.keys(Line::AccessKeys, settings, kek)?;
         let public_access_keys = KeySet::new(public(&access_keys));
         let pages = Pages::new(
@@ -150,6 +155,7 @@ impl Live {
                 None => None,
             },
             challenge_keys: challenge_keys(&state, settings, kek)?,
+            bundle_text,
             bundle_page: Page::always_asked_about(bundle_json),
             pages,
             bundle,

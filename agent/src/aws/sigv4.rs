@@ -34,30 +34,13 @@ use http::{
 };
 
 use super::{SetupError, SignError};
+use crate::config::value::is_unsignable;
 
 mod canonical;
 mod streamed;
 
 use canonical::Path;
 pub use streamed::refuse_streamed;
-
-/// Headers that may not be signed: proxies change or remove them, or we set them ourselves.
-const UNSIGNABLE: &[&str] = &[
-    "authorization",
-    "connection",
-    "content-length",
-    "expect",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "user-agent",
-    "x-amzn-trace-id",
-];
 
 /// Prefix of the headers (and, in any case, query parameters) that carry or steer a signature.
 const AMZ: &str = "x-amz-";
@@ -150,7 +133,7 @@ pub(super) fn may_be_signed(name: &HeaderName) -> Result<(), SetupError> {
     if name.as_str().starts_with(AMZ) {
         let why = "x-amz-* headers of the app are always removed, never signed";
         Err(SetupError::new(format!("signed_headers: {name}"), why))
-    } else if UNSIGNABLE.contains(&name.as_str()) {
+    } else if is_unsignable(name) {
         let why = "it changes on the way, or is set by the agent; it can't be signed";
         Err(SetupError::new(format!("signed_headers: {name}"), why))
     } else {

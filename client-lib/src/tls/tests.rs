@@ -31,6 +31,8 @@ fn two_workloads_of_a_trust_domain_meet_over_tls13_with_the_hybrid_group_and_h2(
         client.protocol_version(),
         Some(rustls::ProtocolVersion::TLSv1_3)
     );
+    let suite = client.negotiated_cipher_suite().map(|it| it.suite());
+    assert_eq!(suite, Some(CipherSuite::TLS13_AES_128_GCM_SHA256));
     assert_eq!(client.alpn_protocol(), Some(&b"h2"[..]));
     let group = client.negotiated_key_exchange_group().map(|it| it.name());
     assert_eq!(group, Some(NamedGroup::X25519MLKEM768));

@@ -487,3 +487,15 @@ async fn a_lineage_goes_on_where_the_same_key_proves_what_is_the_same_to_the_rul
         "a record that ended"
     );
 }
+
+/// Every agent of a cold start has one of these at the same time.
+#[tokio::test]
+async fn s14_a_decision_that_waits_takes_little_memory() {
+    let (world, _dir) = world().await;
+    let agent = Agent::new();
+    let token = world.token("orders").await;
+    let request = agent.attest(&world.challenge(), &token);
+    let deciding = world.issuing.attest(world.asked(), request);
+    let bytes = size_of_val(&deciding);
+    assert!(bytes <= 8 * 1024, "{bytes} bytes");
+}

@@ -2,12 +2,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-use http::HeaderName;
-
 use super::{Path, Problem, Problems, local, root};
 use crate::config::{
     agent::{Accept, AgentConfig, Allow, Inbound, JwtAccept, Route, RouteSigV4},
-    value::{Forward, Listen},
+    value::{Forward, Listen, is_unsignable},
 };
 
 /// STS AssumeRole's `DurationSeconds`: 15 minutes to 12 hours.
@@ -62,26 +60,6 @@ const NOT_FOR_CLAIMS: &[&str] = &[
 /// Services whose signing rules differ from all others', and are not built. Here, so that the file is
 /// refused and not the route's first request.
 const NOT_SIGNED_FOR: &[&str] = &["aoss", "s3express", "vpc-lattice-svcs"];
-
-/// Headers that change between us and the service, or that a signature sets itself.
-const NOT_SIGNED: &[&str] = &[
-    "authorization",
-    "connection",
-    "content-length",
-    "expect",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "user-agent",
-    "via",
-    "x-amzn-trace-id",
-    "x-forwarded-for",
-];
 
 pub(in crate::config) fn agent(config: &AgentConfig) -> Vec<Problem> {
     let mut problems = Problems::default();
@@ -416,7 +394,6 @@ fn sigv4(sigv4: &RouteSigV4, at: &Path, problems: &mut Problems) {
             sigv4.service
         ),
     );
-    let unsignable = |header: &HeaderName| NOT_SIGNED.contains(&header.as_str());
     for (index, header) in sigv4.signed_headers.iter().enumerate() {
         problems.add_if(
             header.as_str().starts_with("x-amz-"),
@@ -426,7 +403,7 @@ fn sigv4(sigv4: &RouteSigV4, at: &Path, problems: &mut Problems) {
             ),
         );
         problems.add_if(
-            unsignable(header),
+            is_unsignable(header),
             at.key("signed_headers").index(index),
             format!("{header} changes on its way, and would break the signature"),
         );

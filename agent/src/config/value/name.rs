@@ -181,6 +181,31 @@ pub fn is_call_audience(audience: &str) -> bool {
     kind.is_some_and(|(_, kind)| kind == "call" || kind.starts_with("call:"))
 }
 
+/// Headers that change between us and the service, or that a signature sets itself.
+const UNSIGNABLE: &[&str] = &[
+    "authorization",
+    "connection",
+    "content-length",
+    "expect",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "via",
+    "x-amzn-trace-id",
+    "x-forwarded-for",
+];
+
+/// Whether a header can be no part of an AWS signature.
+pub fn is_unsignable(header: &HeaderName) -> bool {
+    UNSIGNABLE.contains(&header.as_str())
+}
+
 fn scope(text: &str) -> Result<String, Why> {
     let token = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
     match (1..=255).contains(&text.len()) && text.bytes().all(token) {
