@@ -15,7 +15,7 @@ use warifu_tests::{
 };
 
 const RULES: &str = r#"
-- {attestor: bootstrap, match: {service: "*"}, id: "/{service}", audiences: [payments, ledger], scopes: [charges.read, charges.write]}
+- {attestor: bootstrap, match: {service: "*"}, id: "/{service}", audiences: [payments, ledger], scopes: [charges.read, charges.write, refunds]}
 "#;
 
 async fn mesh() -> Mesh {
