@@ -114,6 +114,9 @@ pub enum StartError {
     /// What the app can ask for can't be served.
     #[error(transparent)]
     Local(#[from] local::StartError),
+    /// Files can't be given to whom the configuration says.
+    #[error(transparent)]
+    Files(#[from] local::files::OwnerError),
     /// The TLS of upstreams with public certificates can't be set up.
     #[error("TLS for upstreams: {0}")]
     Tls(#[from] rustls::Error),
@@ -219,6 +222,9 @@ pub async fn start_agent(
     };
     let local = local::start(sockets.local, &setup)?;
     serving.0.extend(local.tasks);
+    let files = &config.local.files;
+    let files = local::files::start(files, &identity, &draining, &mut registry)?;
+    serving.0.extend(files.tasks);
     // Of every audience a route names, now that they are named.
     let fresh = tokens.keep_fresh({
         let mut identity = identity.clone();
@@ -234,6 +240,7 @@ pub async fn start_agent(
         &tokens,
         roles,
         &local.addresses,
+        files.states,
     );
     let admin_is = Arc::new(Admin {
         readiness: readiness.clone(),

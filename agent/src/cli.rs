@@ -7,6 +7,7 @@ mod client;
 mod demo;
 mod health;
 mod status;
+mod svid;
 
 use std::{
     fmt,
@@ -55,6 +56,8 @@ enum Command {
     Authority(Box<authority::AuthorityArgs>),
     Check(check::CheckArgs),
     Status(status::StatusArgs),
+    Svid(svid::SvidArgs),
+    Token(svid::TokenArgs),
     Healthcheck(health::HealthArgs),
 }
 
@@ -77,6 +80,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Authority(args) => authority::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Svid(args) => svid::write(&args),
+        Command::Token(args) => svid::token(&args),
         Command::Healthcheck(args) => health::run(&args),
     }
 }

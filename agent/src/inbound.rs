@@ -48,7 +48,7 @@ use crate::{
     telemetry::audit::Audit,
 };
 use authenticate::{Authenticated, Authenticator};
-use certificate::Certificate;
+use certificate::{Certificate, Foreign};
 use record::Record;
 use refusal::Refusal;
 
@@ -194,6 +194,8 @@ struct Session {
     xfcc: Option<HeaderValue>,
     /// Who the connection proved.
     peer: Option<Arc<Authenticated>>,
+    /// The same, where it is of another trust domain.
+    foreign: Option<Foreign>,
 }
 
 impl Inbound {
@@ -248,7 +250,8 @@ impl Service for Front {
     }
 
     fn open(&self, connection: Connection) -> Result<Opened<Session>, Refused> {
-        let peer = self.0.certificate.peer(&connection.peer_chain)?;
+        let mut peer = self.0.certificate.peer(&connection.peer_chain)?;
+        let foreign = peer.as_mut().and_then(|peer| peer.foreign.take());
         let expires = peer.as_ref().map(|peer| peer.expires);
         let (xfcc, authenticated) = match peer {
             Some(peer) => (
@@ -267,6 +270,7 @@ impl Service for Front {
             forwarded_for,
             xfcc,
             peer: authenticated.map(Arc::new),
+            foreign,
         });
         Ok(Opened { session, expires })
     }
@@ -309,8 +313,8 @@ async fn answer(
     settle::path(&mut parts)?;
     record.settled(&parts.uri);
 
-    // Who calls. Every credential that is presented must verify, and go back to nothing that is revoked
-    // meanwhile: on connections that are up already, too.
+    // Who calls. Every credential that is presented must verify, and go back to nothing that is revoked or
+    // withdrawn meanwhile: on connections that are up already, too.
     let caller = {
         let known = inbound.revocations.load();
         if known.is_too_old() {
@@ -318,6 +322,10 @@ async fn answer(
         }
         if let Some(peer) = &session.peer {
             peer.refuse_revoked(&known.list)?;
+        }
+        if let Some(foreign) = &session.foreign {
+            let now = SystemTime::now();
+            inbound.certificate.refuse_withdrawn(foreign, now)?;
         }
         let caller = inbound
             .authenticator

@@ -27,6 +27,8 @@ use crate::{
 
 mod absence;
 mod asker;
+pub mod client;
+pub mod files;
 mod grpc;
 mod guard;
 mod oauth;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::TrustDomain;
+
 mod bundle;
 pub(crate) mod leaf;
 mod pem;
@@ -29,4 +31,13 @@ pub struct Identity {
     pub federated: Arc<[TrustBundle]>,
     /// Counts up with every published snapshot; connection pools key on it.
     pub generation: u64,
+}
+
+impl Identity {
+    /// What workloads of `trust_domain` are verified with, and those of no other; `None` while there is nothing.
+    pub fn bundle_of(&self, trust_domain: &TrustDomain) -> Option<&TrustBundle> {
+        std::iter::once(&self.bundle)
+            .chain(self.federated.iter())
+            .find(|bundle| bundle.trust_domain == *trust_domain)
+    }
 }

@@ -204,6 +204,19 @@ pub fn verify(
     verifier::verify(chain, expected, roots, now)
 }
 
+/// Whether `chain` (leaf first), which was verified before, still proves a caller of the trust domain of `bundle`
+/// at `now`: for connections that outlive a bundle.
+///
+/// # Errors
+/// What its handshake would be refused for.
+pub fn verify_caller(
+    chain: &[CertificateDer<'_>],
+    bundle: &TrustBundle,
+    now: SystemTime,
+) -> Result<(), rustls::Error> {
+    verifier::verify_caller(chain, bundle, now)
+}
+
 /// The SPIFFE ID of a verified peer: the single URI SAN of its leaf.
 /// `None` where there is not exactly one, or the leaf breaks another rule of an X.509-SVID.
 pub fn peer_id(leaf: &CertificateDer<'_>) -> Option<SpiffeId> {

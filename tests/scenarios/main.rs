@@ -26,7 +26,13 @@ mod demo;
 mod drain;
 mod every_scenario_runs;
 mod exported_svid;
+mod federation;
 mod file_sizes;
+#[cfg(feature = "peers-system")]
+mod files_nginx;
+#[cfg(feature = "peers-system")]
+mod files_postgresql;
+mod files_trouble;
 mod first_call;
 mod forged_headers;
 mod fuzz_seeds;
@@ -80,5 +86,6 @@ mod signed_context_in_python;
 mod sigv4_botocore;
 mod sigv4_ministack;
 mod state_stores;
+mod svid_command;
 mod unusable_keys;
 mod wrong_yaml;

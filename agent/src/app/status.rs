@@ -13,7 +13,8 @@ use crate::{
         local::Oauth,
         value::Listen,
     },
-    identity, local,
+    identity,
+    local::{self, files},
     telemetry::timestamp::Timestamp,
     token::{TokenStatus, Tokens, Wanted},
 };
@@ -26,6 +27,7 @@ pub(super) fn status(
     tokens: &Tokens,
     roles: Option<Roles>,
     local: &local::Addresses,
+    files: Vec<files::State>,
 ) -> admin::Status {
     let outbound = config.outbound.iter();
     let routes: Vec<Value> = outbound.flat_map(|it| &it.routes).map(route).collect();
@@ -58,7 +60,10 @@ pub(super) fn status(
             "routes": routes,
             "tokens": tokens,
             "aws_credentials": credentials,
-            "local": {"oauth": oauth},
+            "local": {
+                "oauth": oauth,
+                "files": files.iter().map(self::files).collect::<Vec<_>>(),
+            },
         })
     })
 }
@@ -112,6 +117,19 @@ fn token(token: TokenStatus) -> Value {
         "expires": token.expires.map(Timestamp),
         "failures": token.failures,
         "last_error": token.last_error,
+    })
+}
+
+fn files(state: &files::State) -> Value {
+    let (place, status) = (state.place(), state.status());
+    json!({
+        "directory": place.directory,
+        "certificate": place.names.certificate,
+        "written": status.written.map(Timestamp),
+        "not_after": status.not_after.map(Timestamp),
+        "expired": status.expired,
+        "failures": status.failures,
+        "last_error": status.last_error,
     })
 }
 

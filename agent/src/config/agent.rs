@@ -180,7 +180,7 @@ pub struct Context {
 pub enum Accept {
     /// `{mtls: {trust_domains: [...]}}`: an X.509-SVID of one of these trust domains.
     Mtls {
-        /// Only the agent's own trust domain until federation exists.
+        /// The agent's own, and others that its authority federates with.
         #[serde(deserialize_with = "value::list::<name::Domain, _>")]
         #[schemars(with = "Vec<As<name::Domain>>")]
         trust_domains: Vec<TrustDomain>,
@@ -199,6 +199,10 @@ pub struct JwtAccept {
     #[serde(deserialize_with = "value::list::<name::Audience, _>")]
     #[schemars(with = "Vec<As<name::Audience>>")]
     pub audiences: Vec<String>,
+    /// Whose tokens; those of the agent's own trust domain where empty.
+    #[serde(default, deserialize_with = "value::list::<name::Domain, _>")]
+    #[schemars(with = "Vec<As<name::Domain>>")]
+    pub trust_domains: Vec<TrustDomain>,
 }
 
 /// Kinds of bearer token.

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::{agent::Attestation, authority::CaKey, value::*, *};
 
 mod publish;
+mod trust_domains;
 
 const AGENT: &str = include_str!("../../../docs/examples/agent.yaml");
 const AUTHORITY: &str = include_str!("../../../docs/examples/authority.yaml");
@@ -242,7 +243,7 @@ inbound:
 - listen: 127.0.0.1:8443
   forward: unix:/app
   accept:
-  - mtls: {trust_domains: [example.org, partner.example]}
+  - mtls: {trust_domains: [example.org, example.org]}
   allow:
   - {to: ['GET /']}
   - {subject: {scope: a}, to: ['GET /']}

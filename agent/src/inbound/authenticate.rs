@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 use serde_json::Value;
 use thiserror::Error;
 use warifu::{
-    Caller,
+    Caller, TrustDomain,
     caller::{self, CallerError, Subject},
     identity::Identity,
     jwt::{self, Claims, JwtError, Profile},
@@ -66,6 +66,8 @@ pub(super) struct Authenticator {
 #[derive(Debug)]
 struct Tokens {
     profile: Profile,
+    /// Whose; only our own where empty.
+    trust_domains: Vec<TrustDomain>,
     /// Claim → header.
     forward_claims: BTreeMap<String, HeaderName>,
     verified: Cache,
@@ -83,6 +85,12 @@ pub(super) enum TokenError {
     Jwt(#[from] JwtError),
     #[error("the token's subject is of another trust domain than the keys it verified with")]
     ForeignSubject,
+}
+
+/// Why a token was not verified.
+enum Unverified {
+    Refused(TokenError),
+    NoBundle(TrustDomain),
 }
 
 impl Authenticated {
@@ -168,21 +176,16 @@ impl Authenticator {
         identity: identity::Current,
         metrics: TokenMetrics,
     ) -> Self {
-        let mut audiences = None;
-        for accept in &config.accept {
-            match accept {
-                Accept::Mtls { .. } => {}
-                Accept::Jwt(jwt) => match jwt.profile {
-                    JwtProfile::JwtSvid => {
-                        audiences
-                            .get_or_insert_with(Vec::new)
-                            .extend_from_slice(&jwt.audiences);
-                    }
-                },
-            }
-        }
-        let tokens = audiences.map(|audiences| Tokens {
-            profile: Profile::jwt_svid(audiences),
+        // At most one: the configuration was checked.
+        let jwt = config.accept.iter().find_map(|accept| match accept {
+            Accept::Mtls { .. } => None,
+            Accept::Jwt(jwt) => Some(jwt),
+        });
+        let tokens = jwt.map(|jwt| Tokens {
+            profile: match jwt.profile {
+                JwtProfile::JwtSvid => Profile::jwt_svid(jwt.audiences.clone()),
+            },
+            trust_domains: jwt.trust_domains.clone(),
             forward_claims: config.forward_claims.clone(),
             verified: Cache::default(),
             metrics,
@@ -237,13 +240,11 @@ impl Tokens {
             self.metrics.remembered.inc();
             return Ok(caller);
         }
-        let keys = &identity.bundle.jwt_authorities;
-        let claims =
-            jwt::verify(token, &self.profile, keys, now).map_err(|error| refuse(error.into()))?;
-        let trust_domain = identity.bundle.trust_domain.as_str();
-        if !is_of(&claims.subject, trust_domain) {
-            return Err(refuse(TokenError::ForeignSubject));
-        }
+        let claims = match self.claims(token, identity, now) {
+            Ok(claims) => claims,
+            Err(Unverified::Refused(error)) => return Err(refuse(error)),
+            Err(Unverified::NoBundle(domain)) => return Err(Refusal::NoBundle(domain)),
+        };
         let until = claims.expires_at;
         let token_is = Provenance::of_token(&claims);
         let (subject, headers) = self.subject(claims);
@@ -254,6 +255,39 @@ impl Tokens {
             .insert(key, identity.generation, Arc::clone(&caller), until);
         self.metrics.verified.inc();
         Ok(caller)
+    }
+
+    /// What a token says, if the keys of one accepted trust domain verify it and its subject is of that one. Whose it
+    /// is nobody knows before: what has not verified is not read.
+    fn claims(
+        &self,
+        token: &str,
+        identity: &Identity,
+        now: SystemTime,
+    ) -> Result<Claims, Unverified> {
+        let own = [identity.bundle.trust_domain.clone()];
+        let trust_domains = match self.trust_domains.as_slice() {
+            [] => own.as_slice(),
+            listed => listed,
+        };
+        let (mut why, mut missing) = (JwtError::UnknownKey, None);
+        for trust_domain in trust_domains {
+            let Some(bundle) = identity.bundle_of(trust_domain) else {
+                missing = Some(trust_domain.clone());
+                continue;
+            };
+            match jwt::verify(token, &self.profile, &bundle.jwt_authorities, now) {
+                Ok(claims) if is_of(&claims.subject, trust_domain.as_str()) => return Ok(claims),
+                Ok(_) => return Err(Unverified::Refused(TokenError::ForeignSubject)),
+                Err(JwtError::UnknownKey) => {}
+                Err(error) => why = error,
+            }
+        }
+        match missing {
+            // Perhaps it has the key; whoever asks again may learn more than that the token is bad.
+            Some(domain) if why == JwtError::UnknownKey => Err(Unverified::NoBundle(domain)),
+            _ => Err(Unverified::Refused(why.into())),
+        }
     }
 
     /// The subject, and the headers its claims go into.

@@ -1,6 +1,13 @@
 //! What the listener presents in a handshake, and whom the handshake proved.
 
-use std::{fmt::Write, sync::Arc, time::SystemTime};
+use std::{
+    fmt::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
 
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -8,6 +15,7 @@ use http::HeaderValue;
 use rustls_pki_types::CertificateDer;
 use warifu::{TrustDomain, caller::Peer, identity::Identity, tls};
 
+use super::refusal::Refusal;
 use crate::{
     config::agent::Accept,
     http::server::{Refused, Security, Tls},
@@ -42,6 +50,17 @@ pub(super) struct Proved {
     pub(super) xfcc: HeaderValue,
     /// What it goes back to.
     pub(super) provenance: Provenance,
+    /// Of another trust domain than ours.
+    pub(super) foreign: Option<Foreign>,
+}
+
+/// A peer of another trust domain. Its bundle may change or be withdrawn while it is connected.
+#[derive(Debug)]
+pub(super) struct Foreign {
+    trust_domain: TrustDomain,
+    chain: Vec<CertificateDer<'static>>,
+    /// The generation of the snapshot that verifies it: asked once per snapshot, not once per request.
+    verified: AtomicU64,
 }
 
 impl Certificate {
@@ -95,7 +114,7 @@ impl Certificate {
         let config = if self.accepted.is_empty() {
             tls::server_config_without_client_auth(&identity.svid, &[])?
         } else {
-            tls::server_config(identity, &[], &self.accepted)?
+            tls::server_config(identity, &identity.federated, &self.accepted)?
         };
         Ok(Tls {
             config: Arc::new(config),
@@ -129,6 +148,13 @@ impl Certificate {
         let xfcc = format!("By={by};Hash={cert_sha256};URI={spiffe_id}");
         let xfcc = HeaderValue::try_from(xfcc).map_err(|_| unusable)?;
         let provenance = Provenance::of_chain(&spiffe_id, chain);
+        let own = self.own_trust_domain();
+        let foreign = (own.as_ref() != Some(spiffe_id.trust_domain())).then(|| Foreign {
+            trust_domain: spiffe_id.trust_domain().clone(),
+            chain: chain.to_vec(),
+            // None has this: the first request looks whether the bundle changed since the handshake.
+            verified: AtomicU64::new(0),
+        });
         let peer = Peer {
             spiffe_id,
             cert_sha256,
@@ -139,7 +165,31 @@ impl Certificate {
             expires,
             xfcc,
             provenance,
+            foreign,
         }))
+    }
+
+    fn own_trust_domain(&self) -> Option<TrustDomain> {
+        let identity = self.identity.borrow();
+        identity.as_ref().map(|it| it.bundle.trust_domain.clone())
+    }
+
+    /// Refuses a peer of another trust domain whose bundle, as it is now, would not have let it in.
+    pub(super) fn refuse_withdrawn(&self, peer: &Foreign, now: SystemTime) -> Result<(), Refusal> {
+        let identity = self.identity.borrow().clone().ok_or(Refusal::NoIdentity)?;
+        if peer.verified.load(Ordering::Relaxed) == identity.generation {
+            return Ok(());
+        }
+        let bundle = identity.bundle_of(&peer.trust_domain).ok_or_else(|| {
+            Refusal::PeerNotVerified(format!(
+                "there is no bundle of {} any more",
+                peer.trust_domain
+            ))
+        })?;
+        tls::verify_caller(&peer.chain, bundle, now)
+            .map_err(|why| Refusal::PeerNotVerified(why.to_string()))?;
+        peer.verified.store(identity.generation, Ordering::Relaxed);
+        Ok(())
     }
 }
 
@@ -184,6 +234,7 @@ impl Proved {
             expires: SystemTime::UNIX_EPOCH,
             xfcc,
             provenance: Provenance::default(),
+            foreign: None,
         }
     }
 }

@@ -4,7 +4,7 @@ use http::{
     HeaderValue, Response, StatusCode,
     header::{RETRY_AFTER, WWW_AUTHENTICATE},
 };
-use warifu::caller::CallerError;
+use warifu::{TrustDomain, caller::CallerError};
 
 use super::authenticate::TokenError;
 use crate::{
@@ -26,6 +26,10 @@ pub(super) enum Refusal {
     Unauthenticated,
     BadToken(TokenError),
     NoIdentity,
+    /// What the token would be verified with.
+    NoBundle(TrustDomain),
+    /// The connection's: the bundle of its trust domain no longer verifies it, or is gone.
+    PeerNotVerified(String),
     /// The connection's: whoever it is, none of its requests is answered any more.
     PeerRevoked(Kind),
     /// The request's: others on the connection may have good ones.
@@ -58,13 +62,15 @@ impl Refusal {
 
     /// Whether no further request on this connection is worth hearing.
     pub(super) fn ends_the_connection(&self) -> bool {
-        matches!(self, Self::PeerRevoked(_))
+        matches!(self, Self::PeerRevoked(_) | Self::PeerNotVerified(_))
     }
 
     /// What the caller is not told.
     pub(super) fn detail(&self) -> Option<String> {
         match self {
             Self::BadToken(error) => Some(error.to_string()),
+            Self::NoBundle(domain) => Some(format!("there is no bundle of {domain}")),
+            Self::PeerNotVerified(why) => Some(why.clone()),
             Self::PeerRevoked(kind) => Some(format!("the certificate is revoked by {kind}")),
             Self::TokenRevoked(kind) => Some(format!("the token is revoked by {kind}")),
             Self::RevocationsStale(known) => Some(known.clone()),
@@ -80,9 +86,9 @@ impl Refusal {
     /// How the audit log sorts it.
     pub(super) fn result(&self) -> &'static str {
         match self {
-            Self::Denied(_) | Self::PeerRevoked(_) => "denied",
+            Self::Denied(_) | Self::PeerRevoked(_) | Self::PeerNotVerified(_) => "denied",
             Self::Unauthenticated | Self::BadToken(_) | Self::TokenRevoked(_) => "unauthenticated",
-            Self::NoIdentity | Self::RevocationsStale(_) => "unavailable",
+            Self::NoIdentity | Self::NoBundle(_) | Self::RevocationsStale(_) => "unavailable",
             Self::App(_) => "failed",
             _ => "refused",
         }
@@ -135,6 +141,17 @@ impl Refusal {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "no-identity",
                 "this agent has no keys to verify tokens with yet; try again".into(),
+            ),
+            Self::NoBundle(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no-bundle",
+                "this agent has no keys of that trust domain to verify tokens with; try again"
+                    .into(),
+            ),
+            Self::PeerNotVerified(_) => (
+                StatusCode::FORBIDDEN,
+                "no-longer-verified",
+                "this caller's trust domain no longer vouches for its certificate".into(),
             ),
             Self::PeerRevoked(_) => (
                 StatusCode::FORBIDDEN,

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::*;
 
+mod federated;
 mod fixture;
 mod framing;
 mod revoked;

@@ -165,7 +165,12 @@ impl Mtls {
         }
         let expected = ExpectedPeer::Id(self.expect.clone());
         let generation = made.as_ref().map_or(0, |made| made.tls) + 1;
-        let config = tls::client_config(identity, &identity.bundle, expected)
+        // That of the expected peer's own trust domain, and never another's with it.
+        let trust_domain = self.expect.trust_domain();
+        let bundle = identity
+            .bundle_of(trust_domain)
+            .ok_or_else(|| Refusal::NoBundle(trust_domain.clone()))?;
+        let config = tls::client_config(identity, bundle, expected)
             .map_err(|error| Refusal::Identity(error.to_string()))?;
         let tls = Tls {
             config: Arc::new(config),

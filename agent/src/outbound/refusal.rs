@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, Response, StatusCode, header::RETRY_AFTER};
 use thiserror::Error;
+use warifu::TrustDomain;
 
 use crate::{
     aws::SignError,
@@ -44,6 +45,11 @@ pub(super) enum Refusal {
     NoIdentity,
     #[error("this agent's identity has expired and could not be renewed; `warifu status` says why")]
     IdentityExpired,
+    #[error(
+        "this agent has no bundle of trust domain {0}, to verify the upstream with; the authority must have it in \
+         `federation`, and `warifu authority status` says what became of it"
+    )]
+    NoBundle(TrustDomain),
     #[error(
         "the revocation list is older than revocation.max_age allows ({0}), and the configuration says to \
          refuse then; the authority must be reachable"
@@ -97,6 +103,7 @@ impl Refusal {
             Self::RequestBody(_) => (StatusCode::BAD_REQUEST, "request-body"),
             Self::NoIdentity => (StatusCode::SERVICE_UNAVAILABLE, "no-identity"),
             Self::IdentityExpired => (StatusCode::SERVICE_UNAVAILABLE, "identity-expired"),
+            Self::NoBundle(_) => (StatusCode::SERVICE_UNAVAILABLE, "no-bundle"),
             Self::RevocationsStale(_) => (StatusCode::SERVICE_UNAVAILABLE, "revocations-stale"),
             Self::Identity(_) => (StatusCode::SERVICE_UNAVAILABLE, "bad-identity"),
             Self::Token(MintError::Refused { .. }) => (StatusCode::FORBIDDEN, "token-refused"),

@@ -11,6 +11,7 @@ use crate::http::{
 use crate::revocation::{Kind, Published};
 use fixture::*;
 
+mod federated;
 mod fixture;
 
 #[tokio::test]

@@ -94,6 +94,23 @@ pub(super) fn verify(
     Ok(())
 }
 
+/// See [`super::verify_caller`].
+pub(super) fn verify_caller(
+    chain: &[CertificateDer<'_>],
+    bundle: &TrustBundle,
+    now: SystemTime,
+) -> Result<(), rustls::Error> {
+    let (end_entity, intermediates) = chain
+        .split_first()
+        .ok_or(rustls::Error::NoCertificatesPresented)?;
+    let since = now.duration_since(SystemTime::UNIX_EPOCH);
+    let now = UnixTime::since_unix_epoch(since.unwrap_or_default());
+    let accepted = std::slice::from_ref(&bundle.trust_domain);
+    ClientVerifier::new(&[bundle], accepted)
+        .verify_client_cert(end_entity, intermediates, now)
+        .map(drop)
+}
+
 /// Verifies callers: an X.509-SVID of an accepted trust domain is demanded of every client.
 #[derive(Debug)]
 pub(super) struct ClientVerifier {

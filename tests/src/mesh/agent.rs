@@ -18,7 +18,7 @@ use warifu_agent::{
 };
 
 use super::{
-    App, Authority, MTLS, TRUST_DOMAIN, ask,
+    App, Authority, MTLS, ask,
     wait::{DEADLINE, until},
 };
 use crate::ports::free_port;
@@ -195,7 +195,7 @@ impl<'a> AgentBuilder<'a> {
         let yaml = self.yaml(inbound, outbound.as_deref());
         fs::write(self.dir.join("agent.yaml"), yaml).expect("the agent's configuration");
         Agent {
-            id: format!("spiffe://{TRUST_DOMAIN}/{}", self.name),
+            id: format!("spiffe://{}/{}", self.authority.trust_domain(), self.name),
             dir: self.dir,
             inbound,
             outbound,
@@ -209,8 +209,9 @@ impl<'a> AgentBuilder<'a> {
         let pins = self.authority.pins().join(", ");
         let join_token = || format!("{{join-token: {{token: \"file:{dir}/join-token\"}}}}");
         let attestation = self.attestation.clone().unwrap_or_else(join_token);
+        let trust_domain = self.authority.trust_domain();
         let mut yaml = format!(
-            "trust_domain: {TRUST_DOMAIN}
+            "trust_domain: {trust_domain}
 authority: {{url: \"{url}\", root_spki_sha256: [{pins}]}}
 attestation: {attestation}
 admin: {{listen: \"unix:{dir}/admin.sock\", probes: \"unix:{dir}/probes.sock\"}}

@@ -36,6 +36,7 @@ const RULES: &str = r#"
 #[derive(Debug)]
 pub struct AuthorityBuilder {
     dir: PathBuf,
+    trust_domain: String,
     ca: String,
     state: &'static str,
     attestors: String,
@@ -49,6 +50,7 @@ pub struct AuthorityBuilder {
 #[derive(Debug)]
 pub struct Authority {
     dir: PathBuf,
+    trust_domain: String,
     address: SocketAddr,
     running: Option<app::Authority>,
     pins: Vec<String>,
@@ -58,6 +60,7 @@ impl AuthorityBuilder {
     pub(super) fn new(dir: &Path) -> Self {
         Self {
             dir: dir.join("authority"),
+            trust_domain: TRUST_DOMAIN.to_owned(),
             ca: "key: memory".to_owned(),
             state: "memory",
             attestors: String::new(),
@@ -66,6 +69,13 @@ impl AuthorityBuilder {
             jwt_ttl: Duration::from_secs(300),
             more: String::new(),
         }
+    }
+
+    /// Another trust domain than [`TRUST_DOMAIN`].
+    #[must_use]
+    pub fn trust_domain(mut self, name: &str) -> Self {
+        self.trust_domain = name.to_owned();
+        self
     }
 
     /// Keys and state on disk, so that a restart finds the same roots.
@@ -124,7 +134,7 @@ impl AuthorityBuilder {
         let address = free_port();
         let span = |life: Duration| format!("{}ms", life.as_millis());
         let yaml = format!(
-            "trust_domain: {TRUST_DOMAIN}
+            "trust_domain: {trust_domain}
 listen: {address}
 admin: unix:{dir}/admin.sock
 probes: unix:{dir}/probes.sock
@@ -135,6 +145,7 @@ attestors: {{bootstrap: {{kind: join-token}}{attestors}}}
 {more}
 rules:{rules}
 ",
+            trust_domain = self.trust_domain,
             dir = self.dir.display(),
             ca = self.ca,
             state = self.state,
@@ -148,6 +159,7 @@ rules:{rules}
         fs::write(self.dir.join("authority.yaml"), yaml).expect("the authority's configuration");
         let mut authority = Authority {
             dir: self.dir,
+            trust_domain: self.trust_domain,
             address,
             running: None,
             pins: Vec::new(),
@@ -193,6 +205,18 @@ impl Authority {
         if let Some(running) = self.running.take() {
             running.drain().await;
         }
+    }
+
+    /// The trust domain it issues for.
+    pub fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+
+    /// Changes its configuration, for its next start.
+    pub fn configure(&self, change: impl FnOnce(String) -> String) {
+        let path = self.dir.join("authority.yaml");
+        let before = fs::read_to_string(&path).expect("its configuration");
+        fs::write(&path, change(before)).expect("its configuration");
     }
 
     /// Where agents connect.

@@ -9,7 +9,7 @@ use warifu_agent::{
     telemetry::{metrics, ready::Readiness},
 };
 
-use super::{Authority, TRUST_DOMAIN, wait::DEADLINE};
+use super::{Authority, wait::DEADLINE};
 
 /// What an attested workload holds. It renews as an agent does while this is held.
 #[derive(Debug)]
@@ -23,10 +23,11 @@ impl Workload {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         std::fs::write(file.path(), authority.join_token(service).await).expect("the join token");
         let yaml = format!(
-            "trust_domain: {TRUST_DOMAIN}
+            "trust_domain: {}
 authority: {{url: \"{}\", root_spki_sha256: [{}]}}
 attestation: {{join-token: {{token: \"file:{}\"}}}}
 ",
+            authority.trust_domain(),
             authority.url(),
             authority.pins().join(", "),
             file.path().display(),

@@ -230,6 +230,24 @@ impl Command {
         self
     }
 
+    /// Has `program` run it: with `arguments`, then the command itself.
+    #[must_use]
+    pub fn through(self, program: &str, arguments: &[&str]) -> Self {
+        let mut outer = process::Command::new(program);
+        outer
+            .args(arguments)
+            .arg(self.0.get_program())
+            .args(self.0.get_args())
+            .env_clear();
+        for (name, value) in self.0.get_envs() {
+            outer.envs(value.map(|value| (name, value)));
+        }
+        if let Some(dir) = self.0.get_current_dir() {
+            outer.current_dir(dir);
+        }
+        Self(outer)
+    }
+
     /// Starts it.
     ///
     /// # Panics

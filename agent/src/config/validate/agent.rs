@@ -2,10 +2,12 @@
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
+use warifu::{TrustDomain, identity::MAX_TRUST_DOMAINS};
+
 use super::{Path, Problem, Problems, local, root};
 use crate::config::{
     agent::{Accept, AgentConfig, Allow, Inbound, JwtAccept, Route, RouteSigV4},
-    value::{Forward, Listen, is_unsignable},
+    value::{Forward, IdPattern, Listen, is_unsignable},
 };
 
 /// STS AssumeRole's `DurationSeconds`: 15 minutes to 12 hours.
@@ -146,6 +148,7 @@ fn inbound(config: &AgentConfig, inbound: &Inbound, at: &Path, problems: &mut Pr
          accept: [{mtls: {trust_domains: [example.org]}}]",
     );
     let (mut mtls, mut jwt) = (0, 0);
+    let mut accepted = Accepted::default();
     for (index, accept) in inbound.accept.iter().enumerate() {
         let at = at.key("accept").index(index);
         match accept {
@@ -157,16 +160,14 @@ fn inbound(config: &AgentConfig, inbound: &Inbound, at: &Path, problems: &mut Pr
                     at.clone(),
                     format!("expected [{own}]"),
                 );
-                for (index, domain) in trust_domains.iter().enumerate() {
-                    problems.add_if(
-                        domain != own,
-                        at.index(index),
-                        format!("only the agent's own trust domain, {own}, is supported by this version; {domain} \
-                                 needs federation"),
-                    );
-                }
+                listed_once(trust_domains, &at, problems);
+                accepted.peers.extend(trust_domains);
             }
-            Accept::Jwt(JwtAccept { audiences, .. }) => {
+            Accept::Jwt(JwtAccept {
+                audiences,
+                trust_domains,
+                ..
+            }) => {
                 jwt += 1;
                 problems.add_if(
                     audiences.is_empty(),
@@ -174,6 +175,11 @@ fn inbound(config: &AgentConfig, inbound: &Inbound, at: &Path, problems: &mut Pr
                     "expected the audiences that mean this service, such as [payments]: a token meant for \
                      another service must not pass here",
                 );
+                listed_once(trust_domains, &at.key("jwt").key("trust_domains"), problems);
+                accepted.subjects.extend(trust_domains);
+                if trust_domains.is_empty() {
+                    accepted.subjects.push(own);
+                }
             }
         }
     }
@@ -185,13 +191,8 @@ fn inbound(config: &AgentConfig, inbound: &Inbound, at: &Path, problems: &mut Pr
         );
     }
     for (index, allow) in inbound.allow.iter().enumerate() {
-        rule(
-            config,
-            allow,
-            (mtls > 0, jwt > 0),
-            &at.key("allow").index(index),
-            problems,
-        );
+        let at = at.key("allow").index(index);
+        rule(own, allow, &accepted, &at, problems);
     }
     claims(inbound, jwt > 0, &at.key("forward_claims"), problems);
     problems.span(
@@ -207,15 +208,32 @@ fn inbound(config: &AgentConfig, inbound: &Inbound, at: &Path, problems: &mut Pr
     );
 }
 
+/// Whose callers a listener accepts, by what they present.
+#[derive(Default)]
+struct Accepted<'a> {
+    peers: Vec<&'a TrustDomain>,
+    subjects: Vec<&'a TrustDomain>,
+}
+
+fn listed_once(trust_domains: &[TrustDomain], at: &Path, problems: &mut Problems) {
+    problems.at_most(MAX_TRUST_DOMAINS, trust_domains.len(), at.clone());
+    for (index, domain) in trust_domains.iter().enumerate() {
+        problems.add_if(
+            trust_domains.iter().take(index).any(|it| it == domain),
+            at.index(index),
+            format!("{domain} is listed already"),
+        );
+    }
+}
+
 /// A rule that can never match, or that names nobody, is a mistake.
 fn rule(
-    config: &AgentConfig,
+    own: &TrustDomain,
     allow: &Allow,
-    (mtls, jwt): (bool, bool),
+    accepted: &Accepted<'_>,
     at: &Path,
     problems: &mut Problems,
 ) {
-    let own = &config.trust_domain;
     problems.add_if(
         allow.peer.is_none() && allow.subject.is_none(),
         at.clone(),
@@ -228,22 +246,21 @@ fn rule(
     );
     if let Some(peer) = &allow.peer {
         problems.add_if(
-            !mtls,
+            accepted.peers.is_empty(),
             at.key("peer"),
             "no caller has a peer identity here: add mtls to accept",
         );
-        problems.add_if(
-            peer.trust_domain != own.as_str(),
-            at.key("peer"),
-            format!(
-                "no caller of trust domain {} is accepted, only of {own}",
-                peer.trust_domain
-            ),
+        of_accepted(
+            peer,
+            &accepted.peers,
+            ("caller", "mtls"),
+            &at.key("peer"),
+            problems,
         );
     }
     if let Some(subject) = &allow.subject {
         problems.add_if(
-            !jwt,
+            accepted.subjects.is_empty(),
             at.key("subject"),
             "no caller has a subject here: add jwt to accept",
         );
@@ -252,20 +269,43 @@ fn rule(
             at.key("subject"),
             "expected spiffe_id or scope",
         );
-        let foreign = subject
-            .spiffe_id
-            .as_ref()
-            .filter(|id| id.trust_domain != own.as_str());
-        if let Some(foreign) = foreign {
+        // Another trust domain's authority grants scopes as it likes.
+        let foreign = accepted.subjects.iter().find(|domain| **domain != own);
+        if let (None, Some(foreign)) = (&subject.spiffe_id, foreign) {
             problems.add(
-                at.key("subject").key("spiffe_id"),
+                at.key("subject"),
                 format!(
-                    "no token of trust domain {} is accepted, only of {own}",
-                    foreign.trust_domain
+                    "expected spiffe_id beside scope, such as \"spiffe://{own}/**\": tokens of {foreign} are \
+                     accepted here, and its authority grants any scope"
                 ),
             );
         }
+        if let Some(id) = &subject.spiffe_id {
+            let at = at.key("subject").key("spiffe_id");
+            of_accepted(id, &accepted.subjects, ("token", "jwt"), &at, problems);
+        }
     }
+}
+
+fn of_accepted(
+    id: &IdPattern,
+    accepted: &[&TrustDomain],
+    (what, by): (&str, &str),
+    at: &Path,
+    problems: &mut Problems,
+) {
+    if accepted.is_empty() || accepted.iter().any(|it| it.as_str() == id.trust_domain) {
+        return;
+    }
+    let listed: Vec<&str> = accepted.iter().map(|it| it.as_str()).collect();
+    problems.add(
+        at.clone(),
+        format!(
+            "no {what} of trust domain {} is accepted, only of {}; add it to trust_domains of {by} in accept",
+            id.trust_domain,
+            listed.join(", ")
+        ),
+    );
 }
 
 fn claims(inbound: &Inbound, jwt: bool, at: &Path, problems: &mut Problems) {
@@ -340,19 +380,11 @@ fn route(config: &AgentConfig, route: &Route, at: &Path, problems: &mut Problems
         at.key("sigv4"),
         "jwt and sigv4 both set the authorization header; keep one of them",
     );
-    if let Some(mtls) = &route.mtls {
-        problems.add_if(
-            !upstream.tls,
-            at.key("upstream"),
-            format!("mtls needs https://, found {upstream}"),
-        );
-        problems.add_if(
-            mtls.expect.trust_domain_name() != config.trust_domain.as_str(),
-            at.key("mtls").key("expect"),
-            format!("only the agent's own trust domain, {}, is supported by this version; another needs \
-                     federation", config.trust_domain),
-        );
-    }
+    problems.add_if(
+        route.mtls.is_some() && !upstream.tls,
+        at.key("upstream"),
+        format!("mtls needs https://, found {upstream}"),
+    );
     if let Some(sigv4) = &route.sigv4 {
         self::sigv4(sigv4, &at.key("sigv4"), problems);
     }

@@ -81,7 +81,7 @@ impl Ca {
         }
     }
 
-    fn bundle(&self, trust_domain: TrustDomain) -> TrustBundle {
+    pub(super) fn bundle(&self, trust_domain: TrustDomain) -> TrustBundle {
         TrustBundle {
             trust_domain,
             x509_authorities: vec![self.root.clone()],
@@ -166,6 +166,7 @@ pub(super) fn accept_tokens(config: &mut agent::Inbound) {
     config.accept.push(Accept::Jwt(JwtAccept {
         profile: JwtProfile::JwtSvid,
         audiences: vec!["payments".to_owned()],
+        trust_domains: Vec::new(),
     }));
 }
 
@@ -330,6 +331,10 @@ impl Deref for Message {
 pub(super) struct Caller1(TlsStream<TcpStream>);
 
 impl Caller1 {
+    pub(super) fn new(stream: TlsStream<TcpStream>) -> Self {
+        Self(stream)
+    }
+
     /// One response to one request.
     pub(super) async fn ask(&mut self, request: &str) -> Message {
         self.send(request).await;

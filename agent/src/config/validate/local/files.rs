@@ -31,6 +31,14 @@ pub(super) fn files(sets: &[Files], at: &Path, problems: &mut Problems) {
                 problems.add(at, format!("this file is written already: {other}"));
             }
         }
+        for (field, number) in [("uid", set.uid), ("gid", set.gid)] {
+            // chown(2) takes it for "leave as it is".
+            problems.add_if(
+                number == Some(u32::MAX),
+                at.key(field),
+                "that is the number of nobody",
+            );
+        }
         if let Some(After::Command(command)) = &set.after {
             let program = command.first().map(String::as_str).unwrap_or_default();
             problems.add_if(
