@@ -88,4 +88,10 @@ mod sigv4_ministack;
 mod state_stores;
 mod svid_command;
 mod unusable_keys;
+#[cfg(any(feature = "peers-go", feature = "peers-java"))]
+mod workload_api_clients;
+#[cfg(feature = "peers-go")]
+mod workload_api_go;
+#[cfg(feature = "peers-java")]
+mod workload_api_java;
 mod wrong_yaml;

@@ -2,7 +2,8 @@
 //!
 //! They come from PyPI by name, version and hash (`tests/peers/requirements.txt`), into a virtual
 //! environment under the target directory, made on first use; with feature `peers-go`, from Go modules
-//! (`tests/peers/go/go.sum`); `openssl`, `curl`, nginx and PostgreSQL are the machine's. A peer that cannot be had is an
+//! (`tests/peers/go/go.sum`), with `peers-java` from Maven (`tests/peers/java/pom.xml`); `openssl`, `curl`, nginx and
+//! PostgreSQL are the machine's. A peer that cannot be had is an
 //! [`Unavailable`] with its reason: tests fail with it, they never skip.
 //!
 //! Every peer listens on 127.0.0.1 only, logs to a file, and dies with the test process.
@@ -12,11 +13,15 @@ mod envoy;
 mod files;
 #[cfg(feature = "peers-go")]
 mod go;
+#[cfg(feature = "peers-java")]
+mod java;
 mod ministack;
 mod moto;
 mod process;
 mod run;
 mod venv;
+#[cfg(any(feature = "peers-go", feature = "peers-java"))]
+mod workload;
 
 use std::{
     fmt,
@@ -27,6 +32,8 @@ use thiserror::Error;
 
 #[cfg(feature = "peers-go")]
 pub use self::go::{GoServer, go};
+#[cfg(any(feature = "peers-go", feature = "peers-java"))]
+pub use self::workload::{Language, WorkloadClient};
 pub use self::{
     aws::{Boto, CallError, Caller, SignRequest},
     envoy::Envoy,

@@ -50,6 +50,7 @@ mod listener;
 mod metrics;
 mod open;
 mod slots;
+mod socket_path;
 #[cfg(test)]
 mod tests;
 

@@ -31,6 +31,7 @@ type settings struct {
 	addressFile string
 	scopes      string
 	style       string
+	socket      string
 }
 
 func (s settings) file(name string) string { return filepath.Join(s.dir, name) }
@@ -43,9 +44,9 @@ func main() {
 }
 
 func run(args []string) error {
-	commands := map[string]func(settings) error{"judge": judge, "serve": serve, "call": call, "federate": federate, "oauth": oauth}
+	commands := map[string]func(settings) error{"judge": judge, "serve": serve, "call": call, "federate": federate, "oauth": oauth, "workload": workload}
 	if len(args) == 0 || commands[args[0]] == nil {
-		return fmt.Errorf("expected judge, serve, call, federate or oauth, and flags")
+		return fmt.Errorf("expected judge, serve, call, federate, oauth or workload, and flags")
 	}
 	var s settings
 	var trustDomain string
@@ -57,9 +58,10 @@ func run(args []string) error {
 	flags.StringVar(&s.url, "url", "", "call, federate: what to get; oauth: the token endpoint")
 	flags.BoolVar(&s.http2, "http2", false, "call: over HTTP/2")
 	flags.BoolVar(&s.raw, "raw", false, "call: present the files as they are, even if they are no X.509-SVID")
-	flags.StringVar(&s.addressFile, "address-file", "", "serve: where to write the address once it listens; oauth: a unix socket")
+	flags.StringVar(&s.addressFile, "address-file", "", "serve, workload: where to write the address once it listens; oauth: a unix socket")
 	flags.StringVar(&s.scopes, "scopes", "", "oauth: the scopes, with spaces between them")
 	flags.StringVar(&s.style, "style", "basic", "oauth: how the client authenticates: basic, post, none")
+	flags.StringVar(&s.socket, "socket", "", "workload: the Workload API, as unix:///path")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}

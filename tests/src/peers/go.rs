@@ -72,7 +72,7 @@ fn all<'a>(command: &'a str, dir: &'a Path, args: &'a [&str]) -> Vec<&'a OsStr> 
     all
 }
 
-async fn binary() -> Result<PathBuf, Unavailable> {
+pub(super) async fn binary() -> Result<PathBuf, Unavailable> {
     tokio::task::spawn_blocking(build)
         .await
         .map_err(|why| Unavailable::new("go-spiffe", why))?

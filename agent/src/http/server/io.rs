@@ -13,6 +13,8 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
+use super::socket_path::SocketPath;
+
 /// What an HTTP/2 client without TLS begins with (RFC 9113 §3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -28,6 +30,8 @@ pub(super) enum Stream {
 pub(super) enum Io {
     /// Without TLS, and what was read of it already.
     Plain(Stream, Bytes),
+    /// HTTP/2 over a unix socket, and what was read of it already.
+    Local(UnixStream, Bytes, SocketPath),
     Tls(Box<TlsStream<Stream>>),
 }
 
@@ -42,7 +46,12 @@ impl Io {
             }
         }
         let h2 = read == PREFACE;
-        Ok((Self::Plain(stream, read.into()), h2))
+        let read = read.into();
+        let io = match stream {
+            Stream::Unix(stream) if h2 => Self::Local(stream, read, SocketPath::new()),
+            stream => Self::Plain(stream, read),
+        };
+        Ok((io, h2))
     }
 }
 
@@ -55,7 +64,13 @@ impl AsyncRead for Io {
         match self.get_mut() {
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Plain(stream, read) if read.is_empty() => Pin::new(stream).poll_read(cx, buf),
-            Self::Plain(_, read) => {
+            Self::Local(stream, read, path) if read.is_empty() => {
+                let before = buf.filled().len();
+                let polled = Pin::new(stream).poll_read(cx, buf);
+                path.rewrite(buf.filled_mut().get_mut(before..).unwrap_or_default());
+                polled
+            }
+            Self::Plain(_, read) | Self::Local(_, read, _) => {
                 let length = read.len().min(buf.remaining());
                 buf.put_slice(read.get(..length).unwrap_or_default());
                 read.advance(length);
@@ -70,6 +85,7 @@ macro_rules! each {
     ($self:ident, $inner:ident => $call:expr) => {
         match $self.get_mut() {
             Self::Plain($inner, _) => $call,
+            Self::Local($inner, ..) => $call,
             Self::Tls($inner) => $call,
         }
     };
