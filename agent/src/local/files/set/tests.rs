@@ -236,8 +236,14 @@ fn s12_a_key_is_never_open_to_others_while_it_is_written_and_a_reader_finds_whol
             }
             whole
         });
-        for number in 1..200 {
-            place.write(&content(number)).unwrap();
+        for number in 1..40 {
+            // So large that writing takes as long as a look.
+            let key = format!("{} {number}\n", "k".repeat(4 << 20));
+            let next = Content {
+                key: Secret::new(key),
+                ..content(number)
+            };
+            place.write(&next).unwrap();
             place.tidy().unwrap();
         }
         done.store(true, Ordering::Relaxed);
