@@ -11,6 +11,7 @@ mod call;
 mod caller_identity;
 mod clock;
 mod error;
+mod give;
 mod http;
 mod metrics;
 mod partition;
@@ -29,6 +30,7 @@ pub use self::{
     call::ApiError,
     caller_identity::{CallError, CallSigner, SignedCall},
     error::{chain, is_busy},
+    give::{NotGiven, SessionCredentials},
     partition::{Partition, partition, sts_host},
     roles::Roles,
     sdk::{sdk, sdk_at},

@@ -2,6 +2,7 @@
 
 mod agent;
 mod authority;
+mod aws_credentials;
 mod check;
 mod client;
 mod demo;
@@ -58,6 +59,7 @@ enum Command {
     Status(status::StatusArgs),
     Svid(svid::SvidArgs),
     Token(svid::TokenArgs),
+    AwsCredentials(aws_credentials::AwsCredentialsArgs),
     Healthcheck(health::HealthArgs),
 }
 
@@ -82,6 +84,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Status(args) => status::run(&args),
         Command::Svid(args) => svid::write(&args),
         Command::Token(args) => svid::token(&args),
+        Command::AwsCredentials(args) => aws_credentials::run(&args),
         Command::Healthcheck(args) => health::run(&args),
     }
 }

@@ -27,6 +27,7 @@ use crate::{
 
 mod absence;
 mod asker;
+mod aws_credentials;
 pub mod client;
 pub mod files;
 mod grpc;
@@ -51,6 +52,7 @@ pub struct Sockets {
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     oauth: oauth::Metrics,
+    aws_credentials: aws_credentials::Metrics,
 }
 
 /// Why something can't be served here.
@@ -60,6 +62,9 @@ pub enum StartError {
     /// The OAuth 2.0 token endpoint.
     #[error(transparent)]
     Oauth(#[from] SecretError),
+    /// AWS credentials.
+    #[error(transparent)]
+    AwsCredentials(#[from] aws_credentials::StartError),
 }
 
 /// What is served here, and what it needs for that.
@@ -144,6 +149,7 @@ impl Metrics {
     pub fn new(registry: &mut Registry) -> Self {
         Self {
             oauth: oauth::Metrics::new(registry),
+            aws_credentials: aws_credentials::Metrics::new(registry),
         }
     }
 }
@@ -160,6 +166,10 @@ pub fn start(sockets: Sockets, setup: &Setup<'_>) -> Result<Served, StartError> 
     }
     if let (Some(config), Some(listener)) = (&setup.config.oauth, sockets.oauth) {
         tasks.push(oauth::start(config, listener, setup)?);
+    }
+    let endpoints = setup.config.aws_credentials.iter();
+    for (index, (config, listener)) in endpoints.zip(sockets.aws_credentials).enumerate() {
+        tasks.push(aws_credentials::start(index, config, listener, setup)?);
     }
     Ok(Served { addresses, tasks })
 }

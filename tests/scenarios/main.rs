@@ -18,6 +18,7 @@ mod attest_oidc;
 mod attest_token_files;
 mod attest_web_identity;
 mod authority_outage;
+mod aws_credentials_clients;
 mod aws_out_of_reach;
 mod base_credentials;
 mod clock_off;

@@ -8,6 +8,7 @@
 
 mod account;
 mod agent;
+mod endpoints;
 mod private_ca;
 mod replicas;
 mod signature;
@@ -18,6 +19,7 @@ mod wire;
 pub use self::{
     account::{API_ACTION, Account},
     agent::{Agent, Answer, Keys, Workload},
+    endpoints::{Endpoints, Source},
     private_ca::{PrivateCa, PrivateCaMood},
     replicas::{Balancer, Cluster, Replica, Rival},
     sts::{Mood, Sts},

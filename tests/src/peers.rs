@@ -2,19 +2,22 @@
 //!
 //! They come from PyPI by name, version and hash (`tests/peers/requirements.txt`), into a virtual
 //! environment under the target directory, made on first use; with feature `peers-go`, from Go modules
-//! (`tests/peers/go/go.sum`), with `peers-java` from Maven (`tests/peers/java/pom.xml`); `openssl`, `curl`, nginx and
+//! (`tests/peers/go/go.sum`), with `peers-js` from npm (`tests/peers/js/package-lock.json`), with `peers-java` from Maven (`tests/peers/java/pom.xml`); `openssl`, `curl`, nginx and
 //! PostgreSQL are the machine's. A peer that cannot be had is an
 //! [`Unavailable`] with its reason: tests fail with it, they never skip.
 //!
 //! Every peer listens on 127.0.0.1 only, logs to a file, and dies with the test process.
 
 mod aws;
+mod aws_sdk;
 mod envoy;
 mod files;
 #[cfg(feature = "peers-go")]
 mod go;
 #[cfg(feature = "peers-java")]
 mod java;
+#[cfg(feature = "peers-js")]
+mod js;
 mod ministack;
 mod moto;
 mod process;
@@ -36,6 +39,7 @@ pub use self::go::{GoServer, go};
 pub use self::workload::{Language, WorkloadClient};
 pub use self::{
     aws::{Boto, CallError, Caller, SignRequest},
+    aws_sdk::{Ask, AwsSdk, Environment, RUST_ASKS},
     envoy::Envoy,
     files::{write_identity, write_pem},
     ministack::{Ministack, SessionKeys, UserKeys},

@@ -20,6 +20,7 @@ mod sandbox;
 mod talk;
 
 pub use self::{
+    binary::warifu as warifu_binary,
     plain_app::PlainApp,
     running::{DEADLINE, Finished, Running},
     sandbox::{AgentProcess, AuthorityProcess, Command, Content, Sandbox, TRUST_DOMAIN},

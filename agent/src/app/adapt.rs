@@ -85,15 +85,14 @@ impl NamedSigner {
         if let Some(signer) = self.signer.get() {
             return Ok(signer);
         }
-        let session_name = match (&self.route.session_name, &*self.identity.borrow()) {
-            (Some(name), _) => name.clone(),
-            (None, Some(identity)) => aws::session_name(identity.svid.id()),
-            (None, None) => {
-                return Err(self.unnamed(
-                    "this agent has no identity yet, and the role session is named after it",
-                ));
-            }
+        let session_name = {
+            let identity = self.identity.borrow();
+            let id = identity.as_ref().map(|it| it.svid.id());
+            aws::session_name(self.route.session_name.as_deref(), id)
         };
+        let session_name = session_name.ok_or_else(|| {
+            self.unnamed("this agent has no identity yet, and the role session is named after it")
+        })?;
         let signer = Signer::new(&self.roles, &self.route, &session_name)
             .map_err(|error| self.unnamed(&error.to_string()))?;
         Ok(self.signer.get_or_init(|| signer))

@@ -10,7 +10,7 @@ use crate::{
     config::{
         AgentConfig,
         agent::{Route, WhenStale},
-        local::Oauth,
+        local::{AwsCredentials, Oauth},
         value::Listen,
     },
     identity,
@@ -33,6 +33,9 @@ pub(super) fn status(
     let routes: Vec<Value> = outbound.flat_map(|it| &it.routes).map(route).collect();
     let oauth = config.local.oauth.as_ref().zip(local.oauth.as_ref());
     let oauth = oauth.map(oauth_endpoint);
+    let endpoints = config.local.aws_credentials.iter();
+    let endpoints = endpoints.zip(&local.aws_credentials).map(endpoint);
+    let endpoints: Vec<Value> = endpoints.collect();
     let (identity, renewal, tokens) = (identity.clone(), renewal.clone(), tokens.clone());
     Arc::new(move || {
         let held = identity.borrow().clone();
@@ -61,6 +64,7 @@ pub(super) fn status(
             "tokens": tokens,
             "aws_credentials": credentials,
             "local": {
+                "aws_credentials": endpoints,
                 "oauth": oauth,
                 "files": files.iter().map(self::files).collect::<Vec<_>>(),
             },
@@ -130,6 +134,15 @@ fn files(state: &files::State) -> Value {
         "expired": status.expired,
         "failures": status.failures,
         "last_error": status.last_error,
+    })
+}
+
+fn endpoint((config, listen): (&AwsCredentials, &Listen)) -> Value {
+    json!({
+        "listen": listen.to_string(),
+        "role": config.role,
+        "token_file": config.token_file,
+        "unsafe_imds": config.unsafe_imds,
     })
 }
 

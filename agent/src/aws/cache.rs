@@ -2,6 +2,7 @@
 //! their real expiry while a renewal fails.
 
 use std::{
+    convert::Infallible,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
@@ -20,6 +21,14 @@ use super::{
     refresh::{Phase, Schedule, retry_at},
     roles::Source,
 };
+
+/// Between two looks at whether to renew unasked. The clock may jump, and a suspended machine wakes up late.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// After a decided refusal that nobody waits for. STS need not say no every few seconds for as long as a trust
+/// policy is wrong.
+const REFUSED_UNASKED: Duration = Duration::from_secs(60);
 
 /// A role session's credentials, or the base ones. Clones share them.
 #[derive(Clone)]
@@ -140,6 +149,39 @@ impl Cache {
         self.valid().ok_or_else(|| self.last_error())
     }
 
+    /// Renews while `ahead` of the life is left, whether or not anybody asks. Ends when dropped.
+    pub(super) async fn keep_fresh(&self, ahead: Duration) -> Infallible {
+        loop {
+            let now = self.0.clock.now();
+            let held = self.0.held.load_full();
+            let due = held.as_ref().map_or(now, |held| held.due(ahead));
+            let next = if now < due {
+                due
+            } else {
+                match self.renew(now, held.as_ref()) {
+                    Ok(mut done) => {
+                        // An error only says that it ended.
+                        let _ = done.changed().await;
+                        continue;
+                    }
+                    Err(why) => self.next_try(now, why.is_refusal()),
+                }
+            };
+            let pause = next.duration_since(now).unwrap_or_default();
+            tokio::time::sleep(pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)).await;
+        }
+    }
+
+    /// When to try again after a failure that nobody waits for.
+    fn next_try(&self, now: SystemTime, refused: bool) -> SystemTime {
+        let not_before = self.0.renewal().not_before.unwrap_or(now);
+        match refused {
+            // A client that asks meanwhile has it tried sooner.
+            true => not_before.max(now + REFUSED_UNASKED),
+            false => not_before,
+        }
+    }
+
     /// AWS refused these credentials: renew them before they are used again, if that works.
     pub(super) fn doubt(&self, refused: &Held) {
         let now = self.0.clock.now();
@@ -165,7 +207,8 @@ impl Cache {
         }
     }
 
-    fn valid(&self) -> Option<Arc<Held>> {
+    /// What is valid now, if anything is.
+    pub(super) fn valid(&self) -> Option<Arc<Held>> {
         let now = self.0.clock.now();
         let held = self.0.held.load_full()?;
         (held.schedule.phase(now) != Phase::Expired).then_some(held)
@@ -270,6 +313,23 @@ impl Held {
             credentials,
             schedule: Schedule::new(now, expires, jitter()),
             obtained: now,
+        })
+    }
+
+    /// When they were obtained.
+    pub(super) fn obtained(&self) -> SystemTime {
+        self.obtained
+    }
+
+    /// When they are renewed with `ahead` of their life left, or three quarters of it where that is shorter.
+    fn due(&self, ahead: Duration) -> SystemTime {
+        let Some(expires) = self.schedule.expires else {
+            return self.schedule.advisory;
+        };
+        let life = expires.duration_since(self.obtained).unwrap_or_default();
+        let early = expires.checked_sub(ahead.min(life * 3 / 4));
+        early.map_or(self.schedule.advisory, |early| {
+            early.min(self.schedule.advisory)
         })
     }
 

@@ -79,10 +79,14 @@ impl RoleSession {
     }
 }
 
-/// A role session's name for a workload whose route gives none: its SPIFFE ID's path, as far as
-/// STS's 64 characters allow (`spiffe://example.org/shop/orders` → `shop.orders`). It shows in
-/// CloudTrail; it is a label, never an identity.
-pub fn session_name(id: &SpiffeId) -> String {
+/// A role session's name: the one given; else after the workload, once that has an identity. It shows in CloudTrail;
+/// it is a label, never an identity.
+pub fn session_name(given: Option<&str>, id: Option<&SpiffeId>) -> Option<String> {
+    given.map(str::to_owned).or_else(|| id.map(name_after))
+}
+
+/// A SPIFFE ID's path, as far as STS's 64 characters allow (`spiffe://example.org/shop/orders` → `shop.orders`).
+fn name_after(id: &SpiffeId) -> String {
     let allowed = |c: char| match c {
         c if c.is_ascii_alphanumeric() || "_-.".contains(c) => c,
         _ => '.',

@@ -638,7 +638,7 @@ async fn refuses_a_route_aws_would_refuse() {
 
 #[test]
 fn a_session_is_named_after_the_workload() {
-    let name = |id: &str| session_name(&warifu::SpiffeId::new(id).unwrap());
+    let name = |id: &str| session_name(None, Some(&warifu::SpiffeId::new(id).unwrap())).unwrap();
     assert_eq!(name("spiffe://example.org/shop/orders"), "shop.orders");
     assert_eq!(name("spiffe://example.org/a"), "warifu-a");
     assert_eq!(

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, StatusCode, header::HOST};
+use http::{HeaderMap, Request, StatusCode, header::HOST};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -24,18 +24,31 @@ const MAX_ANSWER: usize = 4 << 20;
 
 /// Asks `GET path` of what listens on `listen`. The error says why there is no answer.
 pub(super) fn get(listen: &Listen, path: &str) -> Result<(StatusCode, String), String> {
+    get_with(listen, path, &HeaderMap::new())
+}
+
+/// As [`get`], with these headers.
+pub(super) fn get_with(
+    listen: &Listen,
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<(StatusCode, String), String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("starting: {error}"))?;
     runtime.block_on(async {
-        tokio::time::timeout(TIMEOUT, ask(listen, path))
+        tokio::time::timeout(TIMEOUT, ask(listen, path, headers))
             .await
             .unwrap_or_else(|_| Err(format!("no answer within {TIMEOUT:?}")))
     })
 }
 
-async fn ask(listen: &Listen, path: &str) -> Result<(StatusCode, String), String> {
+async fn ask(
+    listen: &Listen,
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<(StatusCode, String), String> {
     match listen {
         Listen::Unix(socket) => {
             let stream = UnixStream::connect(socket).await;
@@ -43,6 +56,7 @@ async fn ask(listen: &Listen, path: &str) -> Result<(StatusCode, String), String
                 stream.map_err(|error| error.to_string())?,
                 "localhost",
                 path,
+                headers,
             )
             .await
         }
@@ -50,12 +64,17 @@ async fn ask(listen: &Listen, path: &str) -> Result<(StatusCode, String), String
             let address = reachable(*address);
             let stream = TcpStream::connect(address).await;
             let stream = stream.map_err(|error| error.to_string())?;
-            exchange(stream, &address.to_string(), path).await
+            exchange(stream, &address.to_string(), path, headers).await
         }
     }
 }
 
-async fn exchange<S>(stream: S, host: &str, path: &str) -> Result<(StatusCode, String), String>
+async fn exchange<S>(
+    stream: S,
+    host: &str,
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<(StatusCode, String), String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -63,7 +82,11 @@ where
         .await
         .map_err(|error| error.to_string())?;
     tokio::spawn(connection);
-    let request = Request::get(path)
+    let mut request = Request::get(path);
+    if let Some(all) = request.headers_mut() {
+        all.extend(headers.clone());
+    }
+    let request = request
         .header(HOST, host)
         .body(Empty::<Bytes>::new())
         .map_err(|error| error.to_string())?;

@@ -132,7 +132,15 @@ fn read_checked(
 /// # Errors
 /// When it can't be written.
 pub fn replace(path: &Path, content: &[u8]) -> Result<(), PrivateError> {
-    let temporary = write_beside(path, content)?;
+    replace_with_mode(path, content, 0o600)
+}
+
+/// As [`replace`], with a mode of its own, whatever the umask is: for what another user's process is to read.
+///
+/// # Errors
+/// As for [`replace`].
+pub fn replace_with_mode(path: &Path, content: &[u8], mode: u32) -> Result<(), PrivateError> {
+    let temporary = write_beside(path, content, mode)?;
     fs::rename(&temporary, path).map_err(io_error("replacing", path))?;
     sync_dir(path)
 }
@@ -143,7 +151,7 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<(), PrivateError> {
 /// # Errors
 /// When it can't be written.
 pub fn create(path: &Path, content: &[u8]) -> Result<bool, PrivateError> {
-    let temporary = write_beside(path, content)?;
+    let temporary = write_beside(path, content, 0o600)?;
     let linked = fs::hard_link(&temporary, path);
     let removed = fs::remove_file(&temporary);
     match linked {
@@ -211,7 +219,7 @@ fn check_owner(path: &Path, metadata: &fs::Metadata) -> Result<(), PrivateError>
 }
 
 /// A finished, synced file beside `path`, under a name of this process.
-fn write_beside(path: &Path, content: &[u8]) -> Result<PathBuf, PrivateError> {
+fn write_beside(path: &Path, content: &[u8], mode: u32) -> Result<PathBuf, PrivateError> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let temporary = path.with_file_name(name);
@@ -226,6 +234,8 @@ fn write_beside(path: &Path, content: &[u8]) -> Result<PathBuf, PrivateError> {
         .create_new(true)
         .mode(0o600)
         .open(&temporary)
+        .map_err(io)?;
+    file.set_permissions(fs::Permissions::from_mode(mode))
         .map_err(io)?;
     file.write_all(content).map_err(io)?;
     file.sync_all().map_err(io)?;

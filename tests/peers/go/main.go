@@ -1,5 +1,5 @@
 // Command peer is go-spiffe, the reference implementation, as a peer of the tests: it judges what the
-// authority issued, and calls or serves with it; and golang.org/x/oauth2 beside it. A directory holds what it works with:
+// authority issued, and calls or serves with it; and golang.org/x/oauth2 and the AWS SDK for Go beside it. A directory holds what it works with:
 //
 //	svid.pem key.pem     an X.509-SVID and its key
 //	bundle.pem           the roots of the trust domain
@@ -44,9 +44,9 @@ func main() {
 }
 
 func run(args []string) error {
-	commands := map[string]func(settings) error{"judge": judge, "serve": serve, "call": call, "federate": federate, "oauth": oauth, "workload": workload}
+	commands := map[string]func(settings) error{"judge": judge, "serve": serve, "call": call, "federate": federate, "oauth": oauth, "workload": workload, "aws": aws}
 	if len(args) == 0 || commands[args[0]] == nil {
-		return fmt.Errorf("expected judge, serve, call, federate, oauth or workload, and flags")
+		return fmt.Errorf("expected judge, serve, call, federate, oauth, workload or aws, and flags")
 	}
 	var s settings
 	var trustDomain string

@@ -1,6 +1,6 @@
 //! An agent in a process of its own: its base credentials come from its environment.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, header::HOST};
@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::{
     peers::Ministack,
-    process::{AgentProcess, AuthorityProcess, DEADLINE, Sandbox},
+    process::{AgentProcess, AuthorityProcess, Command, DEADLINE, Finished, Sandbox, Signal},
 };
 
 /// `spiffe://example.org/orders`: where it runs, and who attests it.
@@ -59,29 +59,58 @@ impl Workload {
 
     /// Its agent, with an STS and these routes (lines of a YAML list), ready.
     pub fn agent(&self, keys: Keys<'_>, sts: &str, routes: &str) -> Agent {
-        self.sandbox.join_token("orders");
+        let routes = routes.replace("\n- ", "\n  - ");
+        let outbound = format!("outbound:\n  listen: 127.0.0.1:0\n  routes:\n  {routes}");
+        let agent = self.agent_with(keys, sts, &outbound);
+        agent.wait_until_ready();
+        agent
+    }
+
+    /// Its agent, with an STS and more of a configuration, listening.
+    pub fn agent_with(&self, keys: Keys<'_>, sts: &str, more: &str) -> Agent {
+        // One that runs again has its record.
+        if !self.path("orders.token").exists() {
+            self.sandbox.join_token("orders");
+        }
         let region = Ministack::REGION;
-        let more = format!(
-            "aws: {{region: {region}, sts_endpoint: \"{sts}\"}}
-outbound:
-  listen: 127.0.0.1:0
-  routes:
-  {}",
-            routes.replace("\n- ", "\n  - "),
-        );
+        let more = format!("aws: {{region: {region}, sts_endpoint: \"{sts}\"}}\n{more}");
         let running = self
             .sandbox
             .agent("orders", &self.authority, &more)
             .env("AWS_ACCESS_KEY_ID", keys.id)
             .env("AWS_SECRET_ACCESS_KEY", keys.secret)
             .start();
-        let agent = self.sandbox.listening("orders", running);
-        agent.wait_until_ready();
-        Agent(agent)
+        Agent(self.sandbox.listening("orders", running))
+    }
+
+    /// The path of `name` in its directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.sandbox.path(name)
+    }
+
+    /// Writes a file into its directory.
+    pub fn write(&self, name: &str, content: &str) {
+        self.sandbox.write(name, content);
+    }
+
+    /// `warifu` with `arguments`, in its directory.
+    pub fn warifu(&self, arguments: &[&str]) -> Command {
+        self.sandbox.warifu(arguments)
     }
 }
 
 impl Agent {
+    /// Waits until it is ready.
+    pub fn wait_until_ready(&self) {
+        self.0.wait_until_ready();
+    }
+
+    /// Has it drain, and waits for its end.
+    pub fn stop(self) -> Finished {
+        self.0.running.signal(Signal::TERM);
+        self.0.running.ended()
+    }
+
     /// Where its app connects.
     pub fn address(&self) -> SocketAddr {
         self.0.outbound.expect("an outbound listener")

@@ -72,6 +72,7 @@ fn all<'a>(command: &'a str, dir: &'a Path, args: &'a [&str]) -> Vec<&'a OsStr> 
     all
 }
 
+/// The program.
 pub(super) async fn binary() -> Result<PathBuf, Unavailable> {
     tokio::task::spawn_blocking(build)
         .await

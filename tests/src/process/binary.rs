@@ -13,7 +13,7 @@ use serde_json::Value;
 ///
 /// # Panics
 /// When it can't be built.
-pub(super) fn warifu() -> &'static Path {
+pub fn warifu() -> &'static Path {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     match BINARY.get_or_init(build) {
         Ok(path) => path,

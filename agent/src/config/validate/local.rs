@@ -19,6 +19,7 @@ pub(super) fn local(local: &Local, at: &Path, problems: &mut Problems) {
         let at = at.key("aws_credentials").index(index);
         aws_credentials::aws_credentials(endpoint, &at, problems);
     }
+    aws_credentials::token_files(&local.aws_credentials, &at.key("aws_credentials"), problems);
     if let Some(oauth) = &local.oauth {
         oauth::oauth(oauth, &at.key("oauth"), problems);
     }

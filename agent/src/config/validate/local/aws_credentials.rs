@@ -32,3 +32,16 @@ pub(super) fn aws_credentials(endpoint: &AwsCredentials, at: &Path, problems: &m
         "clients of instance metadata speak TCP: listen on a loopback address",
     );
 }
+
+/// Each endpoint has a token of its own.
+pub(super) fn token_files(endpoints: &[AwsCredentials], at: &Path, problems: &mut Problems) {
+    for (index, endpoint) in endpoints.iter().enumerate() {
+        let file = endpoint.token_file.as_ref();
+        let mut before = endpoints.iter().take(index);
+        problems.add_if(
+            file.is_some() && before.any(|other| other.token_file.as_ref() == file),
+            at.index(index).key("token_file"),
+            "expected a file of its own: another endpoint writes its token there",
+        );
+    }
+}
