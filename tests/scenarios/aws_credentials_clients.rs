@@ -110,7 +110,7 @@ fn may_assume() -> Value {
     json!([{"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "*"}])
 }
 
-async fn all_sdks() -> Result<Vec<AwsSdk>, Unavailable> {
+pub(super) async fn all_sdks() -> Result<Vec<AwsSdk>, Unavailable> {
     Ok(vec![
         AwsSdk::boto3().await?,
         AwsSdk::cli().await?,

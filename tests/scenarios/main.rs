@@ -19,6 +19,8 @@ mod attest_token_files;
 mod attest_web_identity;
 mod authority_outage;
 mod aws_credentials_clients;
+mod aws_credentials_guarded;
+mod aws_credentials_outage;
 mod aws_out_of_reach;
 mod base_credentials;
 mod clock_off;

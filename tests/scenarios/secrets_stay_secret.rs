@@ -1,7 +1,7 @@
 //! A whole mesh of processes that logs as much as it can, with calls that succeed and calls that fail:
 //! no secret is in anything it wrote or says, and nothing it wrote is for others to read.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use warifu_tests::process::{AgentProcess, PlainApp, Running, Sandbox, Signal, ask};
@@ -87,7 +87,9 @@ fn payments(sandbox: &Sandbox, app: &PlainApp) -> String {
     )
 }
 
-fn orders(payments: &AgentProcess, app: &PlainApp, sts: &PlainApp) -> String {
+fn orders(sandbox: &Sandbox, payments: &AgentProcess, app: &PlainApp, sts: &PlainApp) -> String {
+    let dir = sandbox.path("");
+    let dir = dir.to_str().unwrap();
     let (inbound, app, sts) = (payments.inbound.unwrap(), app.address, sts.address);
     format!(
         "aws: {{sts_endpoint: \"http://{sts}\", region: eu-central-1}}\n\
@@ -98,7 +100,10 @@ fn orders(payments: &AgentProcess, app: &PlainApp, sts: &PlainApp) -> String {
          mtls: {{expect: \"spiffe://example.org/payments\"}}, jwt: {{audience: billing}}}}\n  \
          - {{host: api, upstream: \"http://{app}\", \
          sigv4: {{service: execute-api, role: \"{ROLE}\"}}}}\n  \
-         - {{host: plain, upstream: \"http://{app}\"}}\n"
+         - {{host: plain, upstream: \"http://{app}\"}}\n\
+         local:\n  aws_credentials:\n  \
+         - {{listen: 127.0.0.1:0, role: \"{ROLE}\", token_file: {dir}aws.token}}\n  \
+         - {{listen: 127.0.0.1:0, role: \"{ROLE}\", unsafe_imds: true}}\n"
     )
 }
 
@@ -131,7 +136,7 @@ fn s12_no_secret_shows_in_anything_a_mesh_writes_or_says() {
         agent
     };
     let payments = start("payments", &payments(&sandbox, &app));
-    let orders = start("orders", &orders(&payments, &app, &sts));
+    let orders = start("orders", &orders(&sandbox, &payments, &app, &sts));
 
     // Calls that succeed.
     for (host, path) in [("payments", "/charges"), ("api", "/"), ("plain", "/")] {
@@ -142,6 +147,38 @@ fn s12_no_secret_shows_in_anything_a_mesh_writes_or_says() {
     let credentials =
         format!("plain\r\nauthorization: Bearer {APPS_BEARER}\r\ncookie: id={APPS_COOKIE}");
     assert_eq!(ask(&outbound, &credentials, "/").unwrap().status, 200);
+    // The app's own credentials, given, and refused.
+    let given = orders.running.wait_for("AWS credentials are given here");
+    let given: SocketAddr = given["listen"].as_str().unwrap().parse().unwrap();
+    let bearer = fs::read_to_string(sandbox.path("aws.token")).unwrap();
+    let with = |token: &str| format!("{given}\r\nauthorization: {token}");
+    let answer = ask(&given, &with(&bearer), "/v1/credentials").unwrap();
+    assert!(answer.text.contains(ROLE_SECRET) && answer.text.contains(SESSION_TOKEN));
+    for (host, path) in [
+        (&with(&bearer), "/"),
+        (
+            &format!("{}\r\norigin: null", with(&bearer)),
+            "/v1/credentials",
+        ),
+        (&format!("{}-", with(&bearer)), "/v1/credentials"),
+    ] {
+        let answer = ask(&given, host, path).unwrap();
+        assert!(answer.status >= 400, "{answer:?}");
+        said.push(("a refusal of AWS credentials".to_owned(), answer.text));
+    }
+    let command = [
+        "aws-credentials",
+        "--config",
+        "orders.yaml",
+        "--role",
+        "other",
+    ];
+    let ended_command = sandbox.warifu(EVERYTHING).args(&command).run();
+    assert_eq!(ended_command.code, Some(2), "{}", ended_command.stderr);
+    said.push((
+        command.join(" "),
+        ended_command.stdout + &ended_command.stderr,
+    ));
     // Calls that fail: no rule, a token for others, no route, and a token that is none.
     for (host, path, status) in [
         ("payments", "/refunds", 403),
@@ -171,6 +208,7 @@ fn s12_no_secret_shows_in_anything_a_mesh_writes_or_says() {
         );
     }
 
+    secrets.text("the bearer token", &bearer);
     secrets.text("the base secret", BASE_SECRET);
     secrets.text("the role session's secret", ROLE_SECRET);
     secrets.text("the session token", SESSION_TOKEN);
@@ -257,7 +295,9 @@ fn assert_private(sandbox: &Sandbox) {
         if ours || public {
             continue;
         }
-        assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", path.display());
+        // The app reads it, in the group.
+        let open = if name == "aws.token" { 0o037 } else { 0o077 };
+        assert_eq!(mode & open, 0, "{} has mode {mode:o}", path.display());
         seen += 1;
     }
     // ca with key and database, two states with two files each, three sockets, audit, tokens.

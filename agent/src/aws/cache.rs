@@ -366,3 +366,22 @@ fn jitter() -> f64 {
     }
     f64::from(u32::from_ne_bytes(random)) / (f64::from(u32::MAX) + 1.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s13_what_is_kept_fresh_is_renewed_before_any_sdk_is_in_a_hurry() {
+        let minutes = |n: u64| Duration::from_secs(n * 60);
+        let now = SystemTime::UNIX_EPOCH + minutes(1_000_000);
+        for (life, left) in [(15, 11), (20, 15), (30, 20), (60, 20), (720, 20)] {
+            let expires = now + minutes(life);
+            let credentials = Credentials::new("a", "s", None, Some(expires), "test");
+            let held = Held::new("test", credentials, now).unwrap();
+            let due = held.due(minutes(20));
+            // boto3 insists on new ones in the last ten minutes.
+            assert!(expires - minutes(left) >= due && due > now, "{life}");
+        }
+    }
+}

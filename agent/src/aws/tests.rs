@@ -1,5 +1,6 @@
 //! Real SDK calls to a scripted STS on loopback, with a clock that the test moves.
 
+mod give;
 mod sts;
 
 use std::{

@@ -83,6 +83,16 @@ impl Workload {
         Agent(self.sandbox.listening("orders", running))
     }
 
+    /// Its agent, which does not start, as it ended.
+    pub fn agent_that_fails(&self, keys: Keys<'_>, more: &str) -> Finished {
+        self.sandbox.join_token("orders");
+        let region = Ministack::REGION;
+        let more = format!("aws: {{region: {region}}}\n{more}");
+        let command = self.sandbox.agent("orders", &self.authority, &more);
+        let command = command.env("AWS_ACCESS_KEY_ID", keys.id);
+        command.env("AWS_SECRET_ACCESS_KEY", keys.secret).run()
+    }
+
     /// The path of `name` in its directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.sandbox.path(name)
@@ -172,6 +182,14 @@ impl Agent {
         let is = |it: &&Value| it["name"] == name && it["session"].as_str() == session;
         let found = all.iter().find(is);
         found.unwrap_or_else(|| panic!("{status}")).clone()
+    }
+
+    /// As [`Agent::credentials`] of a role session, once there are some.
+    pub fn credentials_or_none(&self, role: &str, session: &str) -> Option<Value> {
+        let status = self.status();
+        let mut all = status["aws_credentials"].as_array()?.iter();
+        let found = all.find(|it| it["name"] == role && it["session"] == session)?;
+        found["expires"].is_string().then(|| found.clone())
     }
 
     /// The status of a probe.
