@@ -299,7 +299,9 @@ mod tests {
         unchanged(4, b"\x40\x01a\x02/a\x44\x02/a");
         // Compressed, or padded: not for us.
         unchanged(4, b"\x41\x82/a");
-        unchanged(4 | PADDED, b"\x01\x41\x02/a\x00");
+        // Were the length of the padding (131) a field, the next would be the authority.
+        let padded = [&b"\x83\x41\x02/a"[..], &[0; 131]].concat();
+        unchanged(4 | PADDED, &padded);
     }
 
     proptest! {
