@@ -239,7 +239,7 @@ pub async fn start_agent(
         &renewal,
         &tokens,
         roles,
-        &local.addresses,
+        (&local.addresses, &local_metrics),
         files.states,
     );
     let admin_is = Arc::new(Admin {

@@ -39,6 +39,7 @@ mod workload_api;
 
 pub use asker::Asker;
 pub use oauth::{SecretError, reads_token_request};
+pub use workload_api::Metrics as WorkloadApiMetrics;
 
 /// The local listeners, bound.
 #[derive(Debug, Default)]
@@ -53,6 +54,8 @@ pub struct Sockets {
 pub struct Metrics {
     oauth: oauth::Metrics,
     aws_credentials: aws_credentials::Metrics,
+    /// Of the Workload API.
+    pub workload_api: workload_api::Metrics,
 }
 
 /// Why something can't be served here.
@@ -150,6 +153,7 @@ impl Metrics {
         Self {
             oauth: oauth::Metrics::new(registry),
             aws_credentials: aws_credentials::Metrics::new(registry),
+            workload_api: workload_api::Metrics::new(registry),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod authority;
 mod memory;
 mod rules;
+mod workload_api;
 
 use std::path::PathBuf;
 
@@ -30,6 +31,8 @@ pub(crate) enum Suite {
     Stampede,
     /// The authority's rules, in this process.
     Rules,
+    /// What an app waits for its identity.
+    WorkloadApi,
 }
 
 /// Connections at once, kept: enough that the proxy always has something to do.
@@ -41,13 +44,14 @@ const NEW_CONNECTIONS: usize = 8;
 
 impl Suite {
     /// All of them, in the order `list` shows.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Inbound,
         Self::Handshake,
         Self::Memory,
         Self::Authority,
         Self::Stampede,
         Self::Rules,
+        Self::WorkloadApi,
     ];
 
     /// What the command line calls it.
@@ -59,6 +63,7 @@ impl Suite {
             Self::Memory => "memory",
             Self::Stampede => "stampede",
             Self::Rules => "rules",
+            Self::WorkloadApi => "workload-api",
         }
     }
 
@@ -75,6 +80,7 @@ impl Suite {
                 "time until 10,000 agents that attest at once are served, on all cores"
             }
             Self::Rules => "CPU per decision of the authority, by the number of its rules",
+            Self::WorkloadApi => "what an app waits for an answer, and for its first identity",
         }
     }
 
@@ -128,7 +134,7 @@ impl Suite {
     /// Who can be compared. No other proxy is an authority, too.
     fn kinds(self) -> &'static [Kind] {
         match self {
-            Self::Authority | Self::Rules | Self::Stampede => &[Kind::Warifu],
+            Self::Authority | Self::Rules | Self::Stampede | Self::WorkloadApi => &[Kind::Warifu],
             Self::Handshake | Self::Inbound | Self::Memory => &Kind::ALL,
         }
     }
@@ -156,6 +162,7 @@ impl Suite {
             Self::Authority => authority::run(quick, at).await,
             Self::Stampede => authority::stampede(quick, at).await,
             Self::Rules => rules::run(quick),
+            Self::WorkloadApi => workload_api::run(quick, at).await,
         }
     }
 

@@ -97,4 +97,6 @@ mod workload_api_clients;
 mod workload_api_go;
 #[cfg(feature = "peers-java")]
 mod workload_api_java;
+mod workload_api_federation;
+mod workload_api_rust;
 mod wrong_yaml;

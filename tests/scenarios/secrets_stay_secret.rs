@@ -101,10 +101,23 @@ fn orders(sandbox: &Sandbox, payments: &AgentProcess, app: &PlainApp, sts: &Plai
          - {{host: api, upstream: \"http://{app}\", \
          sigv4: {{service: execute-api, role: \"{ROLE}\"}}}}\n  \
          - {{host: plain, upstream: \"http://{app}\"}}\n\
-         local:\n  aws_credentials:\n  \
+         local:\n  workload_api: {{listen: \"unix:{dir}workload.sock\"}}\n  aws_credentials:\n  \
          - {{listen: 127.0.0.1:0, role: \"{ROLE}\", token_file: {dir}aws.token}}\n  \
          - {{listen: 127.0.0.1:0, role: \"{ROLE}\", unsafe_imds: true}}\n"
     )
+}
+
+/// The private scalar of the X.509-SVID, and a JWT-SVID.
+fn given(socket: &str) -> (Vec<u8>, String) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let client = spiffe::WorkloadApiClient::connect_to(socket).await.unwrap();
+        let svid = client.fetch_x509_svid().await.unwrap();
+        let token = client.fetch_jwt_svid(["payments"], None).await.unwrap();
+        // Behind the version and the algorithm of PKCS#8 (RFC 5208), and the version of RFC 5915.
+        let key = svid.private_key().as_ref()[36..68].to_vec();
+        (key, token.token().to_owned())
+    })
 }
 
 #[test]
@@ -116,6 +129,7 @@ fn s12_no_secret_shows_in_anything_a_mesh_writes_or_says() {
         .args(&["authority", "--config", "authority.yaml"])
         .authority();
     let (app, sts) = (PlainApp::prompt(), sts());
+    let workload_api = format!("unix:{}", sandbox.path("workload.sock").display());
     let mut secrets = Secrets(Vec::new());
     let mut said = Vec::new();
 
@@ -137,6 +151,11 @@ fn s12_no_secret_shows_in_anything_a_mesh_writes_or_says() {
     };
     let payments = start("payments", &payments(&sandbox, &app));
     let orders = start("orders", &orders(&sandbox, &payments, &app, &sts));
+
+    // What the app is given over the Workload API.
+    let (key, token) = given(&workload_api);
+    secrets.bytes("the private key of the app's X.509-SVID", &key);
+    secrets.text("the app's JWT-SVID", &token);
 
     // Calls that succeed.
     for (host, path) in [("payments", "/charges"), ("api", "/"), ("plain", "/")] {

@@ -26,7 +26,7 @@ pub(super) fn status(
     renewal: &identity::Handle,
     tokens: &Tokens,
     roles: Option<Roles>,
-    local: &local::Addresses,
+    (local, counted): (&local::Addresses, &local::Metrics),
     files: Vec<files::State>,
 ) -> admin::Status {
     let outbound = config.outbound.iter();
@@ -36,6 +36,7 @@ pub(super) fn status(
     let endpoints = config.local.aws_credentials.iter();
     let endpoints = endpoints.zip(&local.aws_credentials).map(endpoint);
     let endpoints: Vec<Value> = endpoints.collect();
+    let (workload_api, counted) = (local.workload_api.clone(), counted.clone());
     let (identity, renewal, tokens) = (identity.clone(), renewal.clone(), tokens.clone());
     Arc::new(move || {
         let held = identity.borrow().clone();
@@ -67,6 +68,10 @@ pub(super) fn status(
                 "aws_credentials": endpoints,
                 "oauth": oauth,
                 "files": files.iter().map(self::files).collect::<Vec<_>>(),
+                "workload_api": workload_api.as_ref().map(|listen| json!({
+                    "listen": listen.to_string(),
+                    "open_streams": counted.workload_api.streams(),
+                })),
             },
         })
     })

@@ -20,10 +20,14 @@ use tower_service::Service as Tower;
 use super::{
     absence,
     asker::{Asker, Door},
+    guard::guard,
 };
-use crate::http::{
-    body::Body,
-    server::{self, Connection, Draining, Opened, Refused},
+use crate::{
+    config::value::Listen,
+    http::{
+        body::Body,
+        server::{self, Connection, Draining, Opened, Refused},
+    },
 };
 
 /// Time until an answer begins: for the request's message to come, and for a token to be minted. Streams may then go
@@ -37,6 +41,8 @@ type Handler = Box<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>;
 pub(super) struct Services {
     door: Door,
     draining: Draining,
+    /// Where they are, over TCP.
+    tcp: Option<Listen>,
     services: Vec<(String, Handler)>,
 }
 
@@ -52,8 +58,17 @@ impl Services {
         Self {
             door,
             draining,
+            tcp: None,
             services: Vec::new(),
         }
+    }
+
+    /// Over TCP, only what is meant for a listener at `address` is served (S20). On a unix socket Envoy says for whom
+    /// it asks, as a proxy.
+    #[must_use]
+    pub(super) fn at(mut self, address: &Listen) -> Self {
+        self.tcp = matches!(address, Listen::Tcp(_)).then(|| address.clone());
+        self
     }
 
     /// What ends them.
@@ -90,6 +105,12 @@ impl Services {
     }
 
     fn answer(&self, request: Request<Incoming>) -> Answer {
+        if let Some(listen) = &self.tcp
+            && let Err(why) = guard(listen, &request)
+        {
+            let refused = Status::invalid_argument(why.to_string());
+            return Box::pin(std::future::ready(refused.into_http()));
+        }
         let path = request.uri().path();
         let service = self
             .services

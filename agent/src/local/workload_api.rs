@@ -13,13 +13,16 @@ use super::{
     proto, sds,
 };
 use crate::{
-    config::local::WorkloadApi,
+    config::{local::WorkloadApi, value::Listen},
     http::server::{self, Limits, Listener, ListenerMetrics},
     identity,
 };
 use service::Api;
 
+pub use metrics::Metrics;
+
 mod jwt;
+mod metrics;
 mod service;
 mod snapshot;
 #[cfg(test)]
@@ -37,7 +40,14 @@ pub(super) fn start(
         setup.renewal.watch_status(),
         setup.tokens.requested(),
         config.hint.clone().unwrap_or_default(),
+        setup.metrics.workload_api.clone(),
     );
+    if let Listen::Tcp(address) = &config.listen {
+        tracing::warn!(
+            %address,
+            "local.workload_api.unsafe_tcp: every process of this machine (its pod or task) may have this workload's private key"
+        );
+    }
     let sds = sds::service(
         setup.identity.clone(),
         setup.renewal.watch_status(),
@@ -58,6 +68,7 @@ fn serve(
     metrics: ListenerMetrics,
 ) -> JoinHandle<usize> {
     let draining = services.draining();
+    let services = services.at(listener.address());
     let (reporter, health) = tonic_health::server::health_reporter();
     let services = services.with(health);
     let services = match reflection() {

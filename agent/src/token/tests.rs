@@ -9,7 +9,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 struct Counting {
     mints: AtomicUsize,
     open: tokio::sync::Semaphore,
-    answer: Answer,
+    answer: Mutex<Answer>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +34,8 @@ impl Mint for Handle {
         let number = this.mints.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
             let _open = this.open.acquire().await;
-            let expires_at = match this.answer {
+            let answer = *lock(&this.answer);
+            let expires_at = match answer {
                 Answer::Fresh => SystemTime::now() + HOUR,
                 Answer::Expired => SystemTime::now(),
                 Answer::Refused => {
@@ -58,11 +59,18 @@ impl Mint for Handle {
     }
 }
 
+impl Handle {
+    /// From now on.
+    fn refuse(&self) {
+        *lock(&self.0.answer) = Answer::Refused;
+    }
+}
+
 fn tokens(answer: Answer, open: usize) -> (Tokens, Handle) {
     let handle = Handle(Arc::new(Counting {
         mints: AtomicUsize::new(0),
         open: tokio::sync::Semaphore::new(open),
-        answer,
+        answer: Mutex::new(answer),
     }));
     (Tokens::new(Arc::new(handle.clone())), handle)
 }
@@ -276,4 +284,83 @@ async fn status_and_gauge_tell_of_requested_tokens_of_every_store_while_there_is
         tokio::task::yield_now().await;
     }
     assert_eq!(tokens.0.metrics.requested.get(), 1);
+}
+
+fn workload() -> warifu::SpiffeId {
+    "spiffe://example.org/orders".parse().unwrap()
+}
+
+#[tokio::test]
+async fn s14_only_so_many_requested_tokens_are_held_and_those_in_use_stay() {
+    let (tokens, handle) = tokens(Answer::Fresh, 1);
+    let requested = tokens.requested();
+    let ask = async |audience: String| {
+        let token = requested.jwt_svid(&workload(), vec![audience]).await;
+        token.unwrap().authorization()
+    };
+    let first = ask("in use".to_owned()).await;
+    for number in 0..2 * MAX_REQUESTED {
+        ask(format!("service-{number}")).await;
+        assert_eq!(ask("in use".to_owned()).await, first);
+    }
+    assert_eq!(mints(&handle), 1 + 2 * MAX_REQUESTED);
+    assert_eq!(tokens.0.metrics.requested.get(), MAX_REQUESTED as i64);
+}
+
+#[tokio::test]
+async fn s14_audiences_that_are_refused_push_out_no_token() {
+    let (tokens, handle) = tokens(Answer::Fresh, 1);
+    let requested = tokens.requested();
+    let ask = async |audience: String| requested.jwt_svid(&workload(), vec![audience]).await;
+    for number in 0..MAX_REQUESTED / 2 {
+        ask(format!("service-{number}")).await.unwrap();
+    }
+    handle.refuse();
+    for number in 0..2 * MAX_REQUESTED {
+        ask(format!("guess-{number}")).await.unwrap_err();
+    }
+    for number in 0..MAX_REQUESTED / 2 {
+        ask(format!("service-{number}")).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn s14_no_more_tokens_are_minted_at_once_than_may_be_held() {
+    let (tokens, handle) = tokens(Answer::Fresh, 0);
+    let requested = tokens.requested();
+    let mut waiting = JoinSet::new();
+    for number in 0..MAX_REQUESTED {
+        let requested = requested.clone();
+        waiting.spawn(async move {
+            let audiences = vec![format!("service-{number}")];
+            requested.jwt_svid(&workload(), audiences).await.map(drop)
+        });
+    }
+    while mints(&handle) < MAX_REQUESTED {
+        tokio::task::yield_now().await;
+    }
+    let refused = requested
+        .jwt_svid(&workload(), vec!["one more".to_owned()])
+        .await;
+    assert!(
+        matches!(refused, Err(MintError::Unavailable { .. })),
+        "{refused:?}"
+    );
+    handle.0.open.add_permits(1);
+    while let Some(minted) = waiting.join_next().await {
+        minted.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_nobody_asks_for_is_forgotten() {
+    let (tokens, _) = tokens(Answer::Fresh, 1);
+    let requested = tokens.requested();
+    requested
+        .jwt_svid(&workload(), vec!["payments".to_owned()])
+        .await
+        .unwrap();
+    assert_eq!(tokens.0.metrics.requested.get(), 1);
+    tokio::time::sleep(Duration::from_secs(20 * 60)).await;
+    assert_eq!(tokens.0.metrics.requested.get(), 0);
 }

@@ -3,9 +3,10 @@
 use std::{
     convert::Infallible,
     future::{Future, ready},
-    pin::Pin,
-    sync::Arc,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -13,9 +14,12 @@ use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use prost::Message;
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 use tonic::{
-    Status,
+    Code, Status,
     body::Body,
     codec::{Codec, Streaming},
     server::NamedService,
@@ -25,6 +29,7 @@ use warifu::identity::Identity;
 
 use super::{
     jwt,
+    metrics::Metrics,
     snapshot::{Content, Snapshots, frame},
     updates::{Follower, Updates},
 };
@@ -47,6 +52,14 @@ const MAX_REQUEST: usize = 64 * 1024;
 /// Streams open at once. At about 10 KiB each with what carries it, 40 MiB.
 const MAX_OPEN: usize = 4096;
 
+/// How long a call for a stream is held while the first identity is on its way. Clients wait between calls, longer each
+/// time; one that has its call open has its SVID at once. Not longer: who starts without an agent's authority is to
+/// hear of it.
+const FIRST_IDENTITY: Duration = Duration::from_secs(1);
+
+/// Between log lines of processes that are refused: they ask again and again.
+const REFUSALS_EVERY: Duration = Duration::from_secs(60);
+
 /// What every request carries, exactly so: a browser or a tricked app sends no such header of itself (SPIFFE
 /// Workload Endpoint §4.4).
 const SECURITY_HEADER: (&str, &str) = ("workload.spiffe.io", "true");
@@ -62,6 +75,9 @@ struct Inner {
     hint: String,
     snapshots: Arc<Snapshots>,
     open: Arc<Semaphore>,
+    metrics: Metrics,
+    /// When a refusal was logged last, and how many there were since.
+    refusals: Mutex<(Option<Instant>, u64)>,
 }
 
 /// What can be called.
@@ -81,6 +97,7 @@ impl Api {
         renewal: watch::Receiver<identity::Status>,
         tokens: Requested,
         hint: String,
+        metrics: Metrics,
     ) -> Self {
         Self(Arc::new(Inner {
             identity,
@@ -89,6 +106,8 @@ impl Api {
             snapshots: Arc::new(Snapshots::new(hint.clone())),
             hint,
             open: Arc::new(Semaphore::new(MAX_OPEN)),
+            metrics,
+            refusals: Mutex::default(),
         }))
     }
 }
@@ -109,28 +128,38 @@ impl tower_service::Service<Request<Incoming>> for Api {
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let api = Arc::clone(&self.0);
         Box::pin(async move {
-            let answer = api.answer(request).await;
+            let method = Method::of(request.uri().path());
+            let name = method.as_ref().map_or("unknown", |method| method.name());
+            let answer = match method {
+                Ok(method) => api.answer(method, request).await,
+                Err(unknown) => Err(unknown),
+            };
+            let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
+            api.metrics.answered(name, code);
             Ok(answer.unwrap_or_else(|status| status.into_http()))
         })
     }
 }
 
 impl Inner {
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Status> {
-        let method = Method::of(request.uri().path())?;
-        admit(&request)?;
+    async fn answer(
+        &self,
+        method: Method,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Status> {
+        self.admit(&request)?;
         match method {
             Method::FetchX509Svid => {
                 let X509svidRequest {} = read(request).await?;
-                self.follow(Content::X509Svid)
+                self.follow(Content::X509Svid).await
             }
             Method::FetchX509Bundles => {
                 let X509BundlesRequest {} = read(request).await?;
-                self.follow(Content::X509Bundles)
+                self.follow(Content::X509Bundles).await
             }
             Method::FetchJwtBundles => {
                 let JwtBundlesRequest {} = read(request).await?;
-                self.follow(Content::JwtBundles)
+                self.follow(Content::JwtBundles).await
             }
             Method::FetchJwtSvid => {
                 let asked: JwtsvidRequest = read(request).await?;
@@ -149,27 +178,99 @@ impl Inner {
 
     fn identity(&self) -> Result<Arc<Identity>, Status> {
         let identity = self.identity.borrow().clone();
-        identity.ok_or_else(|| absence::status(&self.renewal.borrow()))
+        identity.ok_or_else(|| {
+            self.snapshots.forget();
+            absence::status(&self.renewal.borrow())
+        })
     }
 
-    fn follow(&self, content: Content) -> Result<Response<Body>, Status> {
-        // With no identity there is no stream: the status is the answer.
-        self.identity()?;
+    async fn follow(&self, content: Content) -> Result<Response<Body>, Status> {
         let open = Arc::clone(&self.open).try_acquire_owned().map_err(|_| {
             Status::unavailable(format!("{MAX_OPEN} streams are open, as many as may be"))
         })?;
+        if self
+            .identity()
+            .is_err_and(|status| status.code() == Code::Unavailable)
+        {
+            self.first_identity().await;
+        }
+        // With no identity there is no stream: the status is the answer.
+        self.identity()?;
         let follower = Follower {
             identity: self.identity.clone(),
             snapshots: Arc::clone(&self.snapshots),
             content,
             sent: None,
-            _open: open,
+            _open: (open, self.metrics.opened()),
         };
         Ok(grpc(Body::new(Updates::new(follower))))
+    }
+
+    /// Waits a moment for an identity, or the decision that there is none.
+    async fn first_identity(&self) {
+        let _waits = self.metrics.waits();
+        let (mut identity, mut renewal) = (self.identity.clone(), self.renewal.clone());
+        let issued = pin!(identity.wait_for(Option::is_some));
+        let refused = pin!(renewal.wait_for(|status| status.refused));
+        let decided = async {
+            tokio::select! {
+                _ = issued => {}
+                _ = refused => {}
+            }
+        };
+        let _ = tokio::time::timeout(FIRST_IDENTITY, decided).await;
+    }
+
+    /// Whether whoever asks is a client of the Workload API, and one that may ask.
+    fn admit(&self, request: &Request<Incoming>) -> Result<(), Status> {
+        let (name, expected) = SECURITY_HEADER;
+        let mut values = request.headers().get_all(name).iter();
+        match (values.next(), values.next()) {
+            (Some(value), None) if value == expected => {}
+            _ => {
+                return Err(Status::invalid_argument(
+                    "security header missing from request",
+                ));
+            }
+        }
+        match request.extensions().get::<Asker>() {
+            Some(asker) if asker.may_ask() => Ok(()),
+            asker => {
+                if let Some(asker) = asker {
+                    self.note_refusal(asker);
+                }
+                Err(absence::not_for_you())
+            }
+        }
+    }
+
+    fn note_refusal(&self, asker: &Asker) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, count) = &mut *refusals;
+        *count += 1;
+        let now = Instant::now();
+        if last.is_none_or(|last| now.duration_since(last) >= REFUSALS_EVERY) {
+            tracing::warn!(
+                process = %asker.remote(),
+                refused = *count,
+                "a process asked the Workload API that local.workload_api.clients does not list"
+            );
+            (*last, *count) = (Some(now), 0);
+        }
     }
 }
 
 impl Method {
+    fn name(self) -> &'static str {
+        match self {
+            Self::FetchX509Svid => "FetchX509SVID",
+            Self::FetchX509Bundles => "FetchX509Bundles",
+            Self::FetchJwtSvid => "FetchJWTSVID",
+            Self::FetchJwtBundles => "FetchJWTBundles",
+            Self::ValidateJwtSvid => "ValidateJWTSVID",
+        }
+    }
+
     fn of(path: &str) -> Result<Self, Status> {
         let name = path.strip_prefix("/SpiffeWorkloadAPI/");
         Ok(match name.unwrap_or_default() {
@@ -183,24 +284,6 @@ impl Method {
                 return Err(Status::unimplemented(unknown));
             }
         })
-    }
-}
-
-/// Whether whoever asks is a client of the Workload API, and one that may ask.
-fn admit(request: &Request<Incoming>) -> Result<(), Status> {
-    let (name, expected) = SECURITY_HEADER;
-    let mut values = request.headers().get_all(name).iter();
-    match (values.next(), values.next()) {
-        (Some(value), None) if value == expected => {}
-        _ => {
-            return Err(Status::invalid_argument(
-                "security header missing from request",
-            ));
-        }
-    }
-    match request.extensions().get::<Asker>() {
-        Some(asker) if asker.may_ask() => Ok(()),
-        _ => Err(absence::not_for_you()),
     }
 }
 

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use tonic::Code;
 
 use super::*;
@@ -311,4 +313,108 @@ async fn s14_one_token_is_minted_for_all_who_ask_for_the_same_audiences_in_any_o
         world.minter.mints.load(std::sync::atomic::Ordering::SeqCst),
         1
     );
+}
+
+#[tokio::test]
+async fn a_token_that_does_not_verify_is_an_invalid_argument_with_its_reason() {
+    let world = World::new();
+    let identity = world.issue(1);
+    let mut client = world.client().await;
+    let audiences = ["payments".to_owned()];
+    let minute = Duration::from_secs(60);
+    let long_ago = std::time::SystemTime::now() - minute;
+    let good = world.ca.token(ID, &audiences, minute);
+    let (head, rest) = good.split_once('.').unwrap();
+    let (payload, signature) = rest.split_once('.').unwrap();
+    let other = world
+        .ca
+        .token("spiffe://example.org/billing", &audiences, minute);
+    let other_payload = other.split('.').nth(1).unwrap();
+    let mut validate = async |audience: &str, svid: &str| {
+        let (audience, svid) = (audience.to_owned(), svid.to_owned());
+        let asked = with_header(ValidateJwtsvidRequest { audience, svid });
+        client.validate_jwtsvid(asked).await
+    };
+    validate("payments", &good).await.unwrap();
+    for (audience, svid, why) in [
+        ("orders", good.clone(), "aud"),
+        (
+            "payments",
+            world.ca.token_until(ID, &audiences, long_ago),
+            "expired",
+        ),
+        (
+            "payments",
+            format!("{head}.{other_payload}.{signature}"),
+            "signature",
+        ),
+        (
+            "payments",
+            format!("eyJhbGciOiJub25lIn0.{payload}."),
+            "header",
+        ),
+        ("payments", Ca::new().token(ID, &audiences, minute), "kid"),
+        (
+            "payments",
+            world
+                .ca
+                .token("spiffe://partner.example/a", &audiences, minute),
+            "trust domain",
+        ),
+        ("payments", "a".repeat(9 * 1024), "malformed"),
+    ] {
+        let refused = validate(audience, &svid).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        assert!(refused.message().contains(why), "{why}: {refused}");
+        assert!(!refused.message().contains(&svid), "{refused}");
+    }
+    drop(identity);
+}
+
+#[tokio::test]
+async fn s14_a_message_that_is_too_long_gets_a_clear_error_and_stops_nothing_else() {
+    let world = World::new();
+    world.issue(1);
+    let mut client = world.client().await;
+    let long = "a".repeat(70 * 1024);
+    let refused = client.fetch_jwtsvid(jwt_for(&[&long])).await.unwrap_err();
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
+    assert!(refused.message().contains("too large"), "{refused}");
+    client.fetch_jwtsvid(jwt_for(&["payments"])).await.unwrap();
+}
+
+#[tokio::test]
+async fn s20_over_tcp_a_foreign_host_an_origin_or_a_forwarded_request_is_refused() {
+    let listen = Listen::Tcp("127.0.0.1:0".parse().unwrap());
+    let clients = crate::config::local::Clients::default();
+    let world = World::at(&listen, &clients, tempfile::tempdir().unwrap());
+    world.issue(1);
+    world
+        .client()
+        .await
+        .fetch_x509svid(with_header(X509svidRequest {}))
+        .await
+        .unwrap();
+    let foreign = world.connect().await.naming("evil.example:8081");
+    let refused = fixture::Client::new(foreign)
+        .fetch_x509svid(with_header(X509svidRequest {}))
+        .await;
+    assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
+    for header in ["origin", "x-forwarded-for"] {
+        let mut request = with_header(X509svidRequest {});
+        request
+            .metadata_mut()
+            .insert(header, "127.0.0.1".parse().unwrap());
+        let refused = world
+            .client()
+            .await
+            .fetch_x509svid(request)
+            .await
+            .unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{header}");
+        assert!(
+            refused.message().to_lowercase().contains(header),
+            "{refused}"
+        );
+    }
 }

@@ -12,7 +12,10 @@ use http_body::Frame;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 
-use super::snapshot::{Content, Snapshots};
+use super::{
+    metrics::Counted,
+    snapshot::{Content, Snapshots},
+};
 use crate::{identity, local::absence};
 
 /// Where a stream stands.
@@ -23,7 +26,7 @@ pub(super) struct Follower {
     /// What was sent last.
     pub(super) sent: Option<Bytes>,
     /// Its place among the open streams.
-    pub(super) _open: OwnedSemaphorePermit,
+    pub(super) _open: (OwnedSemaphorePermit, Counted),
 }
 
 /// A stream of frames. It ends with an error always: a client takes an `OK` for the end of all.

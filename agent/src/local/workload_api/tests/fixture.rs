@@ -27,7 +27,7 @@ use warifu::{
     jwt::{KeySet, SigningKey, sign},
 };
 
-use super::super::{Api, serve};
+use super::super::{Api, Metrics, serve};
 use crate::{
     config::{local::Clients, value::Listen},
     http::server::{self, Drain, Listener},
@@ -101,7 +101,15 @@ impl Ca {
     }
 
     pub(super) fn token(&self, subject: &str, audiences: &[String], life: Duration) -> String {
-        let end = SystemTime::now() + life;
+        self.token_until(subject, audiences, SystemTime::now() + life)
+    }
+
+    pub(super) fn token_until(
+        &self,
+        subject: &str,
+        audiences: &[String],
+        end: SystemTime,
+    ) -> String {
         let exp = end.duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let claims = serde_json::json!({
             "sub": subject, "aud": audiences, "exp": exp.as_secs(), "further": {"of": [1, true, null, "text"]},
@@ -169,6 +177,7 @@ impl Mint for Handle {
 
 /// The API, served.
 pub(super) struct World {
+    pub(super) metrics: Metrics,
     pub(super) ca: Arc<Ca>,
     pub(super) identity: watch::Sender<Option<Arc<Identity>>>,
     pub(super) renewal: watch::Sender<identity::Status>,
@@ -204,21 +213,24 @@ impl World {
         let (drain, draining) = server::drain();
         let listener = Listener::bind_shared(listen).unwrap();
         let address = listener.address().clone();
+        let metrics = Metrics::default();
         let api = Api::new(
             current.clone(),
             status,
             tokens.requested(),
             "internal".to_owned(),
+            metrics.clone(),
         );
         let services = Services::new(Door::new(clients), draining).with(api);
-        let metrics = server::Metrics::new(&mut Registry::default()).listener("workload-api");
+        let of_server = server::Metrics::new(&mut Registry::default()).listener("workload-api");
         Self {
+            metrics,
             ca,
             identity,
             renewal,
             minter,
             drain,
-            serving: serve(listener, services, current, metrics),
+            serving: serve(listener, services, current, of_server),
             address,
             _directory: directory,
         }
@@ -241,10 +253,13 @@ impl World {
 
     /// A connection of its own.
     pub(super) async fn connect(&self) -> Transport {
-        let Listen::Unix(path) = &self.address else {
-            panic!("not a unix socket")
-        };
-        Transport::over(UnixStream::connect(path).await.unwrap()).await
+        match &self.address {
+            Listen::Unix(path) => Transport::over(UnixStream::connect(path).await.unwrap()).await,
+            Listen::Tcp(address) => {
+                let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+                Transport::over(stream).await.naming(&address.to_string())
+            }
+        }
     }
 
     /// A client, on a connection of its own.
@@ -255,7 +270,7 @@ impl World {
 
 /// HTTP/2 over one connection.
 #[derive(Debug, Clone)]
-pub(super) struct Transport(http2::SendRequest<Body>);
+pub(super) struct Transport(http2::SendRequest<Body>, String);
 
 impl Transport {
     pub(super) async fn over(
@@ -265,7 +280,13 @@ impl Transport {
             .await
             .unwrap();
         tokio::spawn(connection);
-        Self(sender)
+        Self(sender, "localhost".to_owned())
+    }
+
+    /// With another `:authority`.
+    pub(super) fn naming(mut self, authority: &str) -> Self {
+        self.1 = authority.to_owned();
+        self
     }
 }
 
@@ -279,7 +300,7 @@ impl tower_service::Service<Request<Body>> for Transport {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let uri = format!("http://localhost{}", request.uri().path());
+        let uri = format!("http://{}{}", self.1, request.uri().path());
         *request.uri_mut() = uri.parse().unwrap();
         Box::pin(self.0.send_request(request))
     }

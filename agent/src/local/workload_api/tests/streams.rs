@@ -96,3 +96,100 @@ async fn a_drain_ends_streams_with_unavailable_at_once_and_answers_new_calls_so(
         0
     );
 }
+
+#[tokio::test]
+async fn who_waits_for_the_first_identity_has_it_at_once() {
+    let world = World::new();
+    let mut client = world.client().await;
+    let waiting = tokio::spawn(async move { open(&mut client).await });
+    // The call is there, and has no answer yet.
+    while world.metrics.waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let identity = world.issue(1);
+    let issued = std::time::Instant::now();
+    let mut stream = waiting.await.unwrap();
+    assert_eq!(
+        next(&mut stream).await.unwrap(),
+        identity.svid.chain()[0].as_ref()
+    );
+    assert!(
+        issued.elapsed() < Duration::from_millis(900),
+        "{:?}",
+        issued.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn s14_a_client_with_all_its_streams_open_keeps_nobody_else_waiting() {
+    let world = World::new();
+    world.issue(1);
+    let mut greedy = world.client().await;
+    let mut streams = Vec::new();
+    for _ in 0..crate::http::server::MAX_STREAMS {
+        streams.push(open(&mut greedy).await);
+    }
+    let one_more = tokio::time::timeout(Duration::from_millis(300), open(&mut greedy));
+    assert!(one_more.await.is_err(), "more streams than may be");
+    let mut other = open(&mut world.client().await).await;
+    next(&mut other).await.unwrap();
+}
+
+#[tokio::test]
+async fn s14_a_thousand_streams_see_the_last_of_a_hundred_rotations_and_nothing_older_is_kept() {
+    const CONNECTIONS: usize = 10;
+    const STREAMS: usize = 100;
+    let world = World::new();
+    let mut older = vec![Arc::downgrade(&world.issue(1))];
+    let last = Arc::new(world.ca.identity(102, &[]));
+    let chain = last.svid.chain()[0].to_vec();
+    let mut canary = open(&mut world.client().await).await;
+    next(&mut canary).await.unwrap();
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let mut client = world.client().await;
+        for _ in 0..STREAMS {
+            let mut stream = open(&mut client).await;
+            next(&mut stream).await.unwrap();
+            let chain = chain.clone();
+            readers.spawn(async move {
+                while next(&mut stream).await.unwrap() != chain {}
+                stream
+            });
+        }
+    }
+    assert_eq!(world.metrics.streams(), (CONNECTIONS * STREAMS + 1) as i64);
+    let before = resident();
+    for generation in 2..102 {
+        let identity = match generation {
+            101 => Arc::clone(&last),
+            _ => Arc::new(world.ca.identity(generation, &[])),
+        };
+        if generation < 101 {
+            older.push(Arc::downgrade(&identity));
+        }
+        world.identity.send_replace(Some(Arc::clone(&identity)));
+        // One keeps up; the others read as they come to it.
+        let told = next(&mut canary).await.unwrap();
+        assert_eq!(told, identity.svid.chain()[0].as_ref());
+    }
+    let mut streams = vec![canary];
+    while let Some(stream) = readers.join_next().await {
+        streams.push(stream.unwrap());
+    }
+    let grown = resident().saturating_sub(before) / 1024;
+    println!("1,000 streams, 100 rotations: {grown} KiB more");
+    assert!(grown < 64 * 1024, "{grown} KiB more");
+    assert!(older.iter().all(|identity| identity.upgrade().is_none()));
+    drop(streams);
+    while world.metrics.streams() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Bytes this process holds. Others of its tests run beside this one.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * rustix::param::page_size()
+}
