@@ -93,10 +93,11 @@ mod svid_command;
 mod unusable_keys;
 #[cfg(any(feature = "peers-go", feature = "peers-java"))]
 mod workload_api_clients;
+mod workload_api_federation;
 #[cfg(feature = "peers-go")]
 mod workload_api_go;
 #[cfg(feature = "peers-java")]
 mod workload_api_java;
-mod workload_api_federation;
+mod workload_api_python;
 mod workload_api_rust;
 mod wrong_yaml;

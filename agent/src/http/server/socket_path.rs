@@ -1,8 +1,8 @@
 //! Clients of unix sockets that say the socket's path where HTTP/2 has a host.
 //!
-//! grpc-java sends `:authority: /run/warifu/workload.sock` and grpc's C core `%2Frun%2F…`. Neither is an authority (RFC
-//! 3986 §3.2), hyper resets such streams with PROTOCOL_ERROR, and has no setting for it (hyperium/h2#487). Here `/` and
-//! its like become `-` on the way in, where `:authority` begins with a path. Byte for byte, so that no length changes and
+//! grpc-java sends `:authority: /run/warifu/workload.sock` and grpc's C core `run%2Fwarifu%2F…`. Neither is an authority
+//! (RFC 3986 §3.2), hyper resets such streams with PROTOCOL_ERROR, and has no setting for it (hyperium/h2#487). Here `/`
+//! and `%` become `-` on the way in, and what follows them that a name may not have. Byte for byte, so that no length changes and
 //! the compression's state (RFC 7541) stays what both sides think it is. Whoever compresses that value, or pads the
 //! frame, is left alone, and is refused as before.
 
@@ -35,9 +35,9 @@ enum Place {
     StringHead(Part),
     /// In a string.
     Text { left: usize, part: Part },
-    /// At the first byte of an authority.
+    /// In an authority that may be one.
     Authority { left: usize },
-    /// In an authority that is a path.
+    /// In one that is a path.
     Path { left: usize },
 }
 
@@ -55,8 +55,11 @@ enum Number {
 /// Which string of a field.
 #[derive(Debug, Clone, Copy)]
 enum Part {
-    /// Its name, where it is in no table.
-    Name,
+    /// Its name, which gRPC's C core takes from no table; so much of it is the beginning of `:authority`, if it may be
+    /// that.
+    Name {
+        same: Option<usize>,
+    },
     Value,
     /// The value of `:authority`.
     Authority,
@@ -69,6 +72,7 @@ const PRIORITY: u8 = 0x20;
 const PRIORITY_BYTES: usize = 5;
 /// `:authority` in the static table.
 const AUTHORITY: usize = 1;
+const NAME: &[u8] = b":authority";
 const START: Place = Place::Head {
     read: 0,
     head: [0; 9],
@@ -125,10 +129,11 @@ impl SocketPath {
             }
             Place::Authority { left } => match b"/%".contains(byte) {
                 true => path(byte, left),
-                false => text(left - 1, Part::Value),
+                false if left == 1 => Place::Field,
+                false => Place::Authority { left: left - 1 },
             },
             Place::Path { left } => path(byte, left),
-            Place::Text { left, part } => text(left - 1, part),
+            Place::Text { left, part } => text(left - 1, part.after(*byte)),
             place @ (Place::Head { .. } | Place::Skipped) => place,
         };
     }
@@ -142,6 +147,21 @@ impl SocketPath {
             HEADERS => Place::Field,
             _ => Place::Skipped,
         };
+    }
+}
+
+impl Part {
+    /// With this byte more of it.
+    fn after(self, byte: u8) -> Self {
+        match self {
+            Self::Name { same } => {
+                let same = same.filter(|at| NAME.get(*at) == Some(&byte));
+                Self::Name {
+                    same: same.map(|at| at + 1),
+                }
+            }
+            other => other,
+        }
     }
 }
 
@@ -190,20 +210,25 @@ fn further(value: usize, shift: u32, of: Number, byte: u8) -> Place {
 fn known(value: usize, of: Number) -> Place {
     match of {
         Number::Whole => Place::Field,
-        Number::Name if value == 0 => Place::StringHead(Part::Name),
+        Number::Name if value == 0 => Place::StringHead(Part::Name { same: Some(0) }),
         Number::Name if value == AUTHORITY => Place::StringHead(Part::Authority),
         Number::Name => Place::StringHead(Part::Value),
         Number::Length {
             part: Part::Authority,
             plain: true,
         } if value > 0 => Place::Authority { left: value },
+        Number::Length {
+            part: Part::Name { .. },
+            plain: false,
+        } => text(value, Part::Name { same: None }),
         Number::Length { part, .. } => text(value, part),
     }
 }
 
 fn text(left: usize, part: Part) -> Place {
     match (left, part) {
-        (0, Part::Name) => Place::StringHead(Part::Value),
+        (0, Part::Name { same }) if same == Some(NAME.len()) => Place::StringHead(Part::Authority),
+        (0, Part::Name { .. }) => Place::StringHead(Part::Value),
         (0, Part::Value | Part::Authority) => Place::Field,
         _ => Place::Text { left, part },
     }
@@ -280,6 +305,16 @@ mod tests {
                 read.escape_ascii()
             );
         }
+        // As gRPC's C core sends it: by name, and without the first slash.
+        for first in [0x40, 0x00, 0x10] {
+            let field = [
+                &[first][..],
+                b"\x0a:authority\x10tmp%2Fx%2Fw.sock\x44\x02/a",
+            ]
+            .concat();
+            let read = read(&frame(HEADERS, 4, &field), 3);
+            assert!(read.ends_with(b"tmp-2Fx-2Fw.sock\x44\x02/a"), "{first}");
+        }
         // Longer than one byte can say.
         let long = format!("/{}", "a/".repeat(200));
         let field = [&[0x41, 0x7f, 0x92, 0x02][..], long.as_bytes()].concat();
@@ -294,9 +329,10 @@ mod tests {
             assert_eq!(read(&sent, 4096), sent);
         };
         unchanged(4, b"\x41\x0bexample.org\x44\x02/a");
-        unchanged(4, b"\x41\x04a%2f");
         unchanged(4, b"\x41\x00\x44\x02/a");
         unchanged(4, b"\x40\x01a\x02/a\x44\x02/a");
+        unchanged(4, b"\x40\x0b:authority2\x02/a\x40\x09:authorit\x02/a");
+        unchanged(4, b"\x40\x8a:authority\x02/a");
         // Compressed, or padded: not for us.
         unchanged(4, b"\x41\x82/a");
         // Were the length of the padding (131) a field, the next would be the authority.
