@@ -304,6 +304,7 @@ async fn s14_only_so_many_requested_tokens_are_held_and_those_in_use_stay() {
         assert_eq!(ask("in use".to_owned()).await, first);
     }
     assert_eq!(mints(&handle), 1 + 2 * MAX_REQUESTED);
+    assert_eq!(tokens.status().len(), MAX_REQUESTED);
     assert_eq!(tokens.0.metrics.requested.get(), MAX_REQUESTED as i64);
 }
 
