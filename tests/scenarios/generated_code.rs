@@ -17,7 +17,7 @@ const DESCRIPTORS: &str = "descriptors.bin";
 fn generated_code_is_what_the_proto_files_say() {
     let agent = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent");
     let fresh = generate(&agent.join("proto"));
-    let checked_in = agent.join("src/local/proto");
+    let checked_in = agent.join("src/local/generated");
     if std::env::var_os("WARIFU_UPDATE_PROTO").is_some() {
         fs::create_dir_all(&checked_in).unwrap();
         for (name, content) in &fresh {
@@ -31,7 +31,7 @@ fn generated_code_is_what_the_proto_files_say() {
     for (name, content) in read(&checked_in) {
         assert!(
             fresh[&name] == content,
-            "agent/src/local/proto/{name} is not what agent/proto makes; the top of this file says how to make it anew"
+            "agent/src/local/generated/{name} is not what agent/proto makes; the top of this file says how to make it anew"
         );
     }
 }

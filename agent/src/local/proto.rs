@@ -8,7 +8,7 @@
     reason = "generated"
 )]
 #[rustfmt::skip]
-#[path = "proto/_.rs"]
+#[path = "generated/_.rs"]
 pub(super) mod workload;
 
 /// The packages as their names have them: the generated code refers to one another so.
@@ -24,7 +24,7 @@ pub(super) mod envoy {
     pub mod config {
         pub mod core {
             pub mod v3 {
-                include!("proto/envoy.config.core.v3.rs");
+                include!("generated/envoy.config.core.v3.rs");
             }
         }
     }
@@ -32,7 +32,7 @@ pub(super) mod envoy {
         pub mod transport_sockets {
             pub mod tls {
                 pub mod v3 {
-                    include!("proto/envoy.extensions.transport_sockets.tls.v3.rs");
+                    include!("generated/envoy.extensions.transport_sockets.tls.v3.rs");
                 }
             }
         }
@@ -40,12 +40,12 @@ pub(super) mod envoy {
     pub mod service {
         pub mod discovery {
             pub mod v3 {
-                include!("proto/envoy.service.discovery.v3.rs");
+                include!("generated/envoy.service.discovery.v3.rs");
             }
         }
         pub mod secret {
             pub mod v3 {
-                include!("proto/envoy.service.secret.v3.rs");
+                include!("generated/envoy.service.secret.v3.rs");
             }
         }
     }
@@ -56,9 +56,9 @@ pub(super) mod envoy {
 #[rustfmt::skip]
 pub(super) mod google {
     pub mod rpc {
-        include!("proto/google.rpc.rs");
+        include!("generated/google.rpc.rs");
     }
 }
 
 /// What server reflection tells.
-pub(super) const DESCRIPTORS: &[u8] = include_bytes!("proto/descriptors.bin");
+pub(super) const DESCRIPTORS: &[u8] = include_bytes!("generated/descriptors.bin");
