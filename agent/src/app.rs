@@ -21,8 +21,8 @@ use crate::{
     admin::{self, Admin, Surface},
     aws::{self, Roles},
     config::{
-        AgentConfig,
-        agent::{self, Attestation},
+        self, AgentConfig,
+        agent::{Attestation, WhenStale},
         value::Listen,
     },
     http::{
@@ -155,7 +155,7 @@ pub async fn start_agent(
         ..config.into()
     };
     let (identity, renewal) = identity::start(&settings, issued, &mut registry)?;
-    if config.revocation.when_stale == agent::WhenStale::Refuse {
+    if config.revocation.when_stale == WhenStale::Refuse {
         let known = readiness.condition("revocations", "no revocation list has been had yet");
         renewal.tell_age_of_revocations(known);
     }
@@ -379,7 +379,8 @@ impl Drop for Serving {
 
 /// AWS is looked at only where a route, the attestation or a local endpoint needs it.
 async fn roles(config: &AgentConfig, registry: &mut Registry) -> Result<Option<Roles>, StartError> {
-    let signs = |outbound: &agent::Outbound| outbound.routes.iter().any(|it| it.sigv4.is_some());
+    let signs =
+        |outbound: &config::outbound::Outbound| outbound.routes.iter().any(|it| it.sigv4.is_some());
     let attests = matches!(
         config.attestation,
         Attestation::AwsWebIdentity | Attestation::AwsCallerIdentity
@@ -394,7 +395,7 @@ async fn roles(config: &AgentConfig, registry: &mut Registry) -> Result<Option<R
 }
 
 fn signers(
-    outbound: Option<&agent::Outbound>,
+    outbound: Option<&config::outbound::Outbound>,
     roles: Option<&Roles>,
     identity: &identity::Current,
 ) -> BTreeMap<String, Arc<dyn Sign>> {

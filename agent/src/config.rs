@@ -11,6 +11,7 @@ pub mod defaults;
 mod error;
 pub mod local;
 mod node;
+pub mod outbound;
 pub mod overlap;
 pub mod private;
 mod reader;

@@ -13,56 +13,46 @@
 //!
 //! Bodies stream, but for those that are signed. Redirects are the app's business.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use bytes::Bytes;
-use http::{
-    Request, Response, StatusCode,
-    header::{AUTHORIZATION, HOST},
-    request::Parts,
-};
+use http::{Request, Response, header::HOST, request::Parts};
 use hyper::body::Incoming;
 use prometheus_client::registry::Registry;
 
 use crate::{
-    aws, config,
+    config,
     http::{
         body::Body,
         headers::join_cookies,
-        pool::{Attempt, Attempts, Pool, Upstream},
+        pool::Pool,
         server::{Connection, Opened, Refused, Service},
     },
     identity,
-    token::{Source, Token, Tokens},
+    token::Tokens,
 };
 
-use buffer::Buffers;
+use attach::{Buffers, Call};
 use metrics::Metrics;
 use refusal::Refusal;
-use route::{Credential, Route, Routes};
+use route::{Route, Routes};
 
+pub use attach::Sign;
 pub use link::public_tls;
 pub use route::RouteError;
-pub use sign::Sign;
 
+mod attach;
 mod budget;
-mod buffer;
 mod link;
 mod metrics;
 mod refusal;
 mod route;
-mod sign;
 mod target;
 
 /// What the outbound side is made from.
 #[derive(Debug)]
 pub struct Setup<'a> {
     /// The routes.
-    pub config: &'a config::agent::Outbound,
+    pub config: &'a config::outbound::Outbound,
     /// Whom we are: presented where a route says `mtls`.
     pub identity: identity::Current,
     /// Whose credentials are revoked: not called where a route says `mtls`.
@@ -164,87 +154,15 @@ impl Calls {
         join_cookies(&mut parts.headers);
         parts.headers.insert(HOST, route.authority.clone());
 
-        match &route.credential {
-            Credential::None => send(&upstream, parts, body, route.timeout).await,
-            Credential::Jwt(tokens) => with_token(route, tokens, &upstream, parts, body).await,
-            Credential::SigV4 { signer, max_body } => {
-                aws::refuse_streamed(&parts.headers)?;
-                let body = self.buffers.read(body, *max_body).await?;
-                signed(route, &**signer, &upstream, parts, body.bytes()).await
-            }
-        }
+        let call = Call {
+            upstream: &upstream,
+            timeout: route.timeout,
+            budget: &route.budget,
+            counters: &route.counters,
+            buffers: &self.buffers,
+        };
+        route.credential.send(&call, parts, body).await
     }
-}
-
-/// Signs, and signs again whenever the pool sends again: the time that passed, or credentials that were
-/// renewed meanwhile, are in the signature.
-async fn signed(
-    route: &Route,
-    signer: &dyn Sign,
-    upstream: &Upstream,
-    mut parts: Parts,
-    body: &Bytes,
-) -> Result<Response<Body>, Refusal> {
-    let mut attempts = Attempts::default();
-    loop {
-        // Credentials may have to be obtained first, from an STS that may be slow.
-        tokio::time::timeout(route.timeout, signer.sign(&mut parts, body))
-            .await
-            .map_err(|_| Refusal::SignTimedOut(route.timeout))??;
-        let request = Request::from_parts(parts, body.clone().into());
-        let attempt = upstream.attempt(request, route.timeout, &mut attempts);
-        match attempt.await? {
-            Attempt::Answered(response) => return Ok(response),
-            Attempt::Again(request) => parts = request.into_parts().0,
-        }
-    }
-}
-
-/// Attaches a JWT-SVID. Where the upstream refuses it (keys were rotated, it was revoked), and the
-/// request can be sent again, it is: once, with another token, within the route's budget.
-async fn with_token(
-    route: &Route,
-    tokens: &Source,
-    upstream: &Upstream,
-    mut parts: Parts,
-    body: Body,
-) -> Result<Response<Body>, Refusal> {
-    let token = tokens.token().await?;
-    parts.headers.insert(AUTHORIZATION, token.authorization());
-    route.budget.deposit();
-    let again = body.replay().map(|body| (parts.clone(), body));
-    let response = send(upstream, parts, body, route.timeout).await?;
-    if response.status() != StatusCode::UNAUTHORIZED {
-        return Ok(response);
-    }
-    let Some((mut parts, body)) = again.filter(|_| route.budget.withdraw()) else {
-        // For those to come, if not for this one.
-        replace_in_background(tokens, token);
-        return Ok(response);
-    };
-    let Some(token) = tokens.other_than(&token).await else {
-        return Ok(response);
-    };
-    drop(response);
-    route.counters.retried();
-    parts.headers.insert(AUTHORIZATION, token.authorization());
-    send(upstream, parts, body, route.timeout).await
-}
-
-/// Has a refused token replaced. [`Source::other_than`] bounds how often anything comes of it.
-fn replace_in_background(tokens: &Source, refused: Token) {
-    let tokens = tokens.clone();
-    tokio::spawn(async move { tokens.other_than(&refused).await });
-}
-
-async fn send(
-    upstream: &Upstream,
-    parts: Parts,
-    body: Body,
-    timeout: Duration,
-) -> Result<Response<Body>, Refusal> {
-    let request = Request::from_parts(parts, body);
-    Ok(upstream.send(request, timeout).await?)
 }
 
 #[cfg(test)]

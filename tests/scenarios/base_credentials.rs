@@ -15,10 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, process::Command};
 use warifu_agent::{
     aws::{Roles, Signer},
-    config::{
-        agent::{Aws, RouteSigV4},
-        value::Span,
-    },
+    config::{agent::Aws, outbound::RouteSigV4, value::Span},
 };
 
 /// Says that this process is the one that looks for credentials.

@@ -15,10 +15,7 @@ use proptest::{
 };
 use warifu_agent::{
     aws::{Roles, Signer},
-    config::{
-        agent::{Aws, RouteSigV4},
-        value::Span,
-    },
+    config::{agent::Aws, outbound::RouteSigV4, value::Span},
 };
 use warifu_tests::peers::{Boto, SignRequest};
 

@@ -13,7 +13,8 @@ use serde_json::json;
 use warifu_agent::{
     aws::{Roles, Signer},
     config::{
-        agent::{Aws, RouteSigV4},
+        agent::Aws,
+        outbound::RouteSigV4,
         value::{Span, Upstream},
     },
 };

@@ -8,7 +8,7 @@ use http::request::Parts;
 use crate::{
     attest::{ClientError, wire::ErrorCode},
     aws::{self, Roles, SignError, Signer},
-    config::agent::RouteSigV4,
+    config::outbound::RouteSigV4,
     identity,
     outbound::Sign,
     token::{Mint, MintError, Minted, Objection, Wanted},

@@ -9,8 +9,9 @@ use crate::{
     aws::{CredentialsStatus, Roles},
     config::{
         AgentConfig,
-        agent::{Route, WhenStale},
+        agent::WhenStale,
         local::{AwsCredentials, Oauth},
+        outbound::Route,
         value::Listen,
     },
     identity,

@@ -11,7 +11,7 @@ use super::{
     clock::Clock,
     sigv4::{self, Profile, Scope},
 };
-use crate::config::agent::RouteSigV4;
+use crate::config::outbound::RouteSigV4;
 
 /// Signs the requests of one route: its role, service and region.
 #[derive(Clone)]

@@ -15,7 +15,8 @@ use aws_smithy_async::time::SharedTimeSource;
 use self::sts::{Answer, Hand, Sts};
 use super::{cache::Limits, roles::Timing, *};
 use crate::config::{
-    agent::{Aws, RouteSigV4},
+    agent::Aws,
+    outbound::RouteSigV4,
     value::{Span, Upstream},
 };
 

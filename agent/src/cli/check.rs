@@ -5,8 +5,9 @@ use std::{fmt::Write, path::PathBuf, process::ExitCode};
 use clap::{Args, ValueEnum};
 use warifu_agent::config::{
     self, AgentConfig, AuthorityConfig, FileKind,
-    agent::{Accept, Inbound, Route},
+    agent::{Accept, Inbound},
     authority::CaKey,
+    outbound::Route,
     schema,
 };
 

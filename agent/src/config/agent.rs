@@ -4,13 +4,14 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use warifu::{SpiffeId, TrustDomain};
+use warifu::TrustDomain;
 
 use super::{
     defaults,
     local::Local,
+    outbound::Outbound,
     value::{
-        self, As, Forward, HttpsOrigin, IdPattern, Listen, SecretRef, Size, Span, SpkiPin, Target,
+        self, As, Forward, HttpsOrigin, IdPattern, Listen, SecretRef, Span, SpkiPin, Target,
         Upstream, name,
     },
 };
@@ -235,97 +236,6 @@ pub struct SubjectMatch {
     #[serde(default, deserialize_with = "value::option::<name::Scope, _>")]
     #[schemars(with = "Option<As<name::Scope>>")]
     pub scope: Option<String>,
-}
-
-/// The listener for calls from the app.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Outbound {
-    /// Loopback or a unix socket.
-    pub listen: Listen,
-    /// By host; what no route names is refused.
-    pub routes: Vec<Route>,
-}
-
-/// Where calls to one host go and what is attached.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Route {
-    /// What the app calls: the request's host, without a port, lower case.
-    #[serde(deserialize_with = "value::one::<name::Host, _>")]
-    #[schemars(with = "As<name::Host>")]
-    pub host: String,
-    /// Where it goes.
-    pub upstream: Upstream,
-    /// mTLS with our X.509-SVID.
-    pub mtls: Option<RouteMtls>,
-    /// A JWT-SVID in `authorization`.
-    pub jwt: Option<RouteJwt>,
-    /// An AWS SigV4 signature.
-    pub sigv4: Option<RouteSigV4>,
-    /// Time to the response's first byte.
-    #[serde(default = "defaults::first_byte_timeout")]
-    pub timeout: Span,
-}
-
-/// mTLS on a route.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RouteMtls {
-    /// The upstream's SPIFFE ID.
-    #[serde(deserialize_with = "value::one::<name::Id, _>")]
-    #[schemars(with = "As<name::Id>")]
-    pub expect: SpiffeId,
-}
-
-/// A JWT-SVID on a route.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RouteJwt {
-    /// Its only audience.
-    #[serde(deserialize_with = "value::one::<name::Audience, _>")]
-    #[schemars(with = "As<name::Audience>")]
-    pub audience: String,
-}
-
-/// A SigV4 signature on a route.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct RouteSigV4 {
-    /// The signing name: `execute-api`, `lambda`, ….
-    #[serde(deserialize_with = "value::one::<name::Service, _>")]
-    #[schemars(with = "As<name::Service>")]
-    pub service: String,
-    /// The region; `aws.region` where absent.
-    #[serde(default, deserialize_with = "value::option::<name::Region, _>")]
-    #[schemars(with = "Option<As<name::Region>>")]
-    pub region: Option<String>,
-    /// The role to assume; the base credentials sign where absent.
-    #[serde(default, deserialize_with = "value::option::<name::RoleArn, _>")]
-    #[schemars(with = "Option<As<name::RoleArn>>")]
-    pub role: Option<String>,
-    /// The role session's name; derived from the SPIFFE ID where absent.
-    #[serde(default, deserialize_with = "value::option::<name::SessionName, _>")]
-    #[schemars(with = "Option<As<name::SessionName>>")]
-    pub session_name: Option<String>,
-    /// The trust policy's external id.
-    #[serde(default, deserialize_with = "value::option::<name::ExternalId, _>")]
-    #[schemars(with = "Option<As<name::ExternalId>>")]
-    pub external_id: Option<String>,
-    /// The role session's duration, 15 min to 12 h.
-    #[serde(default = "defaults::role_session")]
-    pub duration: Span,
-    /// Further headers to sign, beside `host`, `content-type` and `x-amz-*`.
-    #[serde(default, deserialize_with = "value::list::<name::Header, _>")]
-    #[schemars(with = "Vec<As<name::Header>>")]
-    pub signed_headers: Vec<http::HeaderName>,
-    /// Largest body, hashed before it is sent; 413 beyond. `16MiB` where absent.
-    #[serde(
-        default = "defaults::max_signed_body",
-        deserialize_with = "value::size"
-    )]
-    #[schemars(with = "Size", transform = super::schema::without_default)]
-    pub max_body: usize,
 }
 
 /// AWS settings.

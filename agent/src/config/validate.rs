@@ -3,6 +3,7 @@
 mod agent;
 mod authority;
 mod local;
+mod outbound;
 
 pub(super) use agent::agent;
 pub(super) use authority::authority;

@@ -16,7 +16,7 @@ use warifu::{
 
 use super::{Setup, refusal::Refusal, route::RouteError};
 use crate::{
-    config::agent::Route,
+    config::outbound::Route,
     http::pool::{Address, Admit, Destination, Keep, Pool, Tls, Upstream},
     identity::Revocations,
     revocation::Provenance,

@@ -9,7 +9,8 @@ use http::{
 use thiserror::Error;
 
 use super::{
-    Setup, Sign,
+    Setup,
+    attach::Credential,
     budget::Budget,
     link::Link,
     metrics::{Counters, Metrics},
@@ -18,7 +19,6 @@ use super::{
 use crate::{
     config,
     http::{headers::Filter, path},
-    token::{Source, Wanted},
 };
 
 /// Why a route can't be.
@@ -91,17 +91,6 @@ pub(super) struct Route {
     pub(super) counters: Counters,
 }
 
-/// What is attached to its requests.
-#[derive(Debug)]
-pub(super) enum Credential {
-    None,
-    Jwt(Source),
-    SigV4 {
-        signer: Arc<dyn Sign>,
-        max_body: usize,
-    },
-}
-
 impl Routes {
     pub(super) fn new(setup: &Setup<'_>, metrics: &Metrics) -> Result<Self, RouteError> {
         let mut by_host = HashMap::new();
@@ -136,7 +125,7 @@ impl Routes {
 
 impl Route {
     fn new(
-        route: &config::agent::Route,
+        route: &config::outbound::Route,
         setup: &Setup<'_>,
         metrics: &Metrics,
     ) -> Result<Self, RouteError> {
@@ -151,7 +140,7 @@ impl Route {
             link: Link::new(route, setup)?,
             authority,
             base_path: upstream.base_path.clone(),
-            to_network: Arc::new(Filter::to_network(!matches!(credential, Credential::None))),
+            to_network: Arc::new(Filter::to_network(credential.is_some())),
             credential,
             from_network: Filter::from_network(),
             timeout: route.timeout.0,
@@ -180,32 +169,5 @@ impl Route {
         let mut parts = uri::Parts::default();
         parts.path_and_query = Some(target);
         Uri::from_parts(parts).map_err(|_| Refusal::Url)
-    }
-}
-
-impl Credential {
-    fn new(route: &config::agent::Route, setup: &Setup<'_>) -> Result<Self, RouteError> {
-        match (&route.jwt, &route.sigv4) {
-            (Some(_), Some(_)) => Err(RouteError::TwoCredentials {
-                route: route.host.clone(),
-            }),
-            (Some(jwt), None) => Ok(Self::Jwt(
-                setup.tokens.source(Wanted::jwt_svid(&jwt.audience)),
-            )),
-            (None, Some(sigv4)) => {
-                let signer =
-                    setup
-                        .signers
-                        .get(&route.host)
-                        .ok_or_else(|| RouteError::NoSigner {
-                            route: route.host.clone(),
-                        })?;
-                Ok(Self::SigV4 {
-                    signer: Arc::clone(signer),
-                    max_body: sigv4.max_body,
-                })
-            }
-            (None, None) => Ok(Self::None),
-        }
     }
 }

@@ -1,4 +1,6 @@
-use http::{HeaderMap, Method, header::LOCATION};
+use std::time::Duration;
+
+use http::{HeaderMap, Method, StatusCode, header::LOCATION};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use warifu::identity::Identity;

@@ -1,23 +1,17 @@
 //! The agent's file.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use warifu::{TrustDomain, identity::MAX_TRUST_DOMAINS};
 
-use super::{Path, Problem, Problems, local, root};
+use super::{Path, Problem, Problems, local, outbound, root};
 use crate::config::{
-    agent::{Accept, AgentConfig, Allow, Inbound, JwtAccept, Route, RouteSigV4},
-    value::{Forward, IdPattern, Listen, is_unsignable},
+    agent::{Accept, AgentConfig, Allow, Inbound, JwtAccept},
+    value::{Forward, IdPattern, Listen},
 };
 
-/// STS AssumeRole's `DurationSeconds`: 15 minutes to 12 hours.
-pub(super) const ROLE_SESSION: (Duration, Duration) = (
-    Duration::from_secs(15 * 60),
-    Duration::from_secs(12 * 60 * 60),
-);
-
 /// A drain or a request longer than this is stuck.
-const HOUR: Duration = Duration::from_secs(60 * 60);
+pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// More threads than any machine we know has processors.
 const MAX_WORKERS: usize = 256;
@@ -59,10 +53,6 @@ const NOT_FOR_CLAIMS: &[&str] = &[
     "x-rewrite-url",
 ];
 
-/// Services whose signing rules differ from all others', and are not built. Here, so that the file is
-/// refused and not the route's first request.
-const NOT_SIGNED_FOR: &[&str] = &["aoss", "s3express", "vpc-lattice-svcs"];
-
 pub(in crate::config) fn agent(config: &AgentConfig) -> Vec<Problem> {
     let mut problems = Problems::default();
     let authority = &config.authority;
@@ -80,7 +70,7 @@ pub(in crate::config) fn agent(config: &AgentConfig) -> Vec<Problem> {
             &mut problems,
         );
     }
-    outbound(config, &mut problems);
+    outbound::outbound(config, &mut problems);
     local::local(&config.local, &root().key("local"), &mut problems);
     problems.add_if(
         config.admin.listen.as_ref().is_some_and(|listen| !listen.is_local()),
@@ -334,110 +324,5 @@ fn claims(inbound: &Inbound, jwt: bool, at: &Path, problems: &mut Problems) {
                 format!("the header {name} is taken by the claim {other}"),
             );
         }
-    }
-}
-
-fn outbound(config: &AgentConfig, problems: &mut Problems) {
-    let Some(outbound) = &config.outbound else {
-        return;
-    };
-    let at = root().key("outbound");
-    problems.add_if(
-        !outbound.listen.is_local(),
-        at.key("listen"),
-        "expected a unix socket or a loopback address: whoever reaches this listener calls as this workload",
-    );
-    let mut hosts: BTreeMap<&str, usize> = BTreeMap::new();
-    for (index, route) in outbound.routes.iter().enumerate() {
-        let at = at.key("routes").index(index);
-        if let Some(first) = hosts.insert(&route.host, index) {
-            problems.add(
-                at.key("host"),
-                format!(
-                    "{} has a route already: outbound.routes[{first}]",
-                    route.host
-                ),
-            );
-        }
-        self::route(config, route, &at, problems);
-    }
-}
-
-fn route(config: &AgentConfig, route: &Route, at: &Path, problems: &mut Problems) {
-    let upstream = &route.upstream;
-    let ip = upstream.host.parse::<IpAddr>().ok();
-    if let Some(ip) = ip.filter(|_| !upstream.tls) {
-        let there = Listen::Tcp((ip, upstream.port).into());
-        let own = config.outbound.as_ref().map(|outbound| &outbound.listen);
-        problems.add_if(
-            own.is_some_and(|own| own.collides_with(&there)),
-            at.key("upstream"),
-            "that is this agent's own outbound listener: requests would go in circles",
-        );
-    }
-    problems.add_if(
-        route.jwt.is_some() && route.sigv4.is_some(),
-        at.key("sigv4"),
-        "jwt and sigv4 both set the authorization header; keep one of them",
-    );
-    problems.add_if(
-        route.mtls.is_some() && !upstream.tls,
-        at.key("upstream"),
-        format!("mtls needs https://, found {upstream}"),
-    );
-    if let Some(sigv4) = &route.sigv4 {
-        self::sigv4(sigv4, &at.key("sigv4"), problems);
-    }
-    problems.span(
-        at.key("timeout"),
-        route.timeout,
-        Duration::from_millis(1),
-        HOUR,
-    );
-}
-
-fn sigv4(sigv4: &RouteSigV4, at: &Path, problems: &mut Problems) {
-    problems.span(
-        at.key("duration"),
-        sigv4.duration,
-        ROLE_SESSION.0,
-        ROLE_SESSION.1,
-    );
-    for (field, given) in [
-        ("session_name", sigv4.session_name.is_some()),
-        ("external_id", sigv4.external_id.is_some()),
-    ] {
-        problems.add_if(
-            given && sigv4.role.is_none(),
-            at.key(field),
-            format!("{field} belongs to a role: give role, or remove it"),
-        );
-    }
-    problems.add_if(
-        sigv4.max_body == 0,
-        at.key("max_body"),
-        "expected more than 0 bytes",
-    );
-    problems.add_if(
-        NOT_SIGNED_FOR.contains(&sigv4.service.as_str()),
-        at.key("service"),
-        format!(
-            "{} has signing rules of its own, which are not supported by this version",
-            sigv4.service
-        ),
-    );
-    for (index, header) in sigv4.signed_headers.iter().enumerate() {
-        problems.add_if(
-            header.as_str().starts_with("x-amz-"),
-            at.key("signed_headers").index(index),
-            format!(
-                "{header} of the app is always removed; the agent signs x-amz-* headers of its own"
-            ),
-        );
-        problems.add_if(
-            is_unsignable(header),
-            at.key("signed_headers").index(index),
-            format!("{header} changes on its way, and would break the signature"),
-        );
     }
 }

@@ -7,9 +7,11 @@ use std::{
         Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
+use http::{StatusCode, header::AUTHORIZATION};
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -28,10 +30,13 @@ use super::*;
 use crate::{
     aws::SignError,
     config::{
-        agent::{Route as RouteConfig, RouteJwt, RouteMtls, RouteSigV4},
+        outbound::{Route as RouteConfig, RouteJwt, RouteMtls, RouteSigV4},
         value::Listen,
     },
-    http::server::{self, Drain, Limits, Listener, serve},
+    http::{
+        pool::Upstream,
+        server::{self, Drain, Limits, Listener, serve},
+    },
     token::{Mint, MintError, Minted, Wanted},
 };
 
@@ -137,7 +142,7 @@ impl Agent {
         let signer: Arc<dyn Sign> = self.signer.clone();
         let signers = self.routes.iter().map(|r| (r.host.clone(), signer.clone()));
         let setup = Setup {
-            config: &config::agent::Outbound {
+            config: &config::outbound::Outbound {
                 listen: "127.0.0.1:0".parse().unwrap(),
                 routes: self.routes.clone(),
             },

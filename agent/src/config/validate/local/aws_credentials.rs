@@ -2,7 +2,7 @@
 
 use crate::config::{
     local::AwsCredentials,
-    validate::{Path, Problems, agent::ROLE_SESSION},
+    validate::{Path, Problems, outbound::ROLE_SESSION},
     value::Listen,
 };
 

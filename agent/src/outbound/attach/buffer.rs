@@ -7,8 +7,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::refusal::Refusal;
-use crate::http::body::Body;
+use crate::{http::body::Body, outbound::refusal::Refusal};
 
 /// What all of them may hold together: small beside a sidecar's usual memory limit of 128 MiB, and
 /// enough for a thousand requests of 64 KiB at once. One larger body alone may exceed it.
@@ -18,29 +17,33 @@ const ALL: usize = 64 * 1024 * 1024;
 const UNIT: usize = 1024;
 
 #[derive(Debug)]
-pub(super) struct Buffers(Arc<Semaphore>);
+pub(in crate::outbound) struct Buffers(Arc<Semaphore>);
 
 /// A whole body. Its room is given back when this is dropped.
 #[derive(Debug)]
-pub(super) struct Buffered {
+pub(in crate::outbound) struct Buffered {
     bytes: Bytes,
     _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Buffered {
-    pub(super) fn bytes(&self) -> &Bytes {
+    pub(in crate::outbound) fn bytes(&self) -> &Bytes {
         &self.bytes
     }
 }
 
 impl Buffers {
-    pub(super) fn new() -> Self {
+    pub(in crate::outbound) fn new() -> Self {
         Self(Arc::new(Semaphore::new(ALL / UNIT)))
     }
 
     /// Reads `body` to its end; refuses it beyond `max` bytes, without reading it where its length
     /// is declared.
-    pub(super) async fn read(&self, mut body: Body, max: usize) -> Result<Buffered, Refusal> {
+    pub(in crate::outbound) async fn read(
+        &self,
+        mut body: Body,
+        max: usize,
+    ) -> Result<Buffered, Refusal> {
         let declared = body.size_hint();
         if body.is_end_stream() {
             let bytes = Bytes::new();

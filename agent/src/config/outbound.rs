@@ -1,0 +1,57 @@
+//! `outbound:` of the agent's file.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use warifu::SpiffeId;
+
+use super::{
+    defaults,
+    value::{self, As, Listen, Span, Upstream, name},
+};
+
+mod jwt;
+mod sigv4;
+
+pub use jwt::RouteJwt;
+pub use sigv4::RouteSigV4;
+
+/// The listener for calls from the app.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Outbound {
+    /// Loopback or a unix socket.
+    pub listen: Listen,
+    /// By host; what no route names is refused.
+    pub routes: Vec<Route>,
+}
+
+/// Where calls to one host go and what is attached.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// What the app calls: the request's host, without a port, lower case.
+    #[serde(deserialize_with = "value::one::<name::Host, _>")]
+    #[schemars(with = "As<name::Host>")]
+    pub host: String,
+    /// Where it goes.
+    pub upstream: Upstream,
+    /// mTLS with our X.509-SVID.
+    pub mtls: Option<RouteMtls>,
+    /// A JWT-SVID in `authorization`.
+    pub jwt: Option<RouteJwt>,
+    /// An AWS SigV4 signature.
+    pub sigv4: Option<RouteSigV4>,
+    /// Time to the response's first byte.
+    #[serde(default = "defaults::first_byte_timeout")]
+    pub timeout: Span,
+}
+
+/// mTLS on a route.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteMtls {
+    /// The upstream's SPIFFE ID.
+    #[serde(deserialize_with = "value::one::<name::Id, _>")]
+    #[schemars(with = "As<name::Id>")]
+    pub expect: SpiffeId,
+}

@@ -1,0 +1,69 @@
+//! `outbound:` of the agent's file.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use super::{Path, Problems, agent::HOUR, root};
+use crate::config::{AgentConfig, outbound::Route, value::Listen};
+
+mod sigv4;
+
+pub(super) use sigv4::ROLE_SESSION;
+
+pub(super) fn outbound(config: &AgentConfig, problems: &mut Problems) {
+    let Some(outbound) = &config.outbound else {
+        return;
+    };
+    let at = root().key("outbound");
+    problems.add_if(
+        !outbound.listen.is_local(),
+        at.key("listen"),
+        "expected a unix socket or a loopback address: whoever reaches this listener calls as this workload",
+    );
+    let mut hosts: BTreeMap<&str, usize> = BTreeMap::new();
+    for (index, route) in outbound.routes.iter().enumerate() {
+        let at = at.key("routes").index(index);
+        if let Some(first) = hosts.insert(&route.host, index) {
+            problems.add(
+                at.key("host"),
+                format!(
+                    "{} has a route already: outbound.routes[{first}]",
+                    route.host
+                ),
+            );
+        }
+        self::route(config, route, &at, problems);
+    }
+}
+
+fn route(config: &AgentConfig, route: &Route, at: &Path, problems: &mut Problems) {
+    let upstream = &route.upstream;
+    let ip = upstream.host.parse::<IpAddr>().ok();
+    if let Some(ip) = ip.filter(|_| !upstream.tls) {
+        let there = Listen::Tcp((ip, upstream.port).into());
+        let own = config.outbound.as_ref().map(|outbound| &outbound.listen);
+        problems.add_if(
+            own.is_some_and(|own| own.collides_with(&there)),
+            at.key("upstream"),
+            "that is this agent's own outbound listener: requests would go in circles",
+        );
+    }
+    problems.add_if(
+        route.jwt.is_some() && route.sigv4.is_some(),
+        at.key("sigv4"),
+        "jwt and sigv4 both set the authorization header; keep one of them",
+    );
+    problems.add_if(
+        route.mtls.is_some() && !upstream.tls,
+        at.key("upstream"),
+        format!("mtls needs https://, found {upstream}"),
+    );
+    if let Some(sigv4) = &route.sigv4 {
+        sigv4::sigv4(sigv4, &at.key("sigv4"), problems);
+    }
+    problems.span(
+        at.key("timeout"),
+        route.timeout,
+        Duration::from_millis(1),
+        HOUR,
+    );
+}

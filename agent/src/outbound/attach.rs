@@ -1,0 +1,105 @@
+//! What a route attaches to its requests, and how they are sent with it.
+//!
+//! A file a way: each says what is attached, when it is made anew, and what an answer may lead to.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{Request, Response, request::Parts};
+
+use super::{Setup, budget::Budget, metrics::Counters, refusal::Refusal, route::RouteError};
+use crate::{
+    aws, config,
+    http::{body::Body, pool::Upstream},
+    token::{Source, Wanted},
+};
+
+pub(super) use buffer::Buffers;
+pub use sign::Sign;
+
+mod bearer;
+mod buffer;
+mod sign;
+mod sigv4;
+
+/// What is attached to its requests.
+#[derive(Debug)]
+pub(super) enum Credential {
+    None,
+    Jwt(Source),
+    SigV4 {
+        signer: Arc<dyn Sign>,
+        max_body: usize,
+    },
+}
+
+/// One request's way out: what every way of attaching needs to send it.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    pub(super) upstream: &'a Upstream,
+    /// The route's time to the first byte of an answer.
+    pub(super) timeout: Duration,
+    pub(super) budget: &'a Budget,
+    pub(super) counters: &'a Counters,
+    pub(super) buffers: &'a Buffers,
+}
+
+impl Credential {
+    pub(super) fn new(
+        route: &config::outbound::Route,
+        setup: &Setup<'_>,
+    ) -> Result<Self, RouteError> {
+        match (&route.jwt, &route.sigv4) {
+            (Some(_), Some(_)) => Err(RouteError::TwoCredentials {
+                route: route.host.clone(),
+            }),
+            (Some(jwt), None) => Ok(Self::Jwt(
+                setup.tokens.source(Wanted::jwt_svid(&jwt.audience)),
+            )),
+            (None, Some(sigv4)) => {
+                let signer =
+                    setup
+                        .signers
+                        .get(&route.host)
+                        .ok_or_else(|| RouteError::NoSigner {
+                            route: route.host.clone(),
+                        })?;
+                Ok(Self::SigV4 {
+                    signer: Arc::clone(signer),
+                    max_body: sigv4.max_body,
+                })
+            }
+            (None, None) => Ok(Self::None),
+        }
+    }
+
+    /// Whether anything is attached.
+    pub(super) fn is_some(&self) -> bool {
+        !matches!(self, Self::None)
+    }
+
+    /// Attaches it, and sends.
+    pub(super) async fn send(
+        &self,
+        call: &Call<'_>,
+        parts: Parts,
+        body: Body,
+    ) -> Result<Response<Body>, Refusal> {
+        match self {
+            Self::None => call.send(parts, body).await,
+            Self::Jwt(tokens) => bearer::send(call, tokens, parts, body).await,
+            Self::SigV4 { signer, max_body } => {
+                aws::refuse_streamed(&parts.headers)?;
+                let body = call.buffers.read(body, *max_body).await?;
+                sigv4::send(call, &**signer, parts, body.bytes()).await
+            }
+        }
+    }
+}
+
+impl Call<'_> {
+    /// Sends as it is.
+    async fn send(&self, parts: Parts, body: Body) -> Result<Response<Body>, Refusal> {
+        let request = Request::from_parts(parts, body);
+        Ok(self.upstream.send(request, self.timeout).await?)
+    }
+}
