@@ -33,7 +33,7 @@ pub(crate) async fn start() -> Result<SocketAddr> {
     Ok(address)
 }
 
-/// Requests without bodies, one after the other.
+/// Requests one after the other; their bodies are read and thrown away.
 async fn serve(mut connection: TcpStream, answer_1k: &[u8]) -> Result<()> {
     connection.set_nodelay(true)?;
     let mut buffer = Vec::with_capacity(8 << 10);
@@ -44,13 +44,20 @@ async fn serve(mut connection: TcpStream, answer_1k: &[u8]) -> Result<()> {
             }
             continue;
         };
-        if head.start_line.contains(ECHO_PATH) {
-            let echoed = answer(buffer.get(..head.bytes).unwrap_or_default());
-            connection.write_all(&echoed).await?;
-        } else {
-            connection.write_all(answer_1k).await?;
+        let whole = head.bytes + head.content_length.unwrap_or_default();
+        let echo = head
+            .start_line
+            .contains(ECHO_PATH)
+            .then(|| answer(buffer.get(..head.bytes).unwrap_or_default()));
+        while buffer.len() < whole {
+            if connection.read_buf(&mut buffer).await? == 0 {
+                return Ok(());
+            }
         }
-        buffer.drain(..head.bytes);
+        connection
+            .write_all(echo.as_deref().unwrap_or(answer_1k))
+            .await?;
+        buffer.drain(..whole);
     }
 }
 

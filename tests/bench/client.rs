@@ -1,4 +1,4 @@
-//! A raw HTTP/1.1 client over mTLS. It does as little as it can: what it costs is taken from the
+//! A raw HTTP/1.1 client, plain or over mTLS. It does as little as it can: what it costs is taken from the
 //! core that also runs the backend, and a full client would be the limit sooner.
 
 use std::{
@@ -30,13 +30,19 @@ use crate::{Result, certificates::Credential};
 #[derive(Clone)]
 pub(crate) struct Client {
     address: SocketAddr,
-    tls: TlsConnector,
+    /// None: the app beside its proxy.
+    tls: Option<TlsConnector>,
 }
 
 /// A connection, one request at a time.
 pub(crate) struct Connection {
-    stream: TlsStream<TcpStream>,
+    stream: Stream,
     buffer: Vec<u8>,
+}
+
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// An answer.
@@ -69,8 +75,13 @@ impl Client {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Self {
             address,
-            tls: Arc::new(config).into(),
+            tls: Some(Arc::new(config).into()),
         })
+    }
+
+    /// An app that calls the proxy beside it.
+    pub(crate) fn plain(address: SocketAddr) -> Self {
+        Self { address, tls: None }
     }
 
     /// A new connection, with a full handshake.
@@ -81,8 +92,13 @@ impl Client {
         socket.bind(SocketAddr::new(next_source().into(), 0))?;
         let stream = socket.connect(self.address).await?;
         stream.set_nodelay(true)?;
-        let name = ServerName::IpAddress(self.address.ip().into());
-        let stream = self.tls.connect(name, stream).await?;
+        let stream = match &self.tls {
+            None => Stream::Plain(stream),
+            Some(tls) => {
+                let name = ServerName::IpAddress(self.address.ip().into());
+                Stream::Tls(Box::new(tls.connect(name, stream).await?))
+            }
+        };
         Ok(Connection {
             stream,
             buffer: Vec::with_capacity(8 << 10),
@@ -91,7 +107,7 @@ impl Client {
 }
 
 impl Connection {
-    /// Sends a request without a body and reads the answer away.
+    /// Sends a request and reads the answer away.
     pub(crate) async fn exchange(&mut self, request: &[u8]) -> Result<()> {
         let (head, _) = self.round_trip(request).await?;
         if head != 200 {
@@ -100,7 +116,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends a request without a body and keeps the answer.
+    /// Sends a request and keeps the answer.
     pub(crate) async fn ask(&mut self, request: &[u8]) -> Result<Answer> {
         let (status, body) = self.round_trip(request).await?;
         let body = self.buffer.get(body..).unwrap_or_default();
@@ -112,18 +128,30 @@ impl Connection {
 
     /// Session tickets the proxy has sent on this connection.
     pub(crate) fn tickets(&self) -> u32 {
-        self.stream.get_ref().1.tls13_tickets_received()
+        match &self.stream {
+            Stream::Plain(_) => 0,
+            Stream::Tls(stream) => stream.get_ref().1.tls13_tickets_received(),
+        }
     }
 
     /// Says goodbye (close_notify) and closes.
     pub(crate) async fn close(mut self) -> Result<()> {
-        Ok(self.stream.shutdown().await?)
+        match &mut self.stream {
+            Stream::Plain(stream) => stream.shutdown().await?,
+            Stream::Tls(stream) => stream.shutdown().await?,
+        }
+        Ok(())
     }
 
     /// Leaves the whole answer in `buffer`; returns its status and where its body starts.
     async fn round_trip(&mut self, request: &[u8]) -> Result<(u16, usize)> {
-        self.stream.write_all(request).await?;
-        self.stream.flush().await?;
+        match &mut self.stream {
+            Stream::Plain(stream) => stream.write_all(request).await?,
+            Stream::Tls(stream) => {
+                stream.write_all(request).await?;
+                stream.flush().await?;
+            }
+        }
         self.buffer.clear();
         loop {
             if let Some(head) = parse_head(&self.buffer)? {
@@ -139,7 +167,11 @@ impl Connection {
                     return Ok((status.ok_or("an answer without a status")?, head.bytes));
                 }
             }
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+            let read = match &mut self.stream {
+                Stream::Plain(stream) => stream.read_buf(&mut self.buffer).await?,
+                Stream::Tls(stream) => stream.read_buf(&mut self.buffer).await?,
+            };
+            if read == 0 {
                 return Err("the proxy closed the connection before answering".into());
             }
         }
@@ -149,6 +181,16 @@ impl Connection {
 /// The text of a GET request.
 pub(crate) fn request(path: &str, headers: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: payments\r\naccept: */*\r\n{headers}\r\n").into_bytes()
+}
+
+/// The bytes of a POST with this body.
+pub(crate) fn post(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: payments\r\naccept: */*\r\ncontent-type: application/octet-stream\r\n\
+         content-length: {}\r\n{headers}\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
 }
 
 /// The head of a message.

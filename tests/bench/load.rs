@@ -14,7 +14,6 @@ use crate::{
     Result, backend,
     client::{Client, Connection, request},
     process::Process,
-    proxies::Proxy,
 };
 
 /// Which request pattern is driven.
@@ -26,6 +25,40 @@ pub(crate) enum Pattern {
     NewConnections,
 }
 
+/// What load is driven through.
+pub(crate) trait Target {
+    /// Its name in tables.
+    fn name(&self) -> &'static str;
+    /// Who calls.
+    fn client(&self) -> &Client;
+    /// Whose CPU time counts.
+    fn processes(&self) -> &[Process];
+    /// So many more requests were answered.
+    fn answered(&mut self, requests: u64);
+}
+
+/// What is driven.
+#[derive(Debug, Clone)]
+pub(crate) struct Drive {
+    pub(crate) pattern: Pattern,
+    /// Connections at once.
+    pub(crate) concurrency: usize,
+    /// The request, with its body.
+    pub(crate) message: Arc<[u8]>,
+}
+
+impl Drive {
+    /// A GET of 1 KiB.
+    pub(crate) fn get(pattern: Pattern, concurrency: usize) -> Self {
+        let message = request(backend::PATH, "").into();
+        Self {
+            pattern,
+            concurrency,
+            message,
+        }
+    }
+}
+
 /// What one run against one proxy showed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
@@ -35,28 +68,25 @@ pub(crate) struct Sample {
     pub(crate) rate: f64,
 }
 
-/// Drives `proxy` for `time` from `concurrency` connections at once. One failed request fails it.
+/// Drives `target` for `time`. One failed request fails it.
 pub(crate) async fn sample(
-    proxy: &mut Proxy,
-    pattern: Pattern,
-    concurrency: usize,
+    target: &mut impl Target,
+    drive: &Drive,
     time: Duration,
 ) -> Result<Sample> {
-    let mut load = Load::start(&proxy.caller, pattern, concurrency).await?;
+    let mut load = Load::start(target.client(), drive).await?;
     // The first requests fill pools and caches; they are not the steady state.
     tokio::time::sleep(time / 10).await;
 
-    let (cpu, requests, from) = (proxy.process.cpu()?, load.requests(), Instant::now());
+    let (cpu, requests, from) = (cpu_of(target)?, load.requests(), Instant::now());
     tokio::time::sleep(time).await;
-    let (cpu_after, requests_after, took) = (proxy.process.cpu()?, load.requests(), from.elapsed());
+    let (cpu_after, requests_after, took) = (cpu_of(target)?, load.requests(), from.elapsed());
 
-    proxy.requests += load
-        .stop()
-        .await
-        .map_err(|e| failed(proxy.name, &proxy.process, &*e))?;
+    let answered = load.stop().await.map_err(|e| failed(target, &*e))?;
+    target.answered(answered);
     let requests = (requests_after - requests) as f64;
     if requests == 0.0 {
-        return Err(format!("{} answered nothing in {took:?}", proxy.name).into());
+        return Err(format!("{} answered nothing in {took:?}", target.name()).into());
     }
     let cpu_us = (cpu_after - cpu).as_secs_f64() * 1e6 / requests;
     Ok(Sample {
@@ -74,25 +104,22 @@ pub(crate) struct Load {
 
 impl Load {
     /// Opens the connections, where they are kept, and starts.
-    pub(crate) async fn start(
-        client: &Client,
-        pattern: Pattern,
-        concurrency: usize,
-    ) -> Result<Self> {
+    pub(crate) async fn start(client: &Client, drive: &Drive) -> Result<Self> {
         let mut load = Self {
             requests: Arc::default(),
             stop: Arc::default(),
             tasks: JoinSet::new(),
         };
-        let mut connections = match pattern {
-            Pattern::KeepAlive => connections(client, concurrency).await?,
+        let mut connections = match drive.pattern {
+            Pattern::KeepAlive => connections(client, drive.concurrency).await?,
             Pattern::NewConnections => Vec::new(),
         };
-        for _ in 0..concurrency {
+        for _ in 0..drive.concurrency {
             let connection = connections.pop();
             let (requests, stop) = (Arc::clone(&load.requests), Arc::clone(&load.stop));
+            let message = Arc::clone(&drive.message);
             load.tasks
-                .spawn(worker(client.clone(), connection, requests, stop));
+                .spawn(worker(client.clone(), connection, message, requests, stop));
         }
         Ok(load)
     }
@@ -127,29 +154,76 @@ pub(crate) async fn connections(client: &Client, count: usize) -> Result<Vec<Con
 async fn worker(
     client: Client,
     kept: Option<Connection>,
+    message: Arc<[u8]>,
     requests: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 ) -> Result<()> {
-    let request = request(backend::PATH, "");
     if let Some(mut connection) = kept {
         while !stop.load(Ordering::Relaxed) {
-            connection.exchange(&request).await?;
+            connection.exchange(&message).await?;
             requests.fetch_add(1, Ordering::Relaxed);
         }
         return connection.close().await;
     }
     while !stop.load(Ordering::Relaxed) {
         let mut connection = client.connect().await?;
-        connection.exchange(&request).await?;
+        connection.exchange(&message).await?;
         requests.fetch_add(1, Ordering::Relaxed);
         connection.close().await?;
     }
     Ok(())
 }
 
-fn failed(name: &str, process: &Process, error: &dyn std::error::Error) -> String {
-    format!(
-        "a request through {name} failed: {error}\n{}",
-        process.last_words()
-    )
+/// CPU time so far, of all its processes.
+fn cpu_of(target: &impl Target) -> Result<Duration> {
+    target.processes().iter().map(Process::cpu).sum()
+}
+
+fn failed(target: &impl Target, error: &dyn std::error::Error) -> String {
+    let mut text = format!("a request through {} failed: {error}", target.name());
+    for process in target.processes() {
+        text.push('\n');
+        text.push_str(&process.last_words());
+    }
+    text
+}
+
+/// How long each request took, from kept connections that together send `rate` requests a second for `time`.
+pub(crate) async fn latencies(
+    client: &Client,
+    drive: &Drive,
+    rate: f64,
+    time: Duration,
+) -> Result<Vec<Duration>> {
+    let between = Duration::from_secs_f64(drive.concurrency as f64 / rate);
+    let end = Instant::now() + time;
+    let mut tasks = JoinSet::new();
+    for (index, mut connection) in connections(client, drive.concurrency)
+        .await?
+        .into_iter()
+        .enumerate()
+    {
+        let message = Arc::clone(&drive.message);
+        let start =
+            tokio::time::Instant::now() + between.mul_f64(index as f64 / drive.concurrency as f64);
+        tasks.spawn(async move {
+            let mut tick = tokio::time::interval_at(start, between);
+            // A slow answer makes the next request late, and no burst afterwards.
+            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut took = Vec::new();
+            while Instant::now() < end {
+                tick.tick().await;
+                let from = Instant::now();
+                connection.exchange(&message).await?;
+                took.push(from.elapsed());
+            }
+            connection.close().await?;
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(took)
+        });
+    }
+    let mut all = Vec::new();
+    while let Some(took) = tasks.join_next().await {
+        all.extend(took??);
+    }
+    Ok(all)
 }

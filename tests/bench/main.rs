@@ -11,6 +11,7 @@ mod certificates;
 mod checks;
 mod client;
 mod load;
+mod outbound;
 mod process;
 mod proxies;
 mod report;

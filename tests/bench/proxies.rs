@@ -15,11 +15,14 @@ use std::{
 use thiserror::Error;
 use warifu_tests::peers;
 
+pub(crate) use envoy::command as envoy_command;
+
 use crate::{
     Result, backend,
     certificates::{Ca, Credential},
     checks,
     client::{Client, request},
+    load::Target,
     process::{Cores, Process},
 };
 
@@ -213,6 +216,24 @@ async fn ours(place: Place<'_>) -> Result<Prepared> {
     })
 }
 
+impl Target for Proxy {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn client(&self) -> &Client {
+        &self.caller
+    }
+
+    fn processes(&self) -> &[Process] {
+        std::slice::from_ref(&self.process)
+    }
+
+    fn answered(&mut self, requests: u64) {
+        self.requests += requests;
+    }
+}
+
 impl Proxy {
     async fn await_first_answer(&mut self) -> Result<()> {
         let deadline = Instant::now() + START_TIMEOUT;
@@ -240,6 +261,22 @@ impl Proxy {
     }
 }
 
+/// Envoy's side of the backend, for another of them to call: what [`Kind::Envoy`] starts.
+pub(crate) fn envoy_inbound(
+    program: PathBuf,
+    directory: &Path,
+    listen: SocketAddr,
+    backend: SocketAddr,
+) -> Result<Command> {
+    let place = Place {
+        program,
+        directory,
+        listen,
+        backend,
+    };
+    Ok(envoy::start(place)?.command)
+}
+
 /// An executable on PATH.
 fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
@@ -250,6 +287,6 @@ fn on_path(program: &str) -> Option<PathBuf> {
 
 /// A loopback port nobody has now. Another process could take it before the proxy does; then the
 /// proxy says so and the run ends.
-fn free_port() -> Result<SocketAddr> {
+pub(crate) fn free_port() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     Result, checks,
-    load::{self, Pattern, Sample},
+    load::{self, Drive, Sample, Target},
     proxies::{self, Kind, Setting},
     stats::median,
 };
@@ -55,23 +55,32 @@ impl Samples {
 pub(crate) async fn run(
     kinds: &[Kind],
     plan: Plan,
-    pattern: Pattern,
-    concurrency: usize,
+    drive: &Drive,
     at: Setting<'_>,
 ) -> Result<Samples> {
     let mut proxies = proxies::start_all(kinds, at).await?;
-    let mut by_proxy: BTreeMap<_, Vec<Sample>> = BTreeMap::new();
-    for round in 0..plan.rounds {
-        for proxy in &mut proxies {
-            let sample = load::sample(proxy, pattern, concurrency, plan.time).await?;
-            by_proxy.entry(proxy.name).or_default().push(sample);
-        }
-        // Nobody always runs after the same neighbour's heat.
-        proxies.rotate_left(1);
-        progress(round + 1, plan.rounds, &by_proxy);
-    }
+    let samples = interleaved(&mut proxies, plan, drive).await?;
     for proxy in &proxies {
         checks::has_logged(proxy).await?;
+    }
+    Ok(samples)
+}
+
+/// Drives each of `targets` in every round.
+pub(crate) async fn interleaved<T: Target>(
+    targets: &mut [T],
+    plan: Plan,
+    drive: &Drive,
+) -> Result<Samples> {
+    let mut by_proxy: BTreeMap<_, Vec<Sample>> = BTreeMap::new();
+    for round in 0..plan.rounds {
+        for target in &mut *targets {
+            let sample = load::sample(target, drive, plan.time).await?;
+            by_proxy.entry(target.name()).or_default().push(sample);
+        }
+        // Nobody always runs after the same neighbour's heat.
+        targets.rotate_left(1);
+        progress(round + 1, plan.rounds, &by_proxy);
     }
     Ok(Samples { by_proxy })
 }

@@ -1,15 +1,17 @@
 //! The benchmarks by name, and what each demands.
 
 mod authority;
+mod hops;
 mod memory;
 mod rules;
+mod sigv4;
 mod workload_api;
 
 use std::path::PathBuf;
 
 use crate::{
     Result, backend,
-    load::{Pattern, Sample},
+    load::{Drive, Pattern, Sample},
     process::{self, Cores},
     proxies::{Kind, Setting},
     report::{self, Bar, Outcome, Row},
@@ -23,6 +25,8 @@ pub(crate) enum Suite {
     Authority,
     /// A new connection for each request.
     Handshake,
+    /// From app to app: plain, mTLS, plain.
+    Hops,
     /// Requests on kept connections.
     Inbound,
     /// Resident memory.
@@ -31,6 +35,8 @@ pub(crate) enum Suite {
     Stampede,
     /// The authority's rules, in this process.
     Rules,
+    /// Requests that are signed on their way out.
+    SigV4,
     /// What an app waits for its identity.
     WorkloadApi,
 }
@@ -44,9 +50,11 @@ const NEW_CONNECTIONS: usize = 8;
 
 impl Suite {
     /// All of them, in the order `list` shows.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Inbound,
         Self::Handshake,
+        Self::SigV4,
+        Self::Hops,
         Self::Memory,
         Self::Authority,
         Self::Stampede,
@@ -59,8 +67,10 @@ impl Suite {
         match self {
             Self::Authority => "authority",
             Self::Handshake => "handshake",
+            Self::Hops => "hops",
             Self::Inbound => "inbound",
             Self::Memory => "memory",
+            Self::SigV4 => "sigv4",
             Self::Stampede => "stampede",
             Self::Rules => "rules",
             Self::WorkloadApi => "workload-api",
@@ -74,8 +84,10 @@ impl Suite {
                 "CPU per agent attested: TLS handshake, evidence, certificate, audit"
             }
             Self::Handshake => "CPU per connection: a full mTLS handshake and one request",
+            Self::Hops => "CPU per request of both proxies between two apps, and the time they add",
             Self::Inbound => "CPU per request and requests a second: mTLS, rules, headers, audit",
             Self::Memory => "resident memory: idle, under load, with idle connections, afterwards",
+            Self::SigV4 => "CPU per request that is signed for AWS, of 1 KiB and of 64 KiB",
             Self::Stampede => {
                 "time until 10,000 agents that attest at once are served, on all cores"
             }
@@ -135,6 +147,7 @@ impl Suite {
     fn kinds(self) -> &'static [Kind] {
         match self {
             Self::Authority | Self::Rules | Self::Stampede | Self::WorkloadApi => &[Kind::Warifu],
+            Self::Hops | Self::SigV4 => &[Kind::Warifu, Kind::Envoy],
             Self::Handshake | Self::Inbound | Self::Memory => &Kind::ALL,
         }
     }
@@ -149,15 +162,17 @@ impl Suite {
         let plan = Plan::new(quick);
         match self {
             Self::Handshake => {
-                let pattern = Pattern::NewConnections;
-                let samples = rounds::run(kinds, plan, pattern, NEW_CONNECTIONS, at).await?;
+                let drive = Drive::get(Pattern::NewConnections, NEW_CONNECTIONS);
+                let samples = rounds::run(kinds, plan, &drive, at).await?;
                 Ok(handshake_rows(subject, &samples))
             }
             Self::Inbound => {
-                let pattern = Pattern::KeepAlive;
-                let samples = rounds::run(kinds, plan, pattern, KEPT_CONNECTIONS, at).await?;
+                let drive = Drive::get(Pattern::KeepAlive, KEPT_CONNECTIONS);
+                let samples = rounds::run(kinds, plan, &drive, at).await?;
                 Ok(inbound_rows(subject, &samples))
             }
+            Self::Hops => hops::run(subject, kinds, plan, at).await,
+            Self::SigV4 => sigv4::run(subject, kinds, plan, at).await,
             Self::Memory => memory::run(subject, kinds, quick, at).await,
             Self::Authority => authority::run(quick, at).await,
             Self::Stampede => authority::stampede(quick, at).await,
@@ -227,7 +242,7 @@ fn beside(
     measure: &'static str,
     unit: &'static str,
     figure: fn(&Sample) -> f64,
-    bar: fn(Kind) -> Bar,
+    bar: impl Fn(Kind) -> Bar,
 ) -> Vec<Row> {
     let ours = samples.figures(subject, figure);
     Kind::ALL

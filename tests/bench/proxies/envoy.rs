@@ -1,6 +1,10 @@
 //! Envoy 1.40, as the scenario tests have it.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use super::{Place, Start, TRUST_DOMAIN};
 use crate::Result;
@@ -10,7 +14,13 @@ pub(super) fn start(place: Place<'_>) -> Result<Start> {
     let log = Some(place.directory.join("access.log"));
     let file = place.directory.join("envoy.yaml");
     fs::write(&file, configuration(&place))?;
-    let mut command = Command::new(place.program);
+    let command = command(place.program, &file);
+    Ok(Start { command, log })
+}
+
+/// With one worker.
+pub(crate) fn command(program: PathBuf, file: &Path) -> Command {
+    let mut command = Command::new(program);
     command.arg("-c").arg(file).args([
         "--concurrency",
         "1",
@@ -18,7 +28,7 @@ pub(super) fn start(place: Place<'_>) -> Result<Start> {
         "--log-level",
         "warn",
     ]);
-    Ok(Start { command, log })
+    command
 }
 
 /// Beside the work all proxies do, only what Envoy's own guide to edge use asks of one that

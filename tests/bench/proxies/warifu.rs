@@ -4,6 +4,7 @@
 use std::{
     fs,
     io::Write,
+    net::SocketAddr,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Command,
@@ -47,12 +48,27 @@ pub(crate) fn locate() -> std::result::Result<PathBuf, String> {
     Err(format!("{} is not there: {command}", agent.display()))
 }
 
+/// A line for each request.
+const AUDIT_LOG: &str = "audit.log";
+
+/// Callers prove themselves by mTLS, and one of them may call.
+pub(crate) fn inbound(listen: SocketAddr, backend: SocketAddr) -> String {
+    format!(
+        r#"inbound:
+- listen: {listen}
+  forward: http://{backend}
+  accept: [{{mtls: {{trust_domains: [{TRUST_DOMAIN}]}}}}]
+  allow: [{{peer: "spiffe://{TRUST_DOMAIN}/orders", to: ["GET /bench/*"]}}]
+"#
+    )
+}
+
 /// Who issues for the agent and its callers.
-pub(super) struct Issuer(Authority);
+pub(crate) struct Issuer(Authority);
 
 impl Issuer {
     /// A new one, with a root of its own. Its files lie in `directory`.
-    pub(super) async fn start(directory: &Path) -> Result<Self> {
+    pub(crate) async fn start(directory: &Path) -> Result<Self> {
         let text = format!(
             r#"trust_domain: {TRUST_DOMAIN}
 listen: 127.0.0.1:0
@@ -106,47 +122,49 @@ rules: [{{attestor: bench, match: {{service: "*"}}, id: "/{{service}}"}}]
 
     /// `warifu agent` for `payments`, with one rule and one worker.
     pub(super) async fn start_agent(&self, place: Place<'_>) -> Result<Start> {
-        let token = self.join_token("payments").await?;
+        let inbound = inbound(place.listen, place.backend);
+        Ok(Start {
+            command: self
+                .command(place.program, place.directory, "payments", &inbound)
+                .await?,
+            log: Some(place.directory.join(AUDIT_LOG)),
+        })
+    }
+
+    /// `warifu agent` for `name`, with one worker and these sections beside what all agents have.
+    pub(crate) async fn command(
+        &self,
+        program: PathBuf,
+        directory: &Path,
+        name: &str,
+        sections: &str,
+    ) -> Result<Command> {
+        let token = self.join_token(name).await?;
         fs::OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(place.directory.join("join-token"))
+            .open(directory.join("join-token"))
             .and_then(|mut file| file.write_all(token.expose().as_bytes()))?;
-        let file = place.directory.join("agent.yaml");
-        fs::write(&file, self.agent_configuration(&place))?;
-        let mut command = Command::new(place.program);
-        command.arg("agent").arg("--config").arg(file);
-        Ok(Start {
-            command,
-            log: Some(place.directory.join("audit.log")),
-        })
-    }
-
-    fn agent_configuration(&self, place: &Place<'_>) -> String {
-        let Place {
-            directory,
-            listen,
-            backend,
-            ..
-        } = place;
-        let directory = directory.display();
+        let file = directory.join("agent.yaml");
         let authority = self.0.address();
         let pins: Vec<String> = self.0.root_pins().iter().map(hex).collect();
-        format!(
-            r#"trust_domain: {TRUST_DOMAIN}
+        let place = directory.display();
+        fs::write(
+            &file,
+            format!(
+                r#"trust_domain: {TRUST_DOMAIN}
 authority: {{url: "https://{authority}", root_spki_sha256: {pins:?}}}
-attestation: {{join-token: {{token: "file:{directory}/join-token"}}}}
+attestation: {{join-token: {{token: "file:{place}/join-token"}}}}
 workers: 1
-inbound:
-- listen: {listen}
-  forward: http://{backend}
-  accept: [{{mtls: {{trust_domains: [{TRUST_DOMAIN}]}}}}]
-  allow: [{{peer: "spiffe://{TRUST_DOMAIN}/orders", to: ["GET /bench/*"]}}]
-admin: {{listen: "unix:{directory}/admin.sock"}}
-audit: {{file: {directory}/audit.log}}
-"#
-        )
+admin: {{listen: "unix:{place}/admin.sock"}}
+audit: {{file: {place}/{AUDIT_LOG}}}
+{sections}"#
+            ),
+        )?;
+        let mut command = Command::new(program);
+        command.arg("agent").arg("--config").arg(file);
+        Ok(command)
     }
 
     async fn join_token(&self, name: &str) -> Result<Secret<String>> {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::{
     Result,
-    load::{self, Load, Pattern},
+    load::{self, Drive, Load, Pattern},
     proxies::{self, Kind, Proxy, Setting},
     report::{Bar, Row},
 };
@@ -86,7 +86,11 @@ async fn with_idle_callers(proxy: &mut Proxy) -> Result<f64> {
 
 /// The most seen while it is under load.
 async fn while_busy(proxy: &mut Proxy) -> Result<f64> {
-    let mut load = Load::start(&proxy.caller, Pattern::KeepAlive, BUSY_CONNECTIONS).await?;
+    let mut load = Load::start(
+        &proxy.caller,
+        &Drive::get(Pattern::KeepAlive, BUSY_CONNECTIONS),
+    )
+    .await?;
     let mut most = 0.0_f64;
     for _ in 0..50 {
         tokio::time::sleep(BUSY / 50).await;
