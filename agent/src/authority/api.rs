@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration, time::SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde::{Serialize, de::DeserializeOwned};
@@ -150,7 +150,12 @@ async fn answer(session: &Session, request: Request<Incoming>) -> Result<Respons
     if path == wire::REVOCATIONS {
         expect(&request, &Method::GET)?;
         let _place = session.place(&session.in_flight)?;
-        return Ok(revocations(issuing, &request, now));
+        let revoked = issuing.revoked.load();
+        // "Not modified" is said by a replica that has just looked; another shows what it knew, and when.
+        return Ok(match revoked.is_confirmed(now) {
+            true => revoked.page.answer(request.headers()),
+            false => revoked.page.whole(),
+        });
     }
     const PATHS: [&str; 7] = [
         wire::CHALLENGE,
@@ -201,38 +206,6 @@ async fn answer(session: &Session, request: Request<Incoming>) -> Result<Respons
             Ok(json(&Box::pin(issuing.jwt_svid(asked, &body)).await?))
         }
     }
-}
-
-/// "Not modified" is said by a replica that has just looked; another shows what it knew, and when.
-fn revocations(issuing: &Issuing, request: &Request<Incoming>, now: SystemTime) -> Response<Body> {
-    let revoked = issuing.revoked.load();
-    let known = request.headers().get(header::IF_NONE_MATCH) == Some(&revoked.etag);
-    published(known && revoked.is_confirmed(now), &revoked.etag, || {
-        let mut response = Response::new(Body::from(revoked.jws.clone()));
-        let jwt = HeaderValue::from_static("application/jwt");
-        response.headers_mut().insert(header::CONTENT_TYPE, jwt);
-        response
-    })
-}
-
-/// An answer with its tag; none but the tag where that is known.
-fn published(
-    is_known: bool,
-    etag: &HeaderValue,
-    answer: impl FnOnce() -> Response<Body>,
-) -> Response<Body> {
-    let mut response = if is_known {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        response
-    } else {
-        answer()
-    };
-    let headers = response.headers_mut();
-    headers.insert(header::ETAG, etag.clone());
-    // It may be kept, and must be asked about again.
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    response
 }
 
 /// The body of a request, as JSON.

@@ -9,10 +9,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use thiserror::Error;
 use tokio::task::JoinSet;
-use warifu::{
-    Secret, TrustDomain,
-    jwt::{Profile, PublicJwk},
-};
+use warifu::{Secret, TrustDomain, jwt::PublicJwk};
 
 use super::{
     denied::Denied,
@@ -23,14 +20,12 @@ use super::{
 };
 use crate::{
     attest::wire::{ErrorCode, Evidence},
-    config::{
-        authority::{self as configured, facts::PARTITION},
-        value::is_call_audience,
-    },
+    config::authority::{self as configured, facts::PARTITION},
     http::fetch::FetcherError,
     revocation::role_name,
 };
 
+mod bearer;
 mod caller_identity;
 mod examine;
 mod kubernetes;
@@ -230,14 +225,14 @@ impl Attestors {
             Evidence::AwsWebIdentity { token } => self.web_identity(token, presented).await,
             Evidence::Kubernetes { token } => {
                 let attestor = self.of_issuer(token, |attestor, issuer| match attestor {
-                    Attestor::Kubernetes(it) if it.is_of(issuer) => Some(it),
+                    Attestor::Kubernetes(it) if it.bearer.is_of(issuer) => Some(it),
                     _ => None,
                 });
                 Box::pin(attestor?.prove(token, presented)).await
             }
             Evidence::Oidc { token } => {
                 let attestor = self.of_issuer(token, |attestor, issuer| match attestor {
-                    Attestor::Oidc(it) if it.is_of(issuer) => Some(it),
+                    Attestor::Oidc(it) if it.bearer.is_of(issuer) => Some(it),
                     _ => None,
                 });
                 Box::pin(attestor?.prove(token, presented)).await
@@ -341,8 +336,8 @@ impl Attestor {
         match self {
             Self::JoinToken | Self::CallerIdentity(_) => vec![],
             Self::WebIdentity(it) => it.issuers().collect(),
-            Self::Kubernetes(it) => vec![&it.issuer],
-            Self::Oidc(it) => vec![&it.issuer],
+            Self::Kubernetes(it) => vec![&it.bearer.issuer],
+            Self::Oidc(it) => vec![&it.bearer.issuer],
         }
     }
 }
@@ -357,14 +352,6 @@ fn partitions((name, attestor): (&String, &configured::Attestor)) -> Option<(Str
         | configured::Attestor::Oidc(_) => return None,
     };
     Some((name.clone(), partitions.clone()))
-}
-
-/// The profile of a bearer token that attests, and is for nothing else.
-fn bearer_profile(issuer: &str, audience: &str) -> Result<Profile, AttestorProblem> {
-    match is_call_audience(audience) {
-        true => Err(AttestorProblem::CallAudience(audience.to_owned())),
-        false => Ok(Profile::oidc(issuer, audience)),
-    }
 }
 
 #[cfg(test)]

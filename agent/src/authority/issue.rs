@@ -108,18 +108,19 @@ impl Issuing {
         request: wire::AttestRequest,
         who: &mut Who,
     ) -> Result<(wire::Issued, audit::Issued), Denied> {
-        let now = asked.now;
-        self.check_challenge(&request.challenge, now)?;
-        let renewal_key = renewal_key(request.renewal_key)?;
-        let transcript = proof::attest(
-            self.trust_domain(),
-            &request.challenge,
-            &request.csr.0,
-            &renewal_key.thumbprint(),
-            &request.evidence,
-            request.record.as_deref(),
-        );
-        check_proof(&renewal_key, &transcript, &request.proof)?;
+        let (now, challenge) = (asked.now, &request.challenge);
+        let transcript = |thumbprint: &str| {
+            proof::attest(
+                self.trust_domain(),
+                challenge,
+                &request.csr.0,
+                thumbprint,
+                &request.evidence,
+                request.record.as_deref(),
+            )
+        };
+        let renewal_key = request.renewal_key;
+        let renewal_key = self.prover(now, challenge, renewal_key, &request.proof, transcript)?;
         let subject_key = subject_key(&request.csr, &renewal_key)?;
 
         let presented = Presented {
@@ -184,15 +185,9 @@ impl Issuing {
         request: &wire::RenewRequest,
         who: &mut Who,
     ) -> Result<(wire::Issued, audit::Issued), Denied> {
-        self.check_challenge(&request.challenge, now)?;
-        let record = self.record(&request.record, now, who)?;
-        let transcript = proof::renew(
-            self.trust_domain(),
-            &request.challenge,
-            &request.csr.0,
-            &request.record,
-        );
-        check_proof(&record.renewal_key, &transcript, &request.proof)?;
+        let (challenge, record) = (&request.challenge, &request.record);
+        let transcript = proof::renew(self.trust_domain(), challenge, &request.csr.0, record);
+        let record = self.held(now, challenge, record, &request.proof, &transcript, who)?;
         let subject_key = subject_key(&request.csr, &record.renewal_key)?;
         let grant = self.entitled(&record.attestor, &record.facts, &record.lineage)?;
         self.certify(&record, &grant, (&subject_key, &request.csr), now)
@@ -239,7 +234,40 @@ impl Issuing {
         taken.map_err(|wait| Denied::too_many(attestor, wait))
     }
 
-    pub(super) fn check_challenge(&self, challenge: &str, now: SystemTime) -> Result<(), Denied> {
+    /// The renewal key of a request with evidence, once it is shown that it signed the request's `transcript`, which
+    /// is made of its thumbprint, and lately.
+    pub(super) fn prover(
+        &self,
+        now: SystemTime,
+        challenge: &str,
+        renewal_key: serde_json::Value,
+        proof: &Base64,
+        transcript: impl FnOnce(&str) -> Vec<u8>,
+    ) -> Result<PublicJwk, Denied> {
+        self.check_challenge(challenge, now)?;
+        let key = self::renewal_key(renewal_key)?;
+        check_proof(&key, &transcript(&key.thumbprint()), proof)?;
+        Ok(key)
+    }
+
+    /// The record of a request without evidence, once it is shown that the key it is bound to signed the request's
+    /// `transcript`, and lately.
+    fn held(
+        &self,
+        now: SystemTime,
+        challenge: &str,
+        record: &str,
+        proof: &Base64,
+        transcript: &[u8],
+        who: &mut Who,
+    ) -> Result<Record, Denied> {
+        self.check_challenge(challenge, now)?;
+        let record = self.record(record, now, who)?;
+        check_proof(&record.renewal_key, transcript, proof)?;
+        Ok(record)
+    }
+
+    fn check_challenge(&self, challenge: &str, now: SystemTime) -> Result<(), Denied> {
         let live = self.live.load();
         if challenge::is_good(&live.challenge_keys, self.trust_domain(), challenge, now) {
             return Ok(());
@@ -405,7 +433,7 @@ impl Issuing {
 }
 
 /// The renewal key of a request. It goes by its thumbprint: a `kid` of the agent's is not kept.
-pub(super) fn renewal_key(mut jwk: serde_json::Value) -> Result<PublicJwk, Denied> {
+fn renewal_key(mut jwk: serde_json::Value) -> Result<PublicJwk, Denied> {
     if let Some(members) = jwk.as_object_mut() {
         members.remove("kid");
     }
@@ -434,11 +462,7 @@ fn subject_key(csr: &Base64, renewal_key: &PublicJwk) -> Result<SubjectPublicKey
     Ok(key)
 }
 
-pub(super) fn check_proof(
-    key: &PublicJwk,
-    transcript: &[u8],
-    proof: &Base64,
-) -> Result<(), Denied> {
+fn check_proof(key: &PublicJwk, transcript: &[u8], proof: &Base64) -> Result<(), Denied> {
     if key.verify_raw(transcript, &proof.0) {
         return Ok(());
     }

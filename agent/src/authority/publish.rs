@@ -1,5 +1,5 @@
-//! The documents everybody may read: the trust bundle, and for each issuer its discovery document and
-//! its keys. Made once for each change of keys.
+//! The documents everybody may read: the trust bundle, for each issuer its discovery document and its keys, the
+//! revocation list. Made once for each change.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,10 +18,17 @@ use crate::{attest::wire::AccessTokenKeys, config::authority::issuer_path, http:
 /// Where the trust bundle is for the world (`https_web` of SPIFFE federation).
 pub(super) const BUNDLE: &str = "/bundle";
 
-/// A JSON document with its `ETag`.
+/// It may be kept, and must be asked about again.
+const ALWAYS_ASKED_ABOUT: HeaderValue = HeaderValue::from_static("no-cache");
+
+/// The tag of what can't be named: it is sent again.
+const NO_TAG: HeaderValue = HeaderValue::from_static("\"\"");
+
+/// A document with its `ETag`.
 #[derive(Debug, Clone)]
 pub(super) struct Page {
     pub(super) body: Bytes,
+    content_type: HeaderValue,
     etag: HeaderValue,
     cache: HeaderValue,
 }
@@ -33,14 +40,26 @@ pub(super) struct Pages(BTreeMap<String, Page>);
 impl Page {
     /// A document that may be kept, and must be asked about again each time.
     pub(super) fn always_asked_about(body: Bytes) -> Self {
-        Self::new(body, HeaderValue::from_static("no-cache"))
+        Self::new(body, ALWAYS_ASKED_ABOUT)
+    }
+
+    /// A signed document that goes by its number: what it says beside that, such as when it was signed, makes it no
+    /// other.
+    pub(super) fn numbered(jws: Bytes, number: u64) -> Self {
+        let etag = HeaderValue::try_from(format!("\"{number}\""));
+        Self {
+            body: jws,
+            content_type: HeaderValue::from_static("application/jwt"),
+            etag: etag.unwrap_or(NO_TAG),
+            cache: ALWAYS_ASKED_ABOUT,
+        }
     }
 
     /// A document that may be used as it is for this long.
     fn kept_for(body: impl Into<Bytes>, span: Duration) -> Self {
         let seconds = format!("public, max-age={}", span.as_secs());
         let cache = HeaderValue::try_from(seconds);
-        let cache = cache.unwrap_or(HeaderValue::from_static("no-cache"));
+        let cache = cache.unwrap_or(ALWAYS_ASKED_ABOUT);
         Self::new(body.into(), cache)
     }
 
@@ -48,22 +67,30 @@ impl Page {
         Self {
             etag: etag(&body),
             body,
+            content_type: HeaderValue::from_static("application/json"),
             cache,
         }
     }
 
     /// The answer to a GET or HEAD with these headers: the document, or that it is still the same.
     pub(super) fn answer(&self, request: &HeaderMap) -> Response<Body> {
-        let mut response = if self.is_known_to(request) {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-            response
-        } else {
-            let mut response = Response::new(Body::from(self.body.clone()));
-            let json = HeaderValue::from_static("application/json");
-            response.headers_mut().insert(CONTENT_TYPE, json);
-            response
-        };
+        if !self.is_known_to(request) {
+            return self.whole();
+        }
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        self.tagged(response)
+    }
+
+    /// The document, whatever is known of it.
+    pub(super) fn whole(&self) -> Response<Body> {
+        let mut response = Response::new(Body::from(self.body.clone()));
+        let content_type = self.content_type.clone();
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+        self.tagged(response)
+    }
+
+    fn tagged(&self, mut response: Response<Body>) -> Response<Body> {
         let headers = response.headers_mut();
         headers.insert(ETAG, self.etag.clone());
         headers.insert(CACHE_CONTROL, self.cache.clone());
@@ -156,7 +183,7 @@ pub(super) fn access_token_keys(issuer: &str, keys: &KeySet) -> Page {
 fn etag(body: &Bytes) -> HeaderValue {
     let hash = digest(&SHA256, body);
     let short = hash.as_ref().get(..16).unwrap_or_default();
-    HeaderValue::try_from(format!("\"{}\"", hex(short))).unwrap_or(HeaderValue::from_static("\"\""))
+    HeaderValue::try_from(format!("\"{}\"", hex(short))).unwrap_or(NO_TAG)
 }
 
 #[cfg(test)]
@@ -186,5 +213,23 @@ mod tests {
         let response = page.answer(&HeaderMap::new());
         assert_eq!(response.headers()[CACHE_CONTROL], "public, max-age=300");
         assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+    }
+
+    #[test]
+    fn a_numbered_document_is_known_by_its_number_in_every_form_a_tag_has() {
+        let page = Page::numbered("a.b.c".into(), 7);
+        let answer = |known: &'static str| {
+            let known = HeaderValue::from_static(known);
+            page.answer(&HeaderMap::from_iter([(IF_NONE_MATCH, known)]))
+        };
+        for known in ["\"7\"", "W/\"7\"", "\"6\", \"7\"", "*"] {
+            let response = answer(known);
+            assert_eq!(response.status(), StatusCode::NOT_MODIFIED, "{known}");
+            assert_eq!(response.headers()[ETAG], "\"7\"");
+        }
+        let response = answer("\"6\"");
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/jwt");
+        assert_eq!(response.headers()[CACHE_CONTROL], "no-cache");
     }
 }

@@ -13,8 +13,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
-use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -24,6 +22,7 @@ use super::{
     issue::Issuing,
     live::Live,
     metrics::Metrics,
+    publish::Page,
     state::{Document as Stored, Store, StoreError},
 };
 use crate::{
@@ -50,8 +49,7 @@ pub(super) struct Revoked {
     document: Document,
     pub(super) list: List,
     /// The signed list.
-    pub(super) jws: Bytes,
-    pub(super) etag: HeaderValue,
+    pub(super) page: Page,
     /// When the store last said that this is the list.
     confirmed_at: SystemTime,
 }
@@ -125,11 +123,9 @@ impl Revoked {
     fn new(document: Document, live: &Live, confirmed_at: SystemTime) -> Self {
         let published = document.published(confirmed_at);
         let jws = published.sign(&live.jwt_key, &live.bundle.trust_domain);
-        let etag = HeaderValue::from_str(&format!("\"{}\"", document.number));
         Self {
             list: List::new(&published),
-            jws: jws.into(),
-            etag: etag.unwrap_or_else(|_| HeaderValue::from_static("\"\"")),
+            page: Page::numbered(jws.into(), document.number),
             confirmed_at,
             document,
         }

@@ -19,7 +19,7 @@ use crate::{
         attestors::Presented,
         challenge,
         denied::Denied,
-        issue::{Asked, Issuing, check_proof, renewal_key},
+        issue::{Asked, Issuing},
         keys,
         rules::Facts,
         state::{Claim, Claimed},
@@ -128,19 +128,12 @@ async fn admit(
     asked_for: &mut Option<Act>,
 ) -> Result<Act, Denied> {
     let now = asked.now;
-    issuing.check_challenge(&request.challenge, now)?;
-    let key = renewal_key(request.renewal_key)?;
-    let thumbprint = key.thumbprint();
     let evidence = &request.evidence;
     let (challenge, act) = (&request.challenge, &request.act.0);
-    let transcript = proof::admin(
-        issuing.trust_domain(),
-        challenge,
-        &thumbprint,
-        evidence,
-        act,
-    );
-    check_proof(&key, &transcript, &request.proof)?;
+    let trust_domain = issuing.trust_domain();
+    let transcript = |key: &str| proof::admin(trust_domain, challenge, key, evidence, act);
+    let key = request.renewal_key;
+    let key = issuing.prover(now, challenge, key, &request.proof, transcript)?;
     let act: Act = serde_json::from_slice(act)
         .map_err(|why| Denied::new(ErrorCode::BadRequest, format!("act: {why}")))?;
     *asked_for = Some(act.clone());
@@ -176,7 +169,7 @@ async fn admit(
     // From here on the request is used up, and so is evidence that is good once.
     issuing.use_up(challenge, now).await?;
     if let Some(single_use) = proven.single_use {
-        issuing.spend(single_use, thumbprint, now).await?;
+        issuing.spend(single_use, key.thumbprint(), now).await?;
     }
     Ok(act)
 }

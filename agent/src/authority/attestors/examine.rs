@@ -99,14 +99,14 @@ impl Attestors {
             }
             (Attestor::Kubernetes(it), Evidence::Kubernetes { token }) => {
                 let issuer = token::unverified_issuer(token);
-                match issuer.as_deref().is_some_and(|issuer| it.is_of(issuer)) {
+                match issuer.as_deref().is_some_and(|issuer| it.bearer.is_of(issuer)) {
                     true => it.prove(token, presented).await.map(bearer).map_err(said),
                     false => Err(other(issuer)),
                 }
             }
             (Attestor::Oidc(it), Evidence::Oidc { token }) => {
                 let issuer = token::unverified_issuer(token);
-                match issuer.as_deref().is_some_and(|issuer| it.is_of(issuer)) {
+                match issuer.as_deref().is_some_and(|issuer| it.bearer.is_of(issuer)) {
                     true => it.prove(token, presented).await.map(bearer).map_err(said),
                     false => Err(other(issuer)),
                 }

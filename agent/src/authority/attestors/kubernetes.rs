@@ -2,19 +2,15 @@
 //! cluster itself where it is to be asked, which knows of pods that are gone.
 //! <https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/#bound-service-account-tokens>
 
-use std::sync::Arc;
-
 use serde::Deserialize;
 use serde_json::Value;
-use warifu::{
-    Secret,
-    jwt::{Claims, Profile},
-};
+use warifu::{Secret, jwt::Claims};
 
 use super::{
-    AttestorProblem, Presented, Proven, bearer_profile,
+    AttestorProblem, Presented, Proven,
+    bearer::Bearer,
     pool::{Pool, Waiting},
-    token::{self, Issuer, Refused},
+    token::Refused,
 };
 use crate::{
     authority::{denied::Denied, metrics::Metrics, rules::Facts},
@@ -32,9 +28,7 @@ const KUBERNETES: &str = "kubernetes.io";
 /// One attestor.
 #[derive(Debug)]
 pub(super) struct Kubernetes {
-    name: String,
-    pub(super) issuer: Issuer,
-    profile: Profile,
+    pub(super) bearer: Bearer,
     /// The cluster's API, and the places of those who wait for its answer: it has other things to do.
     review: Option<(Reviewer, Waiting)>,
 }
@@ -61,28 +55,17 @@ impl Kubernetes {
         configured: &KubernetesAttestor,
         metrics: &Metrics,
     ) -> Result<Self, AttestorProblem> {
-        let profile = bearer_profile(&configured.issuer, &configured.audience)?;
-        let keys = token::keys(
-            &configured.issuer,
-            configured.jwks_url.as_ref(),
-            configured.ca_file.clone(),
-        )?;
+        let it = configured;
+        let keys = (it.jwks_url.as_ref(), it.ca_file.clone());
         let pool = Pool::new(name, metrics);
         let review = configured.token_review.as_ref().map(|it| {
             let reviewer = Reviewer::new(it)?;
             Ok::<_, FetcherError>((reviewer, pool.waiting("asking the cluster")))
         });
         Ok(Self {
-            name: name.to_owned(),
-            issuer: Issuer::new(Arc::new(keys), profile.algorithms, &pool),
-            profile,
+            bearer: Bearer::new(name, &it.issuer, &it.audience, keys, &pool)?,
             review: review.transpose()?,
         })
-    }
-
-    /// Whether its tokens are of `issuer`.
-    pub(super) fn is_of(&self, issuer: &str) -> bool {
-        self.profile.issuer.as_deref() == Some(issuer)
     }
 
     /// What a token proves.
@@ -91,8 +74,7 @@ impl Kubernetes {
         token: &Secret<String>,
         presented: Presented<'_>,
     ) -> Result<Proven, Denied> {
-        let claims = self.issuer.verify(token, &self.profile, &presented).await?;
-        token::check_life(&claims, presented.now)?;
+        let claims = self.bearer.verify(token, presented).await?;
         let bound = bound(&claims)?;
         if let Some((reviewer, waiting)) = &self.review {
             let [audience] = claims.audiences.as_slice() else {
@@ -102,17 +84,7 @@ impl Kubernetes {
             let review = reviewer.review(token, audience, &claims.subject, &bound);
             waiting.run(presented.remote, review).await??;
         }
-        Ok(Proven {
-            attestor: self.name.clone(),
-            facts: token::checked(facts(bound))?,
-            lineage: None,
-            single_use: Some(token::single_use(
-                &self.name,
-                token,
-                &claims,
-                self.profile.skew,
-            )),
-        })
+        Ok(self.bearer.proven(token, &claims, facts(bound))?)
     }
 }
 
@@ -163,7 +135,10 @@ mod tests {
     use warifu::jwt::SigningKey;
 
     use super::{
-        super::stub::{NOW, Stub, at, presented},
+        super::{
+            bearer,
+            stub::{NOW, Stub, at, presented},
+        },
         *,
     };
 
@@ -186,11 +161,13 @@ mod tests {
 
     async fn prove(claims: &Value) -> Result<Proven, Denied> {
         let signer = Stub::with(SigningKey::generate_rsa());
-        let profile = bearer_profile(URL, AUDIENCE).unwrap();
+        let profile = bearer::profile(URL, AUDIENCE).unwrap();
         let attestor = Kubernetes {
-            name: "prod".to_owned(),
-            issuer: signer.issuer(profile.algorithms),
-            profile,
+            bearer: Bearer {
+                name: "prod".to_owned(),
+                issuer: signer.issuer(profile.algorithms),
+                profile,
+            },
             review: None,
         };
         let presented = presented(signer.key.public(), at(NOW));

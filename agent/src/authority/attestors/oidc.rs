@@ -1,18 +1,11 @@
 //! `oidc`: tokens of any issuer. They are bearer tokens: what a stolen one leaves is in the threat model.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
-use warifu::{
-    Secret,
-    jwt::{Claims, Profile},
-};
+use warifu::{Secret, jwt::Claims};
 
-use super::{
-    AttestorProblem, Presented, Proven, bearer_profile,
-    pool::Pool,
-    token::{self, Issuer, Refused},
-};
+use super::{AttestorProblem, Presented, Proven, bearer::Bearer, pool::Pool, token::Refused};
 use crate::{
     authority::{denied::Denied, metrics::Metrics, rules::Facts},
     config::authority::OidcAttestor,
@@ -24,9 +17,7 @@ const SUBJECT: &str = "sub";
 /// One attestor.
 #[derive(Debug)]
 pub(super) struct Oidc {
-    name: String,
-    pub(super) issuer: Issuer,
-    profile: Profile,
+    pub(super) bearer: Bearer,
     /// Fact → claim.
     facts: BTreeMap<String, String>,
 }
@@ -37,27 +28,13 @@ impl Oidc {
         configured: &OidcAttestor,
         metrics: &Metrics,
     ) -> Result<Self, AttestorProblem> {
-        let profile = bearer_profile(&configured.issuer, &configured.audience)?;
-        let keys = token::keys(
-            &configured.issuer,
-            configured.jwks_url.as_ref(),
-            configured.ca_file.clone(),
-        )?;
+        let it = configured;
+        let keys = (it.jwks_url.as_ref(), it.ca_file.clone());
+        let pool = Pool::new(name, metrics);
         Ok(Self {
-            name: name.to_owned(),
-            issuer: Issuer::new(
-                Arc::new(keys),
-                profile.algorithms,
-                &Pool::new(name, metrics),
-            ),
-            profile,
-            facts: configured.facts.clone(),
+            bearer: Bearer::new(name, &it.issuer, &it.audience, keys, &pool)?,
+            facts: it.facts.clone(),
         })
-    }
-
-    /// Whether its tokens are of `issuer`.
-    pub(super) fn is_of(&self, issuer: &str) -> bool {
-        self.profile.issuer.as_deref() == Some(issuer)
     }
 
     /// What a token proves.
@@ -66,19 +43,9 @@ impl Oidc {
         token: &Secret<String>,
         presented: Presented<'_>,
     ) -> Result<Proven, Denied> {
-        let claims = self.issuer.verify(token, &self.profile, &presented).await?;
-        token::check_life(&claims, presented.now)?;
-        Ok(Proven {
-            attestor: self.name.clone(),
-            facts: token::checked(facts(&claims, &self.facts)?)?,
-            lineage: None,
-            single_use: Some(token::single_use(
-                &self.name,
-                token,
-                &claims,
-                self.profile.skew,
-            )),
-        })
+        let claims = self.bearer.verify(token, presented).await?;
+        let facts = facts(&claims, &self.facts)?;
+        Ok(self.bearer.proven(token, &claims, facts)?)
     }
 }
 
@@ -136,12 +103,14 @@ fn text(value: &Value, path: &str) -> Result<Option<String>, Refused> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
     use warifu::jwt::SigningKey;
 
     use super::{
         super::{
-            SingleUse,
+            SingleUse, bearer,
             stub::{NOW, Stub, at, presented},
         },
         *,
@@ -153,12 +122,14 @@ mod tests {
 
     fn attestor(facts: &[(&str, &str)]) -> (Arc<Stub>, Oidc) {
         let signer = Stub::with(SigningKey::generate());
-        let profile = bearer_profile(URL, AUDIENCE).unwrap();
+        let profile = bearer::profile(URL, AUDIENCE).unwrap();
         let own = |(fact, claim): &(&str, &str)| ((*fact).to_owned(), (*claim).to_owned());
         let attestor = Oidc {
-            name: "ci".to_owned(),
-            issuer: signer.issuer(profile.algorithms),
-            profile,
+            bearer: Bearer {
+                name: "ci".to_owned(),
+                issuer: signer.issuer(profile.algorithms),
+                profile,
+            },
             facts: facts.iter().map(own).collect(),
         };
         (signer, attestor)
@@ -315,7 +286,7 @@ mod tests {
             "warifu:x:call",
         ] {
             assert!(matches!(
-                bearer_profile(URL, audience),
+                bearer::profile(URL, audience),
                 Err(AttestorProblem::CallAudience(_))
             ));
         }

@@ -1,5 +1,4 @@
-//! What the attestors that take tokens have in common: whose a token says it is, the issuer's keys, and what
-//! of it may be used once.
+//! What the attestors that take tokens have in common: whose a token says it is, and the issuer's keys.
 
 use std::{
     path::PathBuf,
@@ -7,7 +6,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aws_lc_rs::digest::{Context, SHA256};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, de::DeserializeOwned};
 use thiserror::Error;
@@ -20,7 +18,7 @@ use warifu::{
 };
 
 use super::{
-    Presented, SingleUse,
+    Presented,
     pool::{Pool, Waiting},
 };
 use crate::{
@@ -29,11 +27,6 @@ use crate::{
     config::value::Upstream,
     http::fetch::{Fetcher, FetcherError, Limits, OidcKeys},
 };
-
-/// Longest life of a bearer token. Those of EKS and of Azure's managed identities live a day and up to five
-/// minutes; an hour more for issuers that round. A token good for longer is one to be stolen, and what
-/// is kept of it would be kept as long.
-pub(super) const MAX_LIFE: Duration = Duration::from_secs(25 * 3600);
 
 /// Most bytes of facts, as the attestation record has them: it must stay below 8 KiB.
 const MAX_FACTS: usize = 4096;
@@ -158,51 +151,6 @@ pub(super) fn unknown_issuer(issuer: Option<&str>) -> Denied {
     .into()
 }
 
-/// What of a bearer token may be used once: by its `jti`, or by all of it but its signature where it has none.
-/// Whoever has an ECDSA signature can make a second one for the same token.
-pub(super) fn single_use(
-    attestor: &str,
-    token: &Secret<String>,
-    claims: &Claims,
-    skew: Duration,
-) -> SingleUse {
-    let mut hash = Context::new(&SHA256);
-    let signed = token
-        .expose()
-        .rsplit_once('.')
-        .map_or("", |(signed, _)| signed);
-    let parts = match &claims.id {
-        Some(id) => [attestor, "jti", id],
-        None => [attestor, "token", signed],
-    };
-    for part in parts {
-        // With its length, so that no two lists of parts are the same bytes.
-        hash.update(&part.len().to_be_bytes());
-        hash.update(part.as_bytes());
-    }
-    let mut id = [0; 32];
-    id.copy_from_slice(hash.finish().as_ref());
-    SingleUse::Token {
-        id,
-        // As long as it verifies.
-        until: claims.expires_at + skew,
-    }
-}
-
-/// Refuses a token that lives longer than [`MAX_LIFE`].
-pub(super) fn check_life(claims: &Claims, now: SystemTime) -> Result<(), Refused> {
-    let since = claims.issued_at.unwrap_or(now).min(now);
-    let life = claims.expires_at.duration_since(since).unwrap_or_default();
-    if life <= MAX_LIFE {
-        return Ok(());
-    }
-    Err(Refused(format!(
-        "it is good for {} h, and a bearer token that attests may be good for {} h at most; ask its issuer for a shorter one",
-        life.as_secs() / 3600,
-        MAX_LIFE.as_secs() / 3600
-    )))
-}
-
 /// Facts that rules, records and logs can hold.
 pub(super) fn checked(facts: Facts) -> Result<Facts, Refused> {
     for (name, value) in &facts {
@@ -253,40 +201,5 @@ mod tests {
         ] {
             assert_eq!(unverified_issuer(&none), None);
         }
-    }
-
-    #[test]
-    fn what_is_used_once_is_told_apart_by_attestor_and_by_kind() {
-        let token = Secret::new("a.b.c".to_owned());
-        let claims = |id: Option<&str>| Claims {
-            subject: "x".to_owned(),
-            issuer: None,
-            audiences: vec![],
-            expires_at: SystemTime::UNIX_EPOCH,
-            issued_at: None,
-            id: id.map(str::to_owned),
-            key_id: String::new(),
-            scopes: vec![],
-            all: serde_json::Map::new(),
-        };
-        let ids = [
-            single_use("prod", &token, &claims(Some("1")), Duration::ZERO),
-            // The same letters, cut elsewhere.
-            single_use("prodjti", &token, &claims(Some("1")), Duration::ZERO),
-            single_use("prod", &token, &claims(Some("jti1")), Duration::ZERO),
-            single_use("ci", &token, &claims(Some("1")), Duration::ZERO),
-            single_use("ci", &token, &claims(Some("a.b")), Duration::ZERO),
-            single_use("ci", &token, &claims(None), Duration::ZERO),
-        ];
-        for (index, id) in ids.iter().enumerate() {
-            assert!(!ids.iter().skip(index + 1).any(|other| other == id));
-        }
-        let resigned = Secret::new("a.b.d".to_owned());
-        let again = single_use("ci", &resigned, &claims(None), Duration::ZERO);
-        assert_eq!(
-            ids.last(),
-            Some(&again),
-            "another signature over the same token"
-        );
     }
 }

@@ -9,7 +9,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
 use warifu::{Secret, jwt};
 
-use super::{Asked, Issuing, audit, check_proof, renewal_key};
+use super::{Asked, Issuing, audit};
 use crate::{
     attest::{
         proof,
@@ -112,16 +112,11 @@ impl Issuing {
         request: &wire::JwtSvidRequest,
         who: &mut Who,
     ) -> Result<(wire::JwtSvid, audit::Issued), Denied> {
-        self.check_challenge(&request.challenge, now)?;
+        let (challenge, record) = (&request.challenge, &request.record);
         check_audiences(&request.audiences)?;
-        let record = self.record(&request.record, now, who)?;
-        let transcript = proof::jwt_svid(
-            self.trust_domain(),
-            &request.challenge,
-            &request.audiences,
-            &request.record,
-        );
-        check_proof(&record.renewal_key, &transcript, &request.proof)?;
+        let transcript =
+            proof::jwt_svid(self.trust_domain(), challenge, &request.audiences, record);
+        let record = self.held(now, challenge, record, &request.proof, &transcript, who)?;
         let grant = self.entitled(&record.attestor, &record.facts, &record.lineage)?;
         for audience in &request.audiences {
             self.check_audience(audience, &grant)?;
@@ -135,17 +130,16 @@ impl Issuing {
         request: &wire::AccessTokenRequest,
         who: &mut Who,
     ) -> Result<(wire::AccessToken, audit::Issued), Denied> {
-        self.check_challenge(&request.challenge, now)?;
+        let (challenge, record) = (&request.challenge, &request.record);
         check_audiences(std::slice::from_ref(&request.audience))?;
-        let record = self.record(&request.record, now, who)?;
         let transcript = proof::access_token(
             self.trust_domain(),
-            &request.challenge,
-            &request.record,
+            challenge,
+            record,
             &request.audience,
             &request.scopes,
         );
-        check_proof(&record.renewal_key, &transcript, &request.proof)?;
+        let record = self.held(now, challenge, record, &request.proof, &transcript, who)?;
         let grant = self.entitled(&record.attestor, &record.facts, &record.lineage)?;
         self.check_audience(&request.audience, &grant)?;
         let scopes = granted_scopes(&request.scopes, &grant)?;
@@ -158,19 +152,20 @@ impl Issuing {
         request: wire::ExchangeRequest,
         who: &mut Who,
     ) -> Result<(wire::AccessToken, audit::Issued), Denied> {
-        let now = asked.now;
-        self.check_challenge(&request.challenge, now)?;
+        let (now, challenge) = (asked.now, &request.challenge);
         check_audiences(std::slice::from_ref(&request.audience))?;
-        let renewal_key = renewal_key(request.renewal_key)?;
-        let transcript = proof::exchange(
-            self.trust_domain(),
-            &request.challenge,
-            &renewal_key.thumbprint(),
-            &request.evidence,
-            &request.audience,
-            &request.scopes,
-        );
-        check_proof(&renewal_key, &transcript, &request.proof)?;
+        let transcript = |thumbprint: &str| {
+            proof::exchange(
+                self.trust_domain(),
+                challenge,
+                thumbprint,
+                &request.evidence,
+                &request.audience,
+                &request.scopes,
+            )
+        };
+        let renewal_key = request.renewal_key;
+        let renewal_key = self.prover(now, challenge, renewal_key, &request.proof, transcript)?;
         // Evidence that is good once is not spent for a token that would not be granted.
         let scopes = |grant: &Grant| {
             self.check_audience(&request.audience, grant)?;

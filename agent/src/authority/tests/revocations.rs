@@ -52,7 +52,7 @@ impl World {
     }
 
     fn published(&self) -> Published {
-        let jws = self.issuing.revoked.load().jws.clone();
+        let jws = self.issuing.revoked.load().page.body.clone();
         let jws = std::str::from_utf8(&jws).unwrap();
         let keys = self.bundle().jwt_authorities;
         Published::verify(jws, &keys, &td(), self.now).unwrap().0
@@ -348,7 +348,7 @@ async fn s14_a_list_that_is_full_says_so_and_stays_as_it_was() {
     world.issuing.follow_revocations(world.now).await.unwrap();
     assert_eq!(world.issuing.revocations().entries, before.entries);
     // What agents get of a full list is within what they read.
-    assert!(world.issuing.revoked.load().jws.len() < wire::MAX_RESPONSE);
+    assert!(world.issuing.revoked.load().page.body.len() < wire::MAX_RESPONSE);
 }
 
 /// A store that two replicas read before either writes, and that can be lost.
