@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use crate::{
     aws::Roles,
     config::{local::Local, value::Listen},
-    http::server::{self, BindError, Draining, Listener},
+    http::server::{BindError, Draining, Listener, Metrics as ServerMetrics},
     identity,
     token::Tokens,
 };
@@ -28,13 +28,16 @@ use crate::{
 mod absence;
 mod asker;
 mod aws_credentials;
+mod bucket;
 pub mod client;
+mod endpoint;
 pub mod files;
 mod grpc;
 mod guard;
 mod oauth;
 mod proto;
 mod sds;
+mod server;
 mod workload_api;
 
 pub use asker::Asker;
@@ -52,8 +55,8 @@ pub struct Sockets {
 /// What is counted here.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
-    oauth: oauth::Metrics,
-    aws_credentials: aws_credentials::Metrics,
+    oauth: endpoint::Metrics,
+    aws_credentials: endpoint::Metrics,
     /// Of the Workload API.
     pub workload_api: workload_api::Metrics,
 }
@@ -84,7 +87,7 @@ pub struct Setup<'a> {
     /// Credentials of AWS, where the configuration has use for them.
     pub roles: Option<&'a Roles>,
     /// Of the process's servers.
-    pub server_metrics: &'a server::Metrics,
+    pub server_metrics: &'a ServerMetrics,
     /// Of what is served here.
     pub metrics: &'a Metrics,
     /// Ends what is served here.
@@ -150,9 +153,13 @@ impl Sockets {
 impl Metrics {
     /// Registers the metrics.
     pub fn new(registry: &mut Registry) -> Self {
+        let mut endpoint = |prefix, help| endpoint::Metrics::new(registry, prefix, help);
         Self {
-            oauth: oauth::Metrics::new(registry),
-            aws_credentials: aws_credentials::Metrics::new(registry),
+            oauth: endpoint("local_oauth", "Requests of OAuth clients, by outcome"),
+            aws_credentials: endpoint(
+                "local_aws_credentials",
+                "Requests for AWS credentials, by role and outcome",
+            ),
             workload_api: workload_api::Metrics::new(registry),
         }
     }

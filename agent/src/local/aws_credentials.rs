@@ -7,37 +7,33 @@
 //! role session, kept fresh in the background from the first identity on ◀──────────────────────────────┘
 //! ```
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{sync::OnceLock, time::Duration};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::task::JoinHandle;
 
-use super::{Setup, asker::Asker, asker::Door, guard};
+use super::{
+    Setup,
+    endpoint::{Answer, Endpoint, Protocol, Refusal, Why},
+};
 use crate::{
     aws::{self, NotGiven, RoleSession, Roles, SessionCredentials},
-    config::{local::AwsCredentials, private::PrivateError, value::Listen},
+    config::{local::AwsCredentials, private::PrivateError},
     http::{
         body::Body,
-        server::{self, Connection, Limits, Listener, Opened, Refused},
+        server::{Limits, Listener},
     },
     identity,
 };
-use answer::{Refusal, Why};
 use bearer::Bearer;
 use imds::Imds;
-
-pub(super) use metrics::Metrics;
 
 mod answer;
 mod bearer;
 mod container;
 mod imds;
-mod metrics;
 
 /// How long a request waits for credentials when there are none: SDKs wait a second for an answer (instance metadata,
 /// JavaScript), and take 503 for "ask again".
@@ -80,17 +76,14 @@ pub enum StartError {
     },
 }
 
-/// One endpoint.
-struct Endpoint {
+/// What one endpoint gives.
+struct Credentials {
     config: AwsCredentials,
-    listen: Listen,
-    door: Door,
     roles: Roles,
     identity: identity::Current,
     /// Named when the workload has a name.
     session: OnceLock<RoleSession>,
     kind: Kind,
-    counters: metrics::Counters,
 }
 
 /// What is spoken there.
@@ -100,14 +93,6 @@ enum Kind {
     /// IMDSv2.
     Imds(Box<Imds>),
 }
-
-/// What the requests of one connection share.
-struct Session {
-    asker: Asker,
-    endpoint: Arc<Endpoint>,
-}
-
-struct Service(Arc<Endpoint>);
 
 /// Serves on `listener`, in a task of the current runtime, which also keeps the credentials fresh.
 ///
@@ -139,27 +124,23 @@ pub(super) fn start(
             Kind::Container(Some(bearer))
         }
     };
-    let endpoint = Arc::new(Endpoint {
+    let credentials = Credentials {
         config: config.clone(),
-        listen: listener.address().clone(),
-        door: Door::new(&config.clients),
         roles: roles.clone(),
         identity: setup.identity.clone(),
         session: OnceLock::new(),
         kind,
-        counters: setup.metrics.aws_credentials.counters(&config.role),
-    });
-    endpoint.announce();
-    let (metrics, draining) = (
-        setup.server_metrics.listener("aws-credentials"),
-        setup.draining.clone(),
-    );
+    };
+    credentials.announce(&listener);
+    let counts = &setup.metrics.aws_credentials;
+    let counts = counts.counts(vec![("role", config.role.clone())]);
+    let endpoint = Endpoint::new(credentials, setting, &listener, &config.clients, counts);
+    let metrics = setup.server_metrics.listener("aws-credentials");
+    let serving = endpoint.serve(listener, limits(), metrics, setup.draining.clone());
     Ok(tokio::spawn(async move {
-        let service = Arc::new(Service(Arc::clone(&endpoint)));
-        let serve = server::serve(listener, service, limits(), metrics, draining);
         tokio::select! {
-            cut = serve => cut,
-            never = endpoint.keep_fresh() => match never {},
+            cut = serving => cut,
+            never = endpoint.protocol.keep_fresh() => match never {},
         }
     }))
 }
@@ -173,9 +154,9 @@ fn limits() -> Limits {
     }
 }
 
-impl Endpoint {
-    fn announce(&self) {
-        let (listen, role) = (self.listen.to_string(), &self.config.role);
+impl Credentials {
+    fn announce(&self, listener: &Listener) {
+        let (listen, role) = (listener.address().to_string(), &self.config.role);
         match self.kind {
             Kind::Container(_) => tracing::info!(listen, role, "AWS credentials are given here"),
             Kind::Imds(_) => tracing::warn!(
@@ -207,14 +188,14 @@ impl Endpoint {
         let external_id = config.external_id.as_deref();
         let session = RoleSession::new(&config.role, &name, external_id, config.duration.0)
             // What the configuration's own check lets through is a mistake in it.
-            .map_err(|why| Refusal::new(Why::Refused, why.to_string()))?;
+            .map_err(|why| Refusal::new(answer::REFUSED, why.to_string()))?;
         Ok(self.session.get_or_init(|| session))
     }
 
-    async fn credentials(&self) -> Result<SessionCredentials, Refusal> {
+    async fn give(&self) -> Result<SessionCredentials, Refusal> {
         let given = self.roles.give(self.session()?, PATIENCE).await;
         given.map_err(|why| match why {
-            NotGiven::Refused(why) => Refusal::new(Why::Refused, why),
+            NotGiven::Refused(why) => Refusal::new(answer::REFUSED, why),
             other => Refusal::new(Why::Unavailable, other.to_string()),
         })
     }
@@ -234,51 +215,22 @@ impl Endpoint {
             }
         }
     }
-
-    async fn answer(&self, asker: &Asker, request: &Request<Incoming>) -> Response<Body> {
-        let answered = match guard::guard(&self.listen, request) {
-            Err(foreign) => Err(Refusal::new(Why::of(&foreign), foreign.to_string())),
-            Ok(()) if !asker.may_ask() => Err(Refusal::new(
-                Why::NotAllowed,
-                "local.aws_credentials[].clients names neither this process's user nor its group",
-            )),
-            Ok(()) => match &self.kind {
-                Kind::Container(bearer) => container::answer(self, bearer.as_ref(), request).await,
-                Kind::Imds(imds) => imds.answer(self, request).await,
-            },
-        };
-        match answered {
-            Ok(answer) => {
-                if answer.gives {
-                    self.counters.given();
-                }
-                answer.response
-            }
-            Err(refusal) => {
-                let (remote, outcome) = (asker.remote(), refusal.why.word());
-                tracing::debug!(%remote, role = self.config.role, outcome, "no AWS credentials: {}", refusal.message);
-                self.counters.refused(refusal.why);
-                refusal.response(matches!(self.kind, Kind::Imds(_)))
-            }
-        }
-    }
 }
 
-impl server::Service for Service {
-    type Session = Session;
+impl Protocol for Credentials {
+    const REFUSES: &'static [Why] = answer::REFUSES;
 
-    fn open(&self, connection: Connection) -> Result<Opened<Session>, Refused> {
-        let session = Session {
-            asker: self.0.door.asker(connection.remote),
-            endpoint: Arc::clone(&self.0),
-        };
-        Ok(Opened {
-            session: Arc::new(session),
-            expires: None,
-        })
+    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        match &self.kind {
+            Kind::Container(bearer) => container::answer(self, bearer.as_ref(), &request).await,
+            Kind::Imds(imds) => imds.answer(self, &request).await,
+        }
     }
 
-    async fn call(session: Arc<Session>, request: Request<Incoming>) -> Response<Body> {
-        session.endpoint.answer(&session.asker, &request).await
+    fn refuse(&self, refusal: &Refusal) -> Response<Body> {
+        match self.kind {
+            Kind::Container(_) => answer::refusal(refusal),
+            Kind::Imds(_) => imds::refusal(refusal),
+        }
     }
 }

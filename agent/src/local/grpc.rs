@@ -5,7 +5,6 @@ use std::{
     convert::Infallible,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -17,17 +16,10 @@ use hyper::body::Incoming;
 use tonic::{Code, Status, body::Body as Message, server::NamedService};
 use tower_service::Service as Tower;
 
-use super::{
-    absence,
-    asker::{Asker, Door},
-    guard::guard,
-};
+use super::{absence, asker::Asker, guard::guard, server::Answers};
 use crate::{
     config::value::Listen,
-    http::{
-        body::Body,
-        server::{self, Connection, Draining, Opened, Refused},
-    },
+    http::{body::Body, server::Draining},
 };
 
 /// Time until an answer begins: for the request's message to come, and for a token to be minted. Streams may then go
@@ -37,26 +29,18 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 type Answer = Pin<Box<dyn Future<Output = Response<Message>> + Send>>;
 type Handler = Box<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>;
 
-/// gRPC services behind one door. Each request carries its [`Asker`] as an extension.
+/// gRPC services. Each request carries its [`Asker`] as an extension.
 pub(super) struct Services {
-    door: Door,
     draining: Draining,
     /// Where they are, over TCP.
     tcp: Option<Listen>,
     services: Vec<(String, Handler)>,
 }
 
-/// What the requests of one connection share.
-pub(super) struct Session {
-    asker: Asker,
-    services: Arc<Services>,
-}
-
 impl Services {
     /// None yet. Streams end when `draining` starts, as [`absence::draining`] has it.
-    pub(super) fn new(door: Door, draining: Draining) -> Self {
+    pub(super) fn new(draining: Draining) -> Self {
         Self {
-            door,
             draining,
             tcp: None,
             services: Vec::new(),
@@ -104,7 +88,7 @@ impl Services {
         self
     }
 
-    fn answer(&self, request: Request<Incoming>) -> Answer {
+    fn handle(&self, request: Request<Incoming>) -> Answer {
         if let Some(listen) = &self.tcp
             && let Err(why) = guard(listen, &request)
         {
@@ -126,33 +110,16 @@ impl Services {
     }
 }
 
-/// A service on a listener.
-pub(super) struct Server(pub(super) Arc<Services>);
-
-impl server::Service for Server {
-    type Session = Session;
-
-    fn open(&self, connection: Connection) -> Result<Opened<Session>, Refused> {
-        let session = Session {
-            asker: self.0.door.asker(connection.remote),
-            services: Arc::clone(&self.0),
-        };
-        Ok(Opened {
-            session: Arc::new(session),
-            expires: None,
-        })
-    }
-
-    async fn call(session: Arc<Session>, mut request: Request<Incoming>) -> Response<Body> {
-        request.extensions_mut().insert(session.asker.clone());
-        let services = &session.services;
-        let answer = match services.draining.has_started() {
+impl Answers for Services {
+    async fn answer(&self, asker: &Asker, mut request: Request<Incoming>) -> Response<Body> {
+        request.extensions_mut().insert(asker.clone());
+        let answer = match self.draining.has_started() {
             true => absence::draining().into_http(),
-            false => tokio::time::timeout(ANSWER_WITHIN, services.answer(request))
+            false => tokio::time::timeout(ANSWER_WITHIN, self.handle(request))
                 .await
                 .unwrap_or_else(|_| late().into_http()),
         };
-        let mut draining = services.draining.clone();
+        let mut draining = self.draining.clone();
         let drained = async move {
             draining.started().await;
         };

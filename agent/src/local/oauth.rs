@@ -11,13 +11,12 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
 use http::{
-    Request, Response,
+    Request, Response, StatusCode,
     header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST},
 };
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -27,29 +26,25 @@ use tokio::{task::JoinHandle, time::timeout};
 
 use super::{
     Setup,
-    asker::{Asker, Door},
-    guard::{Foreign, guard},
+    endpoint::{Answer, Endpoint, GIVEN, Protocol, Refusal, Why, json},
 };
 use crate::{
-    config::{local::Oauth, value::Listen},
+    config::local::Oauth,
     http::{
         body::Body,
-        server::{self, Connection, Limits, Listener, Opened, Refused},
+        server::{Limits, Listener},
     },
     identity,
     token::{MintError, Requested, Source, Token, Wanted},
 };
-use answer::{Refusal, Why};
-use client::{Bucket, Client, Verdict};
+use client::{Client, Verdict};
 use form::TokenRequest;
 
 pub use client::SecretError;
-pub(super) use metrics::Metrics;
 
 mod answer;
 mod client;
 mod form;
-mod metrics;
 
 /// `POST`: a token.
 const TOKEN: &str = "/oauth2/token";
@@ -73,11 +68,9 @@ const IDLE: Duration = Duration::from_secs(30);
 /// Age at which a connection is closed: nobody keeps a place by asking for ever.
 const MAX_AGE: Duration = Duration::from_secs(5 * 60);
 
-/// The endpoint.
-struct Endpoint {
+/// What is given.
+struct AccessTokens {
     config: Oauth,
-    listen: Listen,
-    door: Door,
     client: Option<Client>,
     scopes: BTreeSet<String>,
     identity: identity::Current,
@@ -85,24 +78,6 @@ struct Endpoint {
     /// What a client gets that asks for nothing in particular: at hand whether or not anybody asks.
     usual: Source,
     others: Requested,
-    metrics: Metrics,
-    /// Lines of the log that refusals may write.
-    lines: Mutex<Bucket>,
-}
-
-/// What the requests of one connection share.
-struct Session {
-    asker: Asker,
-    endpoint: Arc<Endpoint>,
-}
-
-struct Service(Arc<Endpoint>);
-
-/// Something other than a refusal.
-struct Answer {
-    response: Response<Body>,
-    /// For the metric.
-    what: &'static str,
 }
 
 /// Serves on `listener`, in a task of the current runtime.
@@ -118,20 +93,16 @@ pub(super) fn start(
     let scopes: BTreeSet<String> = config.scopes.iter().cloned().collect();
     let usual = config.audiences.first().map_or("", String::as_str);
     let usual = Wanted::access_token(usual, scopes.clone());
-    let endpoint = Endpoint {
+    let tokens = AccessTokens {
         config: config.clone(),
-        listen: listener.address().clone(),
-        door: Door::new(&config.clients),
         client,
         scopes,
         identity: setup.identity.clone(),
         access_keys: setup.renewal.access_keys().clone(),
         usual: setup.tokens.source(usual),
         others: setup.tokens.requested(),
-        metrics: setup.metrics.oauth.clone(),
-        lines: Mutex::new(Bucket::new(Instant::now())),
     };
-    let listen = endpoint.listen.to_string();
+    let listen = listener.address().to_string();
     tracing::info!(listen, "OAuth 2.0 access tokens are given here");
     let limits = Limits {
         max_connections: MAX_CONNECTIONS,
@@ -139,84 +110,47 @@ pub(super) fn start(
         max_age: Some(MAX_AGE),
         ..Limits::default()
     };
-    Ok(tokio::spawn(server::serve(
+    let (setting, counts) = ("local.oauth".to_owned(), setup.metrics.oauth.counts(vec![]));
+    let endpoint = Endpoint::new(tokens, setting, &listener, &config.clients, counts);
+    let metrics = setup.server_metrics.listener("oauth");
+    Ok(tokio::spawn(endpoint.serve(
         listener,
-        Arc::new(Service(Arc::new(endpoint))),
         limits,
-        setup.server_metrics.listener("oauth"),
+        metrics,
         setup.draining.clone(),
     )))
 }
 
-impl server::Service for Service {
-    type Session = Session;
+impl Protocol for AccessTokens {
+    const REFUSES: &'static [Why] = answer::REFUSES;
 
-    fn open(&self, connection: Connection) -> Result<Opened<Session>, Refused> {
-        let session = Session {
-            asker: self.0.door.asker(connection.remote),
-            endpoint: Arc::clone(&self.0),
-        };
-        Ok(Opened {
-            session: Arc::new(session),
-            expires: None,
-        })
-    }
-
-    async fn call(session: Arc<Session>, request: Request<Incoming>) -> Response<Body> {
-        session.endpoint.answer(&session.asker, request).await
-    }
-}
-
-impl Endpoint {
-    async fn answer(&self, asker: &Asker, request: Request<Incoming>) -> Response<Body> {
-        let allow = allowed(request.uri().path());
-        match self.try_answer(asker, request, allow).await {
-            Ok(Answer { response, what }) => {
-                self.metrics.count(what);
-                response
-            }
-            Err(refusal) => {
-                self.metrics.count(refusal.why.word());
-                self.log(asker, &refusal);
-                refusal.response(allow.unwrap_or_default())
-            }
-        }
-    }
-
-    async fn try_answer(
-        &self,
-        asker: &Asker,
-        request: Request<Incoming>,
-        allow: Option<&'static str>,
-    ) -> Result<Answer, Refusal> {
-        guard(&self.listen, &request).map_err(|foreign| Refusal::of_foreign(&foreign))?;
-        if !asker.may_ask() {
-            return Err(Refusal::new(
-                Why::NotAllowed,
-                "local.oauth.clients names neither this process's user nor its group",
-            ));
-        }
-        let Some(allow) = allow else {
+    async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        let (path, method) = (request.uri().path(), request.method().as_str());
+        let Some(allow) = allowed(path) else {
             return Err(Refusal::new(
                 Why::UnknownPath,
                 format!("expected {TOKEN}, {KEYS} or {METADATA}, spelled so"),
             ));
         };
-        let method = request.method().as_str();
         if !allow.split(", ").any(|allowed| allowed == method) {
-            let path = request.uri().path();
             return Err(Refusal::new(
-                Why::WrongMethod,
+                Why::WrongMethod(allow),
                 format!("{path} is asked with {allow}"),
             ));
         }
-        match request.uri().path() {
+        match path {
             METADATA => Ok(self.metadata(&request)),
             KEYS => self.keys(),
             _ => self.token(request).await,
         }
     }
 
+    fn refuse(&self, refusal: &Refusal) -> Response<Body> {
+        answer::refusal(refusal)
+    }
+}
+
+impl AccessTokens {
     async fn token(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
         let asked = read(request).await?;
         self.authenticate(&asked)?;
@@ -225,10 +159,10 @@ impl Endpoint {
             true => self.usual.token().await,
             false => self.other(wanted).await,
         };
-        let token = token.map_err(|why| Refusal::of_mint(&why))?;
+        let token = token.map_err(|why| answer::not_minted(&why))?;
         Ok(Answer {
             response: answer::token(&token, SystemTime::now()),
-            what: "given",
+            outcome: Some(GIVEN),
         })
     }
 
@@ -239,18 +173,18 @@ impl Endpoint {
         };
         let Some(credentials) = &asked.credentials else {
             return Err(Refusal::new(
-                Why::InvalidClient,
+                answer::INVALID_CLIENT,
                 "expected client_id and client_secret, by HTTP Basic or in the form",
             ));
         };
         match client.verify(credentials, Instant::now()) {
             Verdict::Known => Ok(()),
             Verdict::Unknown => Err(Refusal::new(
-                Why::InvalidClient,
+                answer::INVALID_CLIENT,
                 "client_id or client_secret is wrong: they are local.oauth.client of the agent's configuration",
             )),
             Verdict::TooMany => Err(Refusal::new(
-                Why::TooManyFailures,
+                answer::TOO_MANY_FAILURES,
                 "client_id or client_secret is wrong, and was so too often in the last seconds",
             )),
         }
@@ -262,13 +196,13 @@ impl Endpoint {
             Some(CLIENT_CREDENTIALS) => {}
             None => {
                 return Err(Refusal::new(
-                    Why::InvalidRequest,
+                    answer::INVALID_REQUEST,
                     format!("grant_type is missing: expected {CLIENT_CREDENTIALS}"),
                 ));
             }
             Some(_) => {
                 return Err(Refusal::new(
-                    Why::UnsupportedGrantType,
+                    answer::UNSUPPORTED_GRANT_TYPE,
                     format!("the only grant_type here is {CLIENT_CREDENTIALS}"),
                 ));
             }
@@ -280,7 +214,7 @@ impl Endpoint {
             Some(_) => {
                 let known = audiences.join(", ");
                 return Err(Refusal::new(
-                    Why::InvalidTarget,
+                    answer::INVALID_TARGET,
                     format!("local.oauth.audiences has no such audience; it has {known}"),
                 ));
             }
@@ -291,7 +225,7 @@ impl Endpoint {
         if !self.scopes.is_empty() && !asked.scopes.is_subset(&self.scopes) {
             let known = self.config.scopes.join(" ");
             return Err(Refusal::new(
-                Why::InvalidScope,
+                answer::INVALID_SCOPE,
                 format!("local.oauth.scopes has no such scope; it has {known}"),
             ));
         }
@@ -341,8 +275,8 @@ impl Endpoint {
             }
         }
         Answer {
-            response: answer::json(&metadata),
-            what: "metadata",
+            response: json(StatusCode::OK, &metadata),
+            outcome: Some("metadata"),
         }
     }
 
@@ -368,29 +302,9 @@ impl Endpoint {
             .map(|key| key.to_json("sig"))
             .collect();
         Ok(Answer {
-            response: answer::json(&json!({ "keys": keys })),
-            what: "keys",
+            response: json(StatusCode::OK, &json!({ "keys": keys })),
+            outcome: Some("keys"),
         })
-    }
-
-    /// One line for each, unless there are too many.
-    fn log(&self, asker: &Asker, refusal: &Refusal) {
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        if lines.take(Instant::now()) {
-            let (remote, reason) = (asker.remote(), refusal.why.word());
-            tracing::warn!(%remote, reason, why = refusal.description, "no access token was given");
-        }
-    }
-}
-
-impl Refusal {
-    fn of_foreign(foreign: &Foreign) -> Self {
-        let why = match foreign {
-            Foreign::Host => Why::ForeignHost,
-            Foreign::Origin => Why::Origin,
-            Foreign::Forwarded(_) => Why::Forwarded,
-        };
-        Self::new(why, foreign.to_string())
     }
 }
 
@@ -411,7 +325,7 @@ pub fn reads_token_request(authorization: &[&[u8]], form: &[u8]) -> Option<impl 
 
 /// The form of a request for a token.
 async fn read(request: Request<Incoming>) -> Result<TokenRequest, Refusal> {
-    let invalid = |why: &str| Refusal::new(Why::InvalidRequest, why);
+    let invalid = |why: &str| Refusal::new(answer::INVALID_REQUEST, why);
     if request.uri().query().is_some() {
         return Err(invalid(
             "parameters belong in the form, not in the URL, which ends up in logs",
@@ -434,12 +348,12 @@ async fn read(request: Request<Incoming>) -> Result<TokenRequest, Refusal> {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(why)) if why.is::<LengthLimitError>() => {
             let why = format!("the form is over {MAX_FORM} bytes");
-            return Err(Refusal::new(Why::TooLarge, why));
+            return Err(Refusal::new(answer::TOO_LARGE, why));
         }
         Ok(Err(_)) => return Err(invalid("the form broke off")),
         Err(_) => {
             let why = format!("the form did not arrive within {FORM_TIMEOUT:?}");
-            return Err(Refusal::new(Why::TimedOut, why));
+            return Err(Refusal::new(answer::TIMED_OUT, why));
         }
     };
     let authorization = head.headers.get_all(AUTHORIZATION).iter();

@@ -6,12 +6,7 @@ use tokio::task::JoinHandle;
 use tonic::server::NamedService as _;
 use tonic_health::ServingStatus;
 
-use super::{
-    Setup,
-    asker::Door,
-    grpc::{Server, Services},
-    proto, sds,
-};
+use super::{Setup, asker::Door, grpc::Services, proto, sds, server::Server};
 use crate::{
     config::{local::WorkloadApi, value::Listen},
     http::server::{self, Limits, Listener, ListenerMetrics},
@@ -53,16 +48,16 @@ pub(super) fn start(
         setup.renewal.watch_status(),
         setup.draining.clone(),
     );
-    let services = Services::new(Door::new(&config.clients), setup.draining.clone())
-        .with(api)
-        .with(sds);
+    let services = Services::new(setup.draining.clone()).with(api).with(sds);
     let metrics = setup.server_metrics.listener("workload-api");
-    serve(listener, services, setup.identity.clone(), metrics)
+    let door = Door::new(&config.clients);
+    serve(listener, door, services, setup.identity.clone(), metrics)
 }
 
 /// Serves `services`, and beside them what every server of gRPC has.
 fn serve(
     listener: Listener,
+    door: Door,
     services: Services,
     identity: identity::Current,
     metrics: ListenerMetrics,
@@ -78,7 +73,7 @@ fn serve(
             services
         }
     };
-    let server = Arc::new(Server(Arc::new(services)));
+    let server = Server::new(door, Arc::new(services));
     let serving = server::serve(listener, server, Limits::default(), metrics, draining);
     let reporting = report_health(reporter, identity);
     tokio::spawn(async move {

@@ -1,57 +1,28 @@
-//! Answers: credentials, and why there are none.
+//! What the endpoints say, in AWS's words.
 
 use std::time::SystemTime;
 
-use bytes::Bytes;
-use http::{
-    HeaderValue, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
-};
+use http::{Response, StatusCode};
 use serde::Serialize;
 
-use crate::{http::body::Body, local::guard::Foreign, telemetry::timestamp::Timestamp};
+use crate::{
+    http::body::Body,
+    local::endpoint::{Own, Refusal, Why, json},
+    telemetry::timestamp::Timestamp,
+};
 
-/// Seconds after which it is worth asking again.
-const RETRY_SECONDS: &str = "2";
+/// No token, a wrong one, or one that has expired.
+pub(super) const NO_TOKEN: Why = own(StatusCode::UNAUTHORIZED, "no-token", "InvalidToken");
+/// An IMDSv2 token with an impossible lifetime.
+pub(super) const BAD_TTL: Why = own(StatusCode::BAD_REQUEST, "bad-ttl", "InvalidTtl");
+/// AWS decided.
+pub(super) const REFUSED: Why = own(StatusCode::FORBIDDEN, "refused", "CredentialsRefused");
 
-/// Something other than a refusal.
-pub(super) struct Answer {
-    pub(super) response: Response<Body>,
-    /// Whether credentials are in it.
-    pub(super) gives: bool,
-}
+/// All of these.
+pub(super) const REFUSES: &[Why] = &[NO_TOKEN, BAD_TTL, REFUSED];
 
-/// Why a request gets no credentials.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    pub(super) why: Why,
-    /// For whoever asks: no secrets.
-    pub(super) message: String,
-}
-
-/// The kinds of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Why {
-    /// The `Host`, or the target's authority, is not this endpoint's.
-    ForeignHost,
-    /// A web page asks.
-    Origin,
-    /// A proxy asks for somebody.
-    Forwarded,
-    /// The process's user and group are not listed.
-    NotAllowed,
-    /// No token, a wrong one, or one that has expired.
-    NoToken,
-    /// Nothing is here.
-    UnknownPath,
-    /// It is asked for otherwise.
-    WrongMethod,
-    /// An IMDSv2 token with an impossible lifetime.
-    BadTtl,
-    /// AWS decided.
-    Refused,
-    /// Not now.
-    Unavailable,
+const fn own(status: StatusCode, word: &'static str, code: &'static str) -> Why {
+    Why::Own(Own::new(status, word, code))
 }
 
 #[derive(Serialize)]
@@ -61,109 +32,28 @@ struct Content<'a> {
     message: &'a str,
 }
 
-impl Why {
-    pub(super) const ALL: [Self; 10] = [
-        Self::ForeignHost,
-        Self::Origin,
-        Self::Forwarded,
-        Self::NotAllowed,
-        Self::NoToken,
-        Self::UnknownPath,
-        Self::WrongMethod,
-        Self::BadTtl,
-        Self::Refused,
-        Self::Unavailable,
-    ];
-
-    /// Status, word of the metric, `Code` of the answer. 4xx ends an SDK's attempts, 5xx makes it ask again.
-    fn parts(self) -> (StatusCode, &'static str, &'static str) {
-        match self {
-            Self::ForeignHost => (StatusCode::FORBIDDEN, "foreign-host", "ForeignHost"),
-            Self::Origin => (StatusCode::FORBIDDEN, "origin", "WebPage"),
-            Self::Forwarded => (StatusCode::FORBIDDEN, "forwarded", "Forwarded"),
-            Self::NotAllowed => (StatusCode::FORBIDDEN, "not-allowed", "ClientNotAllowed"),
-            Self::NoToken => (StatusCode::UNAUTHORIZED, "no-token", "InvalidToken"),
-            Self::UnknownPath => (StatusCode::NOT_FOUND, "unknown-path", "NotFound"),
-            Self::WrongMethod => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                "wrong-method",
-                "MethodNotAllowed",
-            ),
-            Self::BadTtl => (StatusCode::BAD_REQUEST, "bad-ttl", "InvalidTtl"),
-            Self::Refused => (StatusCode::FORBIDDEN, "refused", "CredentialsRefused"),
-            Self::Unavailable => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "unavailable",
-                "CredentialsUnavailable",
-            ),
-        }
-    }
-
-    pub(super) fn of(foreign: &Foreign) -> Self {
-        match foreign {
-            Foreign::Host => Self::ForeignHost,
-            Foreign::Origin => Self::Origin,
-            Foreign::Forwarded(_) => Self::Forwarded,
-        }
-    }
-
-    pub(super) fn word(self) -> &'static str {
-        self.parts().1
-    }
+/// Why there are no credentials.
+pub(super) fn refusal(refusal: &Refusal) -> Response<Body> {
+    refusal_as(refusal, refusal.why.status(), code(refusal.why))
 }
 
-impl Refusal {
-    pub(super) fn new(why: Why, message: impl Into<String>) -> Self {
-        Self {
-            why,
-            message: message.into(),
-        }
-    }
-
-    /// `imds`: as instance metadata does, whose clients read why AWS refused from a 200.
-    pub(super) fn response(self, imds: bool) -> Response<Body> {
-        let (status, _, code) = self.why.parts();
-        let (status, code) = match self.why {
-            Why::Refused if imds => (StatusCode::OK, "AssumeRoleUnauthorizedAccess"),
-            _ => (status, code),
-        };
-        let content = Content {
-            code,
-            message: &self.message,
-        };
-        let mut response = json(&content);
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        match self.why {
-            Why::Unavailable => {
-                headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
-            }
-            Why::WrongMethod => {
-                headers.insert(ALLOW, HeaderValue::from_static("GET"));
-            }
-            _ => {}
-        }
-        response
-    }
+/// The same, with this status and code.
+pub(super) fn refusal_as(refusal: &Refusal, status: StatusCode, code: &str) -> Response<Body> {
+    let message = &refusal.message;
+    json(status, &Content { code, message })
 }
 
-/// `content` as JSON.
-pub(super) fn json(content: &impl Serialize) -> Response<Body> {
-    let body = serde_json::to_vec(content).unwrap_or_default();
-    let mut response = Response::new(Body::from(Bytes::from(body)));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-/// `text`, as instance metadata answers.
-pub(super) fn text(text: String) -> Response<Body> {
-    let mut response = Response::new(Body::from(text));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+fn code(why: Why) -> &'static str {
+    match why {
+        Why::ForeignHost => "ForeignHost",
+        Why::Origin => "WebPage",
+        Why::Forwarded => "Forwarded",
+        Why::NotAllowed => "ClientNotAllowed",
+        Why::UnknownPath => "NotFound",
+        Why::WrongMethod(_) => "MethodNotAllowed",
+        Why::Unavailable => "CredentialsUnavailable",
+        Why::Own(own) => own.code,
+    }
 }
 
 /// As AWS writes moments: whole seconds, rounded down, so never later than they are.
@@ -183,16 +73,5 @@ mod tests {
     fn moments_are_whole_seconds_and_never_later() {
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_800_000_000_999);
         assert_eq!(seconds(at), "2027-01-15T08:00:00Z");
-    }
-
-    #[test]
-    fn what_passes_is_asked_again_and_what_was_decided_is_not() {
-        for why in Why::ALL {
-            let response = Refusal::new(why, "why").response(false);
-            let again = why == Why::Unavailable;
-            assert_eq!(response.status().is_server_error(), again, "{why:?}");
-            assert_eq!(response.headers().contains_key(RETRY_AFTER), again);
-            assert!(!response.status().is_success(), "{why:?}");
-        }
     }
 }

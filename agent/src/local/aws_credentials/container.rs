@@ -1,14 +1,17 @@
 //! The container credential provider's protocol: `AWS_CONTAINER_CREDENTIALS_FULL_URI`.
 
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use serde::Serialize;
 
 use super::{
-    Endpoint,
-    answer::{Answer, Refusal, Why, json, seconds},
+    Credentials,
+    answer::{NO_TOKEN, seconds},
     bearer::Bearer,
 };
-use crate::aws::SessionCredentials;
+use crate::{
+    aws::SessionCredentials,
+    local::endpoint::{Answer, GIVEN, Refusal, Why, json},
+};
 
 /// Where credentials are.
 const PATH: &str = "/v1/credentials";
@@ -26,15 +29,15 @@ struct Content<'a> {
 
 /// Answers one request, which the guard let through.
 pub(super) async fn answer<B>(
-    endpoint: &Endpoint,
+    credentials: &Credentials,
     bearer: Option<&Bearer>,
     request: &Request<B>,
 ) -> Result<Answer, Refusal> {
     may_have(bearer, request)?;
-    let given = endpoint.credentials().await?;
+    let given = credentials.give().await?;
     Ok(Answer {
-        response: json(&content(&given)),
-        gives: true,
+        response: json(StatusCode::OK, &content(&given)),
+        outcome: Some(GIVEN),
     })
 }
 
@@ -42,7 +45,7 @@ pub(super) async fn answer<B>(
 fn may_have<B>(bearer: Option<&Bearer>, request: &Request<B>) -> Result<(), Refusal> {
     if !bearer.is_none_or(|bearer| bearer.is_presented(request.headers())) {
         return Err(Refusal::new(
-            Why::NoToken,
+            NO_TOKEN,
             "expected the Authorization header to be the content of token_file \
              (AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE), which each start of the agent writes anew",
         ));
@@ -56,7 +59,7 @@ fn may_have<B>(bearer: Option<&Bearer>, request: &Request<B>) -> Result<(), Refu
     }
     if request.method() != Method::GET {
         return Err(Refusal::new(
-            Why::WrongMethod,
+            Why::WrongMethod("GET"),
             format!("{PATH} is asked with GET"),
         ));
     }
@@ -101,11 +104,15 @@ mod tests {
             assert_eq!(verdict("GET", path), Some(Why::UnknownPath), "{path}");
         }
         for method in ["POST", "PUT", "HEAD", "OPTIONS", "DELETE", "TRACE"] {
-            assert_eq!(verdict(method, PATH), Some(Why::WrongMethod), "{method}");
+            assert_eq!(
+                verdict(method, PATH),
+                Some(Why::WrongMethod("GET")),
+                "{method}"
+            );
         }
         let bearer = Bearer::new().unwrap();
         let request = Request::post("/anything").body(()).unwrap();
         let refused = may_have(Some(&bearer), &request).err();
-        assert_eq!(refused.map(|it| it.why), Some(Why::NoToken));
+        assert_eq!(refused.map(|it| it.why), Some(NO_TOKEN));
     }
 }

@@ -5,14 +5,18 @@ use std::time::{Duration, Instant};
 
 use aws_lc_rs::{error::Unspecified, hmac, rand};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use serde::Serialize;
 
 use super::{
-    Endpoint,
-    answer::{Answer, Refusal, Why, json, seconds, text},
+    Credentials,
+    answer::{self, BAD_TTL, NO_TOKEN, REFUSED, seconds},
 };
-use crate::aws::SessionCredentials;
+use crate::{
+    aws::SessionCredentials,
+    http::body::Body,
+    local::endpoint::{Answer, GIVEN, Refusal, Why, json, text},
+};
 
 const TOKEN_PATH: &str = "/latest/api/token";
 const ROLES_PATH: &str = "/latest/meta-data/iam/security-credentials";
@@ -58,7 +62,7 @@ impl Imds {
     /// Answers one request, which the guard let through.
     pub(super) async fn answer<B>(
         &self,
-        endpoint: &Endpoint,
+        credentials: &Credentials,
         request: &Request<B>,
     ) -> Result<Answer, Refusal> {
         let (method, path) = (request.method(), request.uri().path());
@@ -67,27 +71,35 @@ impl Imds {
         }
         if !self.is_presented(request.headers(), self.started.elapsed()) {
             return Err(Refusal::new(
-                Why::NoToken,
+                NO_TOKEN,
                 format!(
                     "expected a live token in {TOKEN}; PUT {TOKEN_PATH} gives one (IMDSv1 is not emulated)"
                 ),
             ));
         }
         if method != Method::GET {
-            return Err(Refusal::new(Why::WrongMethod, "metadata is asked with GET"));
+            return Err(Refusal::new(
+                Why::WrongMethod("GET"),
+                "metadata is asked with GET",
+            ));
         }
-        let role = endpoint.config.role.rsplit('/').next().unwrap_or_default();
+        let role = credentials
+            .config
+            .role
+            .rsplit('/')
+            .next()
+            .unwrap_or_default();
         let of_roles = path.strip_prefix(ROLES_PATH);
         match of_roles {
             Some("" | "/") => Ok(said(role.to_owned())),
             Some(name) if name.strip_prefix('/') == Some(role) => {
-                let given = endpoint.credentials().await?;
+                let given = credentials.give().await?;
                 Ok(Answer {
-                    response: json(&content(&given)),
-                    gives: true,
+                    response: json(StatusCode::OK, &content(&given)),
+                    outcome: Some(GIVEN),
                 })
             }
-            _ if path == REGION_PATH => Ok(said(endpoint.roles.region().to_owned())),
+            _ if path == REGION_PATH => Ok(said(credentials.roles.region().to_owned())),
             _ => Err(Refusal::new(
                 Why::UnknownPath,
                 format!("here are {ROLES_PATH}/{role} and {REGION_PATH}"),
@@ -98,7 +110,7 @@ impl Imds {
     fn token(&self, method: &Method, headers: &HeaderMap) -> Result<Answer, Refusal> {
         if method != Method::PUT {
             return Err(Refusal::new(
-                Why::WrongMethod,
+                Why::WrongMethod("PUT"),
                 format!("{TOKEN_PATH} is asked with PUT"),
             ));
         }
@@ -107,7 +119,7 @@ impl Imds {
         let Some(ttl) = ttl.filter(|ttl| TTL_SECONDS.contains(ttl)) else {
             let (from, to) = (TTL_SECONDS.start(), TTL_SECONDS.end());
             return Err(Refusal::new(
-                Why::BadTtl,
+                BAD_TTL,
                 format!("expected {TTL} from {from} to {to}"),
             ));
         };
@@ -147,7 +159,15 @@ impl Imds {
 fn said(what: String) -> Answer {
     Answer {
         response: text(what),
-        gives: false,
+        outcome: None,
+    }
+}
+
+/// Clients read from a 200 why AWS gives no credentials.
+pub(super) fn refusal(refusal: &Refusal) -> Response<Body> {
+    match refusal.why {
+        REFUSED => answer::refusal_as(refusal, StatusCode::OK, "AssumeRoleUnauthorizedAccess"),
+        _ => answer::refusal(refusal),
     }
 }
 
@@ -216,8 +236,9 @@ mod tests {
             Some(""),
             Some("x"),
         ] {
-            assert_eq!(ask(&Method::PUT, ttl).err(), Some(Why::BadTtl), "{ttl:?}");
+            assert_eq!(ask(&Method::PUT, ttl).err(), Some(BAD_TTL), "{ttl:?}");
         }
-        assert_eq!(ask(&Method::GET, Some("60")).err(), Some(Why::WrongMethod));
+        let get = ask(&Method::GET, Some("60")).err();
+        assert_eq!(get, Some(Why::WrongMethod("PUT")));
     }
 }

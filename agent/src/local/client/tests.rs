@@ -18,13 +18,14 @@ use crate::{
     http::server::{self, Drain, Limits, Listener},
     local::{
         asker::Door,
-        grpc::{Server, Services},
+        grpc::Services,
         proto::workload::{
             JwtBundlesRequest, JwtBundlesResponse, Jwtsvid, JwtsvidResponse,
             ValidateJwtsvidRequest, ValidateJwtsvidResponse, X509BundlesRequest,
             X509BundlesResponse,
             spiffe_workload_api_server::{SpiffeWorkloadApi, SpiffeWorkloadApiServer},
         },
+        server::Server,
     },
 };
 
@@ -141,10 +142,10 @@ impl Fixture {
     fn serve_in(dir: tempfile::TempDir, fake: Fake) -> Self {
         let listener = Listener::bind(&Listen::Unix(dir.path().join("api.sock"))).unwrap();
         let (drain, draining) = server::drain();
-        let services = Services::new(Door::new(&Clients::default()), draining.clone());
-        let services = services.with(SpiffeWorkloadApiServer::new(fake));
+        let services = Services::new(draining.clone()).with(SpiffeWorkloadApiServer::new(fake));
         let metrics = server::Metrics::new(&mut Registry::default()).listener("workload-api");
-        let server = Arc::new(Server(Arc::new(services)));
+        let door = Door::new(&Clients::default());
+        let server = Server::new(door, Arc::new(services));
         tokio::spawn(server::serve(
             listener,
             server,

@@ -2,67 +2,65 @@
 
 use std::time::SystemTime;
 
-use bytes::Bytes;
-use http::{
-    HeaderValue, Response, StatusCode,
-    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, PRAGMA, RETRY_AFTER, WWW_AUTHENTICATE},
-};
+use http::{HeaderValue, Response, StatusCode, header::WWW_AUTHENTICATE};
 use serde::Serialize;
 
 use crate::{
     http::body::Body,
+    local::endpoint::{Own, Refusal, Why, json},
     token::{MintError, Objection, Token},
 };
-
-/// Seconds after which it is worth asking again: an authority that is back is noticed as soon.
-const RETRY_SECONDS: &str = "2";
 
 /// Longest `error_description`.
 const MAX_DESCRIPTION: usize = 512;
 
-/// Why a request gets no token.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    pub(super) why: Why,
-    /// For whoever asks: no secrets.
-    pub(super) description: String,
+/// The form is too large.
+pub(super) const TOO_LARGE: Why = own(StatusCode::PAYLOAD_TOO_LARGE, "too-large", INVALID);
+/// The form did not arrive.
+pub(super) const TIMED_OUT: Why = own(StatusCode::REQUEST_TIMEOUT, "timed-out", INVALID);
+/// A form that is none, or not this one.
+pub(super) const INVALID_REQUEST: Why = bad("invalid-request", INVALID);
+/// No client credentials, or wrong ones.
+pub(super) const INVALID_CLIENT: Why =
+    own(StatusCode::UNAUTHORIZED, "invalid-client", "invalid_client");
+/// The same, too often.
+pub(super) const TOO_MANY_FAILURES: Why = own(
+    StatusCode::TOO_MANY_REQUESTS,
+    "too-many-failures",
+    "invalid_client",
+);
+/// The authority gives this agent no such token.
+pub(super) const UNAUTHORIZED_CLIENT: Why = bad("unauthorized-client", UNAUTHORIZED);
+/// Another flow.
+pub(super) const UNSUPPORTED_GRANT_TYPE: Why =
+    bad("unsupported-grant-type", "unsupported_grant_type");
+/// A scope that may not be asked for.
+pub(super) const INVALID_SCOPE: Why = bad("invalid-scope", "invalid_scope");
+/// An audience that may not be asked for.
+pub(super) const INVALID_TARGET: Why = bad("invalid-target", "invalid_target");
+
+/// All of these.
+pub(super) const REFUSES: &[Why] = &[
+    TOO_LARGE,
+    TIMED_OUT,
+    INVALID_REQUEST,
+    INVALID_CLIENT,
+    TOO_MANY_FAILURES,
+    UNAUTHORIZED_CLIENT,
+    UNSUPPORTED_GRANT_TYPE,
+    INVALID_SCOPE,
+    INVALID_TARGET,
+];
+
+const INVALID: &str = "invalid_request";
+const UNAUTHORIZED: &str = "unauthorized_client";
+
+const fn bad(word: &'static str, error: &'static str) -> Why {
+    own(StatusCode::BAD_REQUEST, word, error)
 }
 
-/// The kinds of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Why {
-    /// The `Host`, or the target's authority, is not this endpoint's.
-    ForeignHost,
-    /// A web page asks.
-    Origin,
-    /// A proxy asks for somebody.
-    Forwarded,
-    /// The process's user and group are not listed.
-    NotAllowed,
-    /// Nothing is here.
-    UnknownPath,
-    /// It is asked for otherwise.
-    WrongMethod,
-    /// The form is too large.
-    TooLarge,
-    /// The form did not arrive.
-    TimedOut,
-    /// A form that is none, or not this one.
-    InvalidRequest,
-    /// No client credentials, or wrong ones.
-    InvalidClient,
-    /// The same, too often.
-    TooManyFailures,
-    /// The authority gives this agent no such token.
-    UnauthorizedClient,
-    /// Another flow.
-    UnsupportedGrantType,
-    /// A scope that may not be asked for.
-    InvalidScope,
-    /// An audience that may not be asked for.
-    InvalidTarget,
-    /// Not now.
-    Unavailable,
+const fn own(status: StatusCode, word: &'static str, error: &'static str) -> Why {
+    Why::Own(Own::new(status, word, error))
 }
 
 #[derive(Serialize)]
@@ -80,95 +78,43 @@ struct Refused<'a> {
     error_description: &'a str,
 }
 
-impl Why {
-    /// Status, word of the metric, `error` of the answer.
-    fn parts(self) -> (StatusCode, &'static str, &'static str) {
-        let invalid = "invalid_request";
-        match self {
-            Self::ForeignHost => (StatusCode::FORBIDDEN, "foreign-host", invalid),
-            Self::Origin => (StatusCode::FORBIDDEN, "origin", invalid),
-            Self::Forwarded => (StatusCode::FORBIDDEN, "forwarded", invalid),
-            Self::NotAllowed => (StatusCode::FORBIDDEN, "not-allowed", "unauthorized_client"),
-            Self::UnknownPath => (StatusCode::NOT_FOUND, "unknown-path", invalid),
-            Self::WrongMethod => (StatusCode::METHOD_NOT_ALLOWED, "wrong-method", invalid),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", invalid),
-            Self::TimedOut => (StatusCode::REQUEST_TIMEOUT, "timed-out", invalid),
-            Self::InvalidRequest => (StatusCode::BAD_REQUEST, "invalid-request", invalid),
-            Self::InvalidClient => (StatusCode::UNAUTHORIZED, "invalid-client", "invalid_client"),
-            Self::TooManyFailures => (
-                StatusCode::TOO_MANY_REQUESTS,
-                "too-many-failures",
-                "invalid_client",
-            ),
-            Self::UnauthorizedClient => (
-                StatusCode::BAD_REQUEST,
-                "unauthorized-client",
-                "unauthorized_client",
-            ),
-            Self::UnsupportedGrantType => (
-                StatusCode::BAD_REQUEST,
-                "unsupported-grant-type",
-                "unsupported_grant_type",
-            ),
-            Self::InvalidScope => (StatusCode::BAD_REQUEST, "invalid-scope", "invalid_scope"),
-            Self::InvalidTarget => (StatusCode::BAD_REQUEST, "invalid-target", "invalid_target"),
-            Self::Unavailable => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "unavailable",
-                "temporarily_unavailable",
-            ),
-        }
-    }
-
-    pub(super) fn word(self) -> &'static str {
-        self.parts().1
-    }
+/// What asking again with other words, or later, would change.
+pub(super) fn not_minted(error: &MintError) -> Refusal {
+    let why = match error {
+        MintError::Refused { to, .. } => match to {
+            Objection::Audience => INVALID_TARGET,
+            Objection::Scope => INVALID_SCOPE,
+            Objection::Any => UNAUTHORIZED_CLIENT,
+        },
+        MintError::Unavailable { .. } => Why::Unavailable,
+    };
+    Refusal::new(why, error.to_string())
 }
 
-impl Refusal {
-    pub(super) fn new(why: Why, description: impl Into<String>) -> Self {
-        Self {
-            why,
-            description: description.into(),
-        }
+/// RFC 6749 §5.2.
+pub(super) fn refusal(refusal: &Refusal) -> Response<Body> {
+    let refused = Refused {
+        error: code(refusal.why),
+        error_description: &described(&refusal.message),
+    };
+    let mut response = json(refusal.why.status(), &refused);
+    if refusal.why == INVALID_CLIENT {
+        let basic = HeaderValue::from_static("Basic realm=\"warifu\"");
+        response.headers_mut().insert(WWW_AUTHENTICATE, basic);
     }
+    response
+}
 
-    /// What asking again with other words, or later, would change.
-    pub(super) fn of_mint(error: &MintError) -> Self {
-        let why = match error {
-            MintError::Refused { to, .. } => match to {
-                Objection::Audience => Why::InvalidTarget,
-                Objection::Scope => Why::InvalidScope,
-                Objection::Any => Why::UnauthorizedClient,
-            },
-            MintError::Unavailable { .. } => Why::Unavailable,
-        };
-        Self::new(why, error.to_string())
-    }
-
-    /// The answer. `allow`: the methods of the path.
-    pub(super) fn response(&self, allow: &'static str) -> Response<Body> {
-        let (status, _, error) = self.why.parts();
-        let mut response = json(&Refused {
-            error,
-            error_description: &described(&self.description),
-        });
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        match self.why {
-            Why::InvalidClient => {
-                let basic = HeaderValue::from_static("Basic realm=\"warifu\"");
-                headers.insert(WWW_AUTHENTICATE, basic);
-            }
-            Why::Unavailable | Why::TooManyFailures => {
-                headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
-            }
-            Why::WrongMethod => {
-                headers.insert(ALLOW, HeaderValue::from_static(allow));
-            }
-            _ => {}
-        }
-        response
+fn code(why: Why) -> &'static str {
+    match why {
+        Why::NotAllowed => UNAUTHORIZED,
+        Why::Unavailable => "temporarily_unavailable",
+        Why::Own(own) => own.code,
+        Why::ForeignHost
+        | Why::Origin
+        | Why::Forwarded
+        | Why::UnknownPath
+        | Why::WrongMethod(_) => INVALID,
     }
 }
 
@@ -176,23 +122,13 @@ impl Refusal {
 pub(super) fn token(token: &Token, now: SystemTime) -> Response<Body> {
     let left = token.expires_at().duration_since(now).unwrap_or_default();
     let scopes = token.scopes();
-    json(&Given {
+    let given = Given {
         access_token: token.expose(),
         token_type: "Bearer",
         expires_in: left.as_secs(),
         scope: (!scopes.is_empty()).then(|| scopes.join(" ")),
-    })
-}
-
-/// A JSON answer that nobody may keep.
-pub(super) fn json(content: &impl Serialize) -> Response<Body> {
-    let body = serde_json::to_vec(content).unwrap_or_default();
-    let mut response = Response::new(Body::from(Bytes::from(body)));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
-    response
+    };
+    json(StatusCode::OK, &given)
 }
 
 /// In the characters that `error_description` may have (RFC 6749 §5.2).
@@ -234,11 +170,9 @@ mod tests {
             (refused(Objection::Any), 400, "unauthorized_client"),
             (away, 503, "temporarily_unavailable"),
         ] {
-            let refusal = Refusal::of_mint(&error);
-            let (found, _, word) = refusal.why.parts();
-            assert_eq!((found.as_u16(), word), (status, code));
-            let retry = refusal.response("").headers().contains_key(RETRY_AFTER);
-            assert_eq!(retry, status == 503);
+            let refusal = not_minted(&error);
+            let found = (refusal.why.status().as_u16(), self::code(refusal.why));
+            assert_eq!(found, (status, code));
         }
     }
 }

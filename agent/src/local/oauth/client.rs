@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use aws_lc_rs::{
@@ -15,18 +15,16 @@ use aws_lc_rs::{
 use thiserror::Error;
 
 use super::form::{Credentials, Spelled};
-use crate::config::{
-    local::OauthClient,
-    value::{SecretFileError, SecretRef},
+use crate::{
+    config::{
+        local::OauthClient,
+        value::{SecretFileError, SecretRef},
+    },
+    local::bucket::Bucket,
 };
 
 /// Least length of a client secret, in bytes.
 pub(super) const MIN_SECRET: usize = 32;
-
-/// Failures that are answered as such at once, and how long each further one waits for its turn: nobody's rotation
-/// goes wrong more often, and the log stays readable.
-const BURST: u32 = 10;
-const EVERY: Duration = Duration::from_secs(1);
 
 /// Why a client secret is of no use. Never says what it is.
 #[derive(Debug, Error)]
@@ -79,13 +77,6 @@ struct Stamp {
     size: u64,
     modified: (i64, i64),
     changed: (i64, i64),
-}
-
-/// So many at once, then one in each span.
-#[derive(Debug)]
-pub(super) struct Bucket {
-    left: u32,
-    filled: Instant,
 }
 
 impl Client {
@@ -147,28 +138,6 @@ impl Client {
     }
 }
 
-impl Bucket {
-    pub(super) fn new(now: Instant) -> Self {
-        Self {
-            left: BURST,
-            filled: now,
-        }
-    }
-
-    /// Whether one more may be.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
-        let since = now.saturating_duration_since(self.filled);
-        let more = u32::try_from(since.as_nanos() / EVERY.as_nanos()).unwrap_or(u32::MAX);
-        if more > 0 {
-            self.left = self.left.saturating_add(more).min(BURST);
-            self.filled = now;
-        }
-        let one = self.left.checked_sub(1);
-        self.left = one.unwrap_or_default();
-        one.is_some()
-    }
-}
-
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client").finish_non_exhaustive()
@@ -219,6 +188,7 @@ mod tests {
     use warifu::Secret;
 
     use super::*;
+    use crate::local::bucket::{BURST, EVERY};
 
     const SECRET: &str = "0123456789abcdef0123456789abcdef";
 

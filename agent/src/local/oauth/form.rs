@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use warifu::Secret;
 
-use super::answer::{Refusal, Why};
+use super::answer::{INVALID_CLIENT, INVALID_REQUEST, INVALID_SCOPE, INVALID_TARGET};
+use crate::local::endpoint::Refusal;
 
 /// Most parameters in a form. Clients send four or five.
 const MAX_PARAMETERS: usize = 32;
@@ -144,13 +145,13 @@ fn basic<'a>(
     let (scheme, encoded) = header.split_once(' ').unwrap_or((header, ""));
     if !scheme.eq_ignore_ascii_case("basic") {
         return Err(Refusal::new(
-            Why::InvalidClient,
+            INVALID_CLIENT,
             "the Authorization header is none of HTTP Basic",
         ));
     }
     let wrong = || {
         Refusal::new(
-            Why::InvalidClient,
+            INVALID_CLIENT,
             "the Authorization header is not Basic with base64 of client_id:client_secret (RFC 6749 2.3.1)",
         )
     };
@@ -199,7 +200,7 @@ fn one_target(
 
 fn one_at_a_time() -> Refusal {
     Refusal::new(
-        Why::InvalidTarget,
+        INVALID_TARGET,
         "a token is for one audience: ask for each with a request of its own",
     )
 }
@@ -216,19 +217,20 @@ fn scopes(text: &str) -> Result<BTreeSet<String>, Refusal> {
     match text.split(' ').all(is_token) {
         true => Ok(text.split(' ').map(str::to_owned).collect()),
         false => Err(Refusal::new(
-            Why::InvalidScope,
+            INVALID_SCOPE,
             "scope is not a list of scopes with one space between them (RFC 6749 3.3)",
         )),
     }
 }
 
 fn invalid(why: impl Into<String>) -> Refusal {
-    Refusal::new(Why::InvalidRequest, why)
+    Refusal::new(INVALID_REQUEST, why)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::local::endpoint::Why;
 
     fn read(authorization: &[&str], body: &str) -> Result<TokenRequest, Why> {
         let authorization = authorization.iter().map(|it| it.as_bytes());
@@ -268,34 +270,34 @@ mod tests {
     fn repeated_parameters_and_broken_forms_are_refused() {
         let many = "a0=1&".to_owned() + &(1..40).map(|i| format!("a{i}=1&")).collect::<String>();
         for (body, why) in [
-            ("grant_type=a&grant_type=a", Why::InvalidRequest),
-            ("grant_type=a&grant%5Ftype=a", Why::InvalidRequest),
-            ("unknown=1&unknown=2", Why::InvalidRequest),
-            ("x=&x=", Why::InvalidRequest),
-            ("scope=a&scope=b", Why::InvalidRequest),
-            ("grant_type=%", Why::InvalidRequest),
-            ("grant_type=%4", Why::InvalidRequest),
-            ("grant_type=%zz", Why::InvalidRequest),
-            ("grant_type=%+4", Why::InvalidRequest),
-            ("grant_type=%ff", Why::InvalidRequest),
-            ("grant_type=%00", Why::InvalidRequest),
-            ("scope=a%0d%0ab", Why::InvalidRequest),
-            (many.as_str(), Why::InvalidRequest),
-            ("resource=a&resource=b", Why::InvalidTarget),
-            ("audience=a&audience=a", Why::InvalidTarget),
-            ("resource=a&audience=b", Why::InvalidTarget),
-            ("scope=a++b", Why::InvalidScope),
-            ("scope=+a", Why::InvalidScope),
-            ("scope=a+", Why::InvalidScope),
-            ("scope=%22", Why::InvalidScope),
-            ("scope=a%5Cb", Why::InvalidScope),
-            ("scope=%C3%A9", Why::InvalidScope),
+            ("grant_type=a&grant_type=a", INVALID_REQUEST),
+            ("grant_type=a&grant%5Ftype=a", INVALID_REQUEST),
+            ("unknown=1&unknown=2", INVALID_REQUEST),
+            ("x=&x=", INVALID_REQUEST),
+            ("scope=a&scope=b", INVALID_REQUEST),
+            ("grant_type=%", INVALID_REQUEST),
+            ("grant_type=%4", INVALID_REQUEST),
+            ("grant_type=%zz", INVALID_REQUEST),
+            ("grant_type=%+4", INVALID_REQUEST),
+            ("grant_type=%ff", INVALID_REQUEST),
+            ("grant_type=%00", INVALID_REQUEST),
+            ("scope=a%0d%0ab", INVALID_REQUEST),
+            (many.as_str(), INVALID_REQUEST),
+            ("resource=a&resource=b", INVALID_TARGET),
+            ("audience=a&audience=a", INVALID_TARGET),
+            ("resource=a&audience=b", INVALID_TARGET),
+            ("scope=a++b", INVALID_SCOPE),
+            ("scope=+a", INVALID_SCOPE),
+            ("scope=a+", INVALID_SCOPE),
+            ("scope=%22", INVALID_SCOPE),
+            ("scope=a%5Cb", INVALID_SCOPE),
+            ("scope=%C3%A9", INVALID_SCOPE),
         ] {
             assert_eq!(read(&[], body).err(), Some(why), "{body}");
         }
         assert!(read(&[], "resource=a&audience=a").is_ok());
         let bytes = TokenRequest::read([], b"grant_type=\xff");
-        assert_eq!(bytes.err().map(|it| it.why), Some(Why::InvalidRequest));
+        assert_eq!(bytes.err().map(|it| it.why), Some(INVALID_REQUEST));
     }
 
     #[test]
@@ -315,14 +317,14 @@ mod tests {
     fn credentials_come_in_one_way_only() {
         let good = basic_of("app:secret");
         let both = read(&[&good], "client_id=app&client_secret=secret");
-        assert_eq!(both.err(), Some(Why::InvalidRequest));
+        assert_eq!(both.err(), Some(INVALID_REQUEST));
         let other = read(&[&good], "client_id=other");
-        assert_eq!(other.err(), Some(Why::InvalidRequest));
+        assert_eq!(other.err(), Some(INVALID_REQUEST));
         assert!(read(&[&good], "client_id=app").is_ok());
         let twice = read(&[&good, &good], "");
-        assert_eq!(twice.err(), Some(Why::InvalidRequest));
+        assert_eq!(twice.err(), Some(INVALID_REQUEST));
         let no_id = read(&[], "client_secret=secret");
-        assert_eq!(no_id.err(), Some(Why::InvalidRequest));
+        assert_eq!(no_id.err(), Some(INVALID_REQUEST));
         let posted = read(&[], "client_id=a%20b&client_secret=c+d").unwrap();
         let posted = posted.credentials.unwrap();
         assert_eq!(shown(&posted.id), [Some("a b"), None]);
@@ -336,7 +338,7 @@ mod tests {
             "",
         ] {
             let refused = read(&[wrong], "");
-            assert_eq!(refused.err(), Some(Why::InvalidClient), "{wrong}");
+            assert_eq!(refused.err(), Some(INVALID_CLIENT), "{wrong}");
         }
         assert!(read(&[&good.replace("Basic", "bAsIc")], "").is_ok());
     }

@@ -221,7 +221,8 @@ impl World {
             "internal".to_owned(),
             metrics.clone(),
         );
-        let services = Services::new(Door::new(clients), draining).with(api);
+        let services = Services::new(draining).with(api);
+        let door = Door::new(clients);
         let of_server = server::Metrics::new(&mut Registry::default()).listener("workload-api");
         Self {
             metrics,
@@ -230,7 +231,7 @@ impl World {
             renewal,
             minter,
             drain,
-            serving: serve(listener, services, current, of_server),
+            serving: serve(listener, door, services, current, of_server),
             address,
             _directory: directory,
         }
