@@ -51,7 +51,7 @@ impl Mint for FromAuthority {
 fn not_minted(wanted: &Wanted, error: &ClientError) -> MintError {
     let audience = wanted.audience().into_owned();
     let why = error.to_string();
-    if !error.is_refusal() {
+    if !error.denies_a_token() {
         return MintError::Unavailable { audience, why };
     }
     let to = match error.refusal() {
@@ -113,5 +113,45 @@ impl Sign for NamedSigner {
         body: &'a [u8],
     ) -> Pin<Box<dyn Future<Output = Result<(), SignError>> + Send + 'a>> {
         Box::pin(async move { self.signer()?.sign(parts, body).await })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: ErrorCode) -> MintError {
+        let wanted = Wanted::access_token("payments", std::collections::BTreeSet::new());
+        let error = ClientError::Refused {
+            authority: "https://authority.example.org".to_owned(),
+            code,
+            message: "why".to_owned(),
+        };
+        not_minted(&wanted, &error)
+    }
+
+    #[test]
+    fn a_decision_is_a_refusal_and_what_attesting_again_mends_is_not() {
+        for (code, objection) in [
+            (ErrorCode::AudienceRefused, Objection::Audience),
+            (ErrorCode::ScopeRefused, Objection::Scope),
+            (ErrorCode::NoRule, Objection::Any),
+            (ErrorCode::Revoked, Objection::Any),
+            (ErrorCode::NotFound, Objection::Any),
+        ] {
+            match refused(code) {
+                MintError::Refused { to, .. } => assert_eq!(to, objection, "{code}"),
+                passing => panic!("{code}: {passing}"),
+            }
+        }
+        for code in [
+            ErrorCode::InvalidRecord,
+            ErrorCode::InvalidProof,
+            ErrorCode::InvalidChallenge,
+        ] {
+            let error = refused(code);
+            assert!(matches!(error, MintError::Unavailable { .. }), "{error}");
+            assert!(error.to_string().contains("why"), "{error}");
+        }
     }
 }

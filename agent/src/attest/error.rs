@@ -104,6 +104,17 @@ impl ClientError {
         )
     }
 
+    /// Whether the authority decided that whoever asks is to have no such token. A record or a key that it does not take
+    /// (any more), and a challenge that came late, are no such decision: the agent attests again, and asks again.
+    pub fn denies_a_token(&self) -> bool {
+        self.refusal().is_some_and(|code| {
+            !matches!(
+                code,
+                ErrorCode::InvalidRecord | ErrorCode::InvalidProof | ErrorCode::InvalidChallenge
+            )
+        })
+    }
+
     /// Whether nobody could judge the evidence, or there is none to judge: then the record of an earlier attestation
     /// may renew. A refusal is no such thing, and neither is an authority that can't be reached: it could not renew.
     pub fn leaves_it_to_the_record(&self) -> bool {
