@@ -19,15 +19,19 @@ use super::{
 /// More mistakes than anyone reads at once.
 const MAX_ERRORS: usize = 50;
 
-/// What later versions do. Named here so that a file written for one of them gets a plain answer.
-const LATER: &[&str] = &[
-    "alb",
-    "bundle_url",
-    "cognito-access",
-    "oauth",
-    "secretsmanager",
-    "source",
-    "tls",
+/// What later versions do, each beside a word of today's that says where: elsewhere the same word is a mistake. Named
+/// here so that a file written for one of them gets a plain answer.
+pub(super) const LATER: &[(&str, &str)] = &[
+    ("bundle_url", "root_spki_sha256"),
+    ("tls", "forward"),
+    ("aws-web-identity", "mtls"),
+    ("alb", "jwt-svid"),
+    ("cognito-access", "jwt-svid"),
+    ("issuer", "profile"),
+    ("client_ids", "profile"),
+    ("role", "spiffe_id"),
+    ("issuer", "spiffe_id"),
+    ("source", "peer"),
 ];
 
 /// Reads a `T`, or says everything that is wrong.
@@ -172,7 +176,8 @@ fn describe(found: Unexpected<'_>) -> String {
 fn unknown(what: &str, word: &str, known: &[&str]) -> String {
     let word = super::value::shortened(word);
     let list = known.join(", ");
-    if LATER.contains(&&*word) {
+    let is_later = |(later, beside): &(&str, &str)| *later == word && known.contains(beside);
+    if LATER.iter().any(is_later) {
         return format!("{word:?} is not supported by this version; supported here: {list}");
     }
     match nearest(&word, known) {

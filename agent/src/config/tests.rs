@@ -3,6 +3,7 @@
 use std::{fs, path::Path as FilePath};
 
 use proptest::prelude::*;
+use serde_json::Value;
 
 use super::{agent::Attestation, authority::CaKey, value::*, *};
 
@@ -92,8 +93,58 @@ fn an_unknown_key_is_an_error_with_a_suggestion() {
 
 #[test]
 fn what_a_later_version_does_is_said_not_to_be_supported_yet() {
-    let found = agent_errors(&format!("{SMALL}tls: {{}}\n"));
-    one(found, 6, "", "\"tls\" is not supported by this version");
+    let later =
+        "  root_spki_sha256: []\n  bundle_url: https://authority.example.org/bundle\n  bundle:";
+    let found = agent_errors(&SMALL.replace("  bundle:", later));
+    let told = "\"bundle_url\" is not supported by this version";
+    one(found, 5, "authority", told);
+    // Where no version has it, it is a mistake.
+    let found = agent_errors(&format!("{SMALL}bundle_url: x\n"));
+    one(found, 6, "", "unknown key \"bundle_url\"");
+}
+
+/// In the schema, all that is there today stands beside what it is beside.
+#[test]
+fn what_is_said_to_come_later_is_not_here_yet_and_would_be_beside_what_is() {
+    fn words(node: &Value, found: &mut Vec<Vec<String>>) {
+        let Some(object) = node.as_object() else {
+            let items = node.as_array().map(Vec::as_slice).unwrap_or_default();
+            return items.iter().for_each(|it| words(it, found));
+        };
+        // The variants of an enum are constants, or objects of one key.
+        let variant = |it: &Value| match it.get("const").and_then(Value::as_str) {
+            Some(word) => vec![word.to_owned()],
+            None => keys(it),
+        };
+        found.push(keys(node));
+        if let Some(variants) = object.get("oneOf").and_then(Value::as_array) {
+            found.push(variants.iter().flat_map(variant).collect());
+        }
+        object.values().for_each(|it| words(it, found));
+    }
+    fn keys(node: &Value) -> Vec<String> {
+        let keys = node.get("properties").and_then(Value::as_object);
+        keys.map(|it| it.keys().cloned().collect())
+            .unwrap_or_default()
+    }
+    let mut found = Vec::new();
+    words(&serde_json::from_str(&schema::agent()).unwrap(), &mut found);
+    for (later, beside) in reader::LATER {
+        let places = found
+            .iter()
+            .filter(|it| it.iter().any(|word| word == beside));
+        let mut places = places.peekable();
+        assert!(
+            places.peek().is_some(),
+            "nothing is called {beside} any more"
+        );
+        for place in places {
+            assert!(
+                !place.iter().any(|word| word == later),
+                "{later} is here: {place:?}"
+            );
+        }
+    }
 }
 
 #[test]
