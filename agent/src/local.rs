@@ -29,6 +29,7 @@ mod absence;
 mod asker;
 mod aws_credentials;
 mod bucket;
+mod calls;
 pub mod client;
 mod endpoint;
 pub mod files;
@@ -57,6 +58,7 @@ pub struct Sockets {
 pub struct Metrics {
     oauth: endpoint::Metrics,
     aws_credentials: endpoint::Metrics,
+    sds: sds::Metrics,
     /// Of the Workload API.
     pub workload_api: workload_api::Metrics,
 }
@@ -153,13 +155,19 @@ impl Sockets {
 impl Metrics {
     /// Registers the metrics.
     pub fn new(registry: &mut Registry) -> Self {
-        let mut endpoint = |prefix, help| endpoint::Metrics::new(registry, prefix, help);
+        let endpoint = endpoint::Metrics::new;
         Self {
-            oauth: endpoint("local_oauth", "Requests of OAuth clients, by outcome"),
+            oauth: endpoint(
+                registry,
+                "local_oauth",
+                "Requests of OAuth clients, by outcome",
+            ),
             aws_credentials: endpoint(
+                registry,
                 "local_aws_credentials",
                 "Requests for AWS credentials, by role and outcome",
             ),
+            sds: sds::Metrics::new(registry),
             workload_api: workload_api::Metrics::new(registry),
         }
     }

@@ -11,11 +11,12 @@
 //! slowly only the newest state is pending (S14).
 
 use tokio::sync::watch;
-use tonic::{Request, Response, Status, Streaming, async_trait};
+use tonic::{Code, Request, Response, Status, Streaming, async_trait};
 
 use super::{
     absence,
     asker::Asker,
+    calls::{Open, Places},
     proto::envoy::service::{
         discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse},
         secret::v3::secret_discovery_service_server::{
@@ -29,8 +30,11 @@ use delta::Delta;
 use standing::Standing;
 use world::World;
 
+pub(super) use metrics::Metrics;
+
 mod conversation;
 mod delta;
+mod metrics;
 mod secrets;
 mod standing;
 mod subscription;
@@ -43,15 +47,24 @@ const MAX_REQUEST: usize = 64 * 1024;
 
 /// The service.
 #[derive(Debug, Clone)]
-pub(super) struct Sds(Standing);
+pub(super) struct Sds {
+    standing: Standing,
+    places: Places,
+    metrics: Metrics,
+}
 
 /// Secrets of `identity`, for as long as it is not `draining`.
 pub(super) fn service(
     identity: identity::Current,
     renewal: watch::Receiver<identity::Status>,
     draining: Draining,
+    (places, metrics): (Places, Metrics),
 ) -> SecretDiscoveryServiceServer<Sds> {
-    let sds = Sds(Standing::new(identity, renewal, draining));
+    let sds = Sds {
+        standing: Standing::new(identity, renewal, draining),
+        places,
+        metrics,
+    };
     SecretDiscoveryServiceServer::new(sds).max_decoding_message_size(MAX_REQUEST)
 }
 
@@ -64,28 +77,57 @@ impl SecretDiscoveryService for Sds {
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaSecretsStream>, Status> {
-        let talk = Delta::new(admitted(&request)?);
-        let stream = Conversation::new(talk, request.into_inner(), self.0.clone());
-        Ok(Response::new(stream))
+        let opened = self.opened(&request);
+        self.answered(
+            "DeltaSecrets",
+            opened.map(|(asker, open)| {
+                let talk = Delta::new(asker, self.metrics.clone());
+                Conversation::new(talk, request.into_inner(), self.standing.clone(), open)
+            }),
+        )
     }
 
     async fn stream_secrets(
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamSecretsStream>, Status> {
-        let talk = World::new(admitted(&request)?);
-        let stream = Conversation::new(talk, request.into_inner(), self.0.clone());
-        Ok(Response::new(stream))
+        let opened = self.opened(&request);
+        self.answered(
+            "StreamSecrets",
+            opened.map(|(asker, open)| {
+                let talk = World::new(asker, self.metrics.clone());
+                Conversation::new(talk, request.into_inner(), self.standing.clone(), open)
+            }),
+        )
     }
 
     async fn fetch_secrets(
         &self,
         request: Request<DiscoveryRequest>,
     ) -> Result<Response<DiscoveryResponse>, Status> {
-        let talk = World::new(admitted(&request)?);
-        let identity = self.0.clone().identity()?;
-        talk.once(request.into_inner(), &identity)
-            .map(Response::new)
+        let fetched = admitted(&request).and_then(|asker| {
+            let talk = World::new(asker, self.metrics.clone());
+            let identity = self.standing.clone().identity()?;
+            talk.once(request.into_inner(), &identity)
+        });
+        self.answered("FetchSecrets", fetched)
+    }
+}
+
+impl Sds {
+    /// Who asks, if it may, and the place of its stream, if there is one.
+    fn opened<T>(&self, request: &Request<T>) -> Result<(Asker, Open), Status> {
+        Ok((admitted(request)?, self.metrics.calls.open(&self.places)?))
+    }
+
+    fn answered<T>(
+        &self,
+        method: &'static str,
+        answer: Result<T, Status>,
+    ) -> Result<Response<T>, Status> {
+        let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
+        self.metrics.calls.answered(method, code);
+        answer.map(Response::new)
     }
 }
 

@@ -6,7 +6,14 @@ use tokio::task::JoinHandle;
 use tonic::server::NamedService as _;
 use tonic_health::ServingStatus;
 
-use super::{Setup, asker::Door, grpc::Services, proto, sds, server::Server};
+use super::{
+    Setup,
+    asker::Door,
+    calls::{MAX_STREAMS, Places},
+    grpc::Services,
+    proto, sds,
+    server::Server,
+};
 use crate::{
     config::{local::WorkloadApi, value::Listen},
     http::server::{self, Limits, Listener, ListenerMetrics},
@@ -30,12 +37,13 @@ pub(super) fn start(
     listener: Listener,
     setup: &Setup<'_>,
 ) -> JoinHandle<usize> {
+    let places = Places::new(MAX_STREAMS);
     let api = Api::new(
         setup.identity.clone(),
         setup.renewal.watch_status(),
         setup.tokens.requested(),
         config.hint.clone().unwrap_or_default(),
-        setup.metrics.workload_api.clone(),
+        (places.clone(), setup.metrics.workload_api.clone()),
     );
     if let Listen::Tcp(address) = &config.listen {
         tracing::warn!(
@@ -47,6 +55,7 @@ pub(super) fn start(
         setup.identity.clone(),
         setup.renewal.watch_status(),
         setup.draining.clone(),
+        (places, setup.metrics.sds.clone()),
     );
     let services = Services::new(setup.draining.clone()).with(api).with(sds);
     let metrics = setup.server_metrics.listener("workload-api");

@@ -16,7 +16,7 @@ use tonic::{
 };
 use warifu::identity::Identity;
 
-use super::standing::Standing;
+use super::{super::calls::Open, standing::Standing};
 
 /// How long a stream waits for the first identity. Envoy that is turned away comes back after up to half a minute;
 /// held, it has its secrets when the agent has. Shorter than the 15 s after which Envoy gives up waiting and serves
@@ -51,6 +51,7 @@ struct State<T, R> {
     talk: T,
     requests: R,
     standing: Standing,
+    _open: Open,
     /// Until when the first identity is waited for; `None` once there was one.
     patience: Option<Instant>,
 }
@@ -60,11 +61,12 @@ where
     T: Talk,
     R: Stream<Item = Result<T::Request, Status>> + Send + Unpin + 'static,
 {
-    pub(super) fn new(talk: T, requests: R, standing: Standing) -> Self {
+    pub(super) fn new(talk: T, requests: R, standing: Standing, open: Open) -> Self {
         let state = State {
             talk,
             requests,
             standing,
+            _open: open,
             patience: Some(Instant::now() + PATIENCE),
         };
         Self(Some(Box::pin(state.turn())))

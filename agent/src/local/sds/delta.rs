@@ -13,6 +13,7 @@ use super::{
         },
     },
     conversation::Talk,
+    metrics::Metrics,
     secrets::{Secrets, TYPE_URL},
     subscription::{Subscription, of_our_type},
     world::version_of,
@@ -26,9 +27,9 @@ pub(crate) struct Delta {
 }
 
 impl Delta {
-    pub(super) fn new(asker: Asker) -> Self {
+    pub(super) fn new(asker: Asker, metrics: Metrics) -> Self {
         Self {
-            subscription: Subscription::new(asker),
+            subscription: Subscription::new(asker, metrics),
             is_first: true,
         }
     }

@@ -7,15 +7,13 @@ use warifu::identity::Identity;
 
 use super::{
     super::{asker::Asker, proto::google::rpc},
+    metrics::Metrics,
     secrets::{Secrets, TYPE_URL},
 };
 
 /// Most names asked for on a stream. Envoy opens a stream for each secret; who takes the bundles of all trust domains
 /// one by one takes ten.
 const MAX_NAMES: usize = 256;
-
-/// Most of a client's words that are logged, in characters.
-const MAX_COMPLAINT: usize = 500;
 
 /// Stands for everything, beside names or instead of them (xDS protocol, "wildcard").
 const EVERYTHING: &str = "*";
@@ -27,6 +25,7 @@ pub(super) type Versions = BTreeMap<String, String>;
 #[derive(Debug)]
 pub(super) struct Subscription {
     asker: Asker,
+    metrics: Metrics,
     names: BTreeSet<String>,
     everything: bool,
     /// What it was sent last, whether it took it or not: what it rejected is not sent again.
@@ -38,9 +37,10 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    pub(super) fn new(asker: Asker) -> Self {
+    pub(super) fn new(asker: Asker, metrics: Metrics) -> Self {
         Self {
             asker,
+            metrics,
             names: BTreeSet::new(),
             everything: false,
             sent: Versions::new(),
@@ -118,6 +118,7 @@ impl Subscription {
 
     /// The nonce of a response that is about to be sent.
     pub(super) fn next_nonce(&mut self) -> String {
+        self.metrics.pushed();
         self.responses += 1;
         self.responses.to_string()
     }
@@ -127,20 +128,14 @@ impl Subscription {
         !nonce.is_empty() && nonce != self.responses.to_string()
     }
 
-    /// Logs why a response was rejected, once each.
+    /// Counts and logs that a response was rejected, once each.
     pub(super) fn rejected(&mut self, nonce: &str, why: &rpc::Status) {
         if self.responses == self.rejected || self.is_stale(nonce) {
             return;
         }
         self.rejected = self.responses;
-        let complaint: String = why.message.chars().take(MAX_COMPLAINT).collect();
-        let secrets: Vec<&String> = self.sent.keys().take(8).collect();
-        tracing::warn!(
-            asker = %self.asker.remote(),
-            ?secrets,
-            complaint,
-            "Envoy rejected its secrets and keeps the last ones; it is sent the next when they change"
-        );
+        let secrets = self.sent.keys();
+        self.metrics.rejected(&self.asker, secrets, &why.message);
     }
 }
 

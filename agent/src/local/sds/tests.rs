@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use prometheus_client::{encoding::text::encode, registry::Registry};
 use prost::Message;
 use rcgen::{CertificateParams, IsCa, KeyPair, KeyUsagePurpose, SanType};
 use tokio::sync::{mpsc, watch};
@@ -17,6 +18,7 @@ use warifu::{
 use super::{
     super::{
         asker::{Asker, Door},
+        calls::Places,
         proto::{
             envoy::{
                 config::core::v3::{DataSource, data_source::Specifier},
@@ -33,6 +35,7 @@ use super::{
     },
     conversation::{Conversation, PATIENCE, Talk},
     delta::Delta,
+    metrics::Metrics,
     standing::Standing,
     world::World,
 };
@@ -48,6 +51,9 @@ struct Agent {
     renewal: watch::Sender<renewing::Status>,
     drain: Drain,
     standing: Standing,
+    places: Places,
+    metrics: Metrics,
+    registry: Registry,
 }
 
 /// A client's end of a stream.
@@ -61,13 +67,27 @@ impl Agent {
         let identity = watch::Sender::new(first.map(Arc::new));
         let renewal = watch::Sender::new(renewing::Status::default());
         let (drain, draining) = server::drain();
+        let mut registry = Registry::default();
         let standing = Standing::new(identity.subscribe(), renewal.subscribe(), draining);
         Self {
             identity,
             renewal,
             drain,
             standing,
+            places: Places::new(8),
+            metrics: Metrics::new(&mut registry),
+            registry,
         }
+    }
+
+    /// The value of a metric.
+    fn metric(&self, name: &str) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("no {name}: {text}"))
+            .trim()
+            .to_owned()
     }
 
     fn publish(&self, identity: Identity) {
@@ -76,16 +96,18 @@ impl Agent {
 
     fn connect<T: Talk>(&self, talk: T) -> Client<T> {
         let (say, requests) = mpsc::channel(8);
-        let hear = Conversation::new(talk, ReceiverStream::new(requests), self.standing.clone());
+        let open = self.metrics.calls.open(&self.places).unwrap();
+        let requests = ReceiverStream::new(requests);
+        let hear = Conversation::new(talk, requests, self.standing.clone(), open);
         Client { say, hear }
     }
 
     fn world(&self) -> Client<World> {
-        self.connect(World::new(asker()))
+        self.connect(World::new(asker(), self.metrics.clone()))
     }
 
     fn delta(&self) -> Client<Delta> {
-        self.connect(Delta::new(asker()))
+        self.connect(Delta::new(asker(), self.metrics.clone()))
     }
 }
 
@@ -281,7 +303,7 @@ async fn every_name_is_answered_with_the_secret_that_spire_would_give() {
 #[tokio::test]
 async fn one_request_without_a_stream_gets_the_same() {
     let identity = Arc::new(identity(1, &[]));
-    let once = |names| World::new(asker()).once(ask(names), &identity);
+    let once = |names| World::new(asker(), Metrics::default()).once(ask(names), &identity);
     assert_eq!(
         names(&once(&["ROOTCA", "default"]).unwrap()),
         ["ROOTCA", "default"]
@@ -439,8 +461,18 @@ async fn a_rejected_secret_is_not_sent_again_until_it_changes() {
         client.say(nack.clone()).await;
         client.is_silent().await;
     }
+    assert_eq!(
+        agent.metric("sds_rejections_total"),
+        "1",
+        "said three times"
+    );
+    assert_eq!(agent.metric("sds_pushes_total"), "1");
     agent.publish(identity(2, &[]));
     client.hear().await;
+    assert_eq!(agent.metric("sds_pushes_total"), "2");
+    assert_eq!(agent.metric("sds_streams"), "1");
+    drop(client);
+    assert_eq!(agent.metric("sds_streams"), "0");
 
     let mut client = agent.delta();
     client.say(subscribe(&["ROOTCA"])).await;

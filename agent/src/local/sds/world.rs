@@ -11,6 +11,7 @@ use super::{
         proto::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse},
     },
     conversation::Talk,
+    metrics::Metrics,
     secrets::{Secrets, TYPE_URL, Version},
     subscription::{Subscription, Versions, of_our_type},
 };
@@ -24,9 +25,9 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(super) fn new(asker: Asker) -> Self {
+    pub(super) fn new(asker: Asker, metrics: Metrics) -> Self {
         Self {
-            subscription: Subscription::new(asker),
+            subscription: Subscription::new(asker, metrics),
             named: false,
         }
     }

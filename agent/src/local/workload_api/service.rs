@@ -14,10 +14,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use prost::Message;
-use tokio::{
-    sync::{Semaphore, watch},
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 use tonic::{
     Code, Status,
     body::Body,
@@ -38,6 +35,7 @@ use crate::{
     local::{
         absence,
         asker::Asker,
+        calls::Places,
         proto::workload::{
             JwtBundlesRequest, JwtsvidRequest, ValidateJwtsvidRequest, X509BundlesRequest,
             X509svidRequest,
@@ -48,9 +46,6 @@ use crate::{
 
 /// Longest request, in bytes: a token to validate has 8 KiB at most.
 const MAX_REQUEST: usize = 64 * 1024;
-
-/// Streams open at once. At about 10 KiB each with what carries it, 40 MiB.
-const MAX_OPEN: usize = 4096;
 
 /// How long a call for a stream is held while the first identity is on its way. Clients wait between calls, longer each
 /// time; one that has its call open has its SVID at once. Not longer: who starts without an agent's authority is to
@@ -74,7 +69,7 @@ struct Inner {
     tokens: Requested,
     hint: String,
     snapshots: Arc<Snapshots>,
-    open: Arc<Semaphore>,
+    places: Places,
     metrics: Metrics,
     /// When a refusal was logged last, and how many there were since.
     refusals: Mutex<(Option<Instant>, u64)>,
@@ -97,7 +92,7 @@ impl Api {
         renewal: watch::Receiver<identity::Status>,
         tokens: Requested,
         hint: String,
-        metrics: Metrics,
+        (places, metrics): (Places, Metrics),
     ) -> Self {
         Self(Arc::new(Inner {
             identity,
@@ -105,7 +100,7 @@ impl Api {
             tokens,
             snapshots: Arc::new(Snapshots::new(hint.clone())),
             hint,
-            open: Arc::new(Semaphore::new(MAX_OPEN)),
+            places,
             metrics,
             refusals: Mutex::default(),
         }))
@@ -135,7 +130,7 @@ impl tower_service::Service<Request<Incoming>> for Api {
                 Err(unknown) => Err(unknown),
             };
             let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
-            api.metrics.answered(name, code);
+            api.metrics.calls.answered(name, code);
             Ok(answer.unwrap_or_else(|status| status.into_http()))
         })
     }
@@ -185,9 +180,7 @@ impl Inner {
     }
 
     async fn follow(&self, content: Content) -> Result<Response<Body>, Status> {
-        let open = Arc::clone(&self.open).try_acquire_owned().map_err(|_| {
-            Status::unavailable(format!("{MAX_OPEN} streams are open, as many as may be"))
-        })?;
+        let open = self.metrics.calls.open(&self.places)?;
         if self
             .identity()
             .is_err_and(|status| status.code() == Code::Unavailable)
@@ -201,7 +194,7 @@ impl Inner {
             snapshots: Arc::clone(&self.snapshots),
             content,
             sent: None,
-            _open: (open, self.metrics.opened()),
+            _open: open,
         };
         Ok(grpc(Body::new(Updates::new(follower))))
     }

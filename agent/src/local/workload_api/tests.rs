@@ -8,6 +8,7 @@ use crate::local::proto::workload::{
 };
 use fixture::{Authority, Ca, ID, World, with_header};
 
+mod bounds;
 mod fixture;
 mod streams;
 

@@ -9,14 +9,13 @@ use std::{
 
 use bytes::Bytes;
 use http_body::Frame;
-use tokio::sync::OwnedSemaphorePermit;
 use tonic::Status;
 
-use super::{
-    metrics::Counted,
-    snapshot::{Content, Snapshots},
+use super::snapshot::{Content, Snapshots};
+use crate::{
+    identity,
+    local::{absence, calls::Open},
 };
-use crate::{identity, local::absence};
 
 /// Where a stream stands.
 pub(super) struct Follower {
@@ -26,7 +25,7 @@ pub(super) struct Follower {
     /// What was sent last.
     pub(super) sent: Option<Bytes>,
     /// Its place among the open streams.
-    pub(super) _open: (OwnedSemaphorePermit, Counted),
+    pub(super) _open: Open,
 }
 
 /// A stream of frames. It ends with an error always: a client takes an `OK` for the end of all.

@@ -33,8 +33,11 @@ use crate::{
     http::server::{self, Drain, Listener},
     identity,
     local::{
-        asker::Door, grpc::Services,
+        asker::Door,
+        calls::{MAX_STREAMS, Places},
+        grpc::Services,
         proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient,
+        sds,
     },
     token::{Mint, MintError, Minted, Objection, Tokens, Wanted},
 };
@@ -178,6 +181,7 @@ impl Mint for Handle {
 /// The API, served.
 pub(super) struct World {
     pub(super) metrics: Metrics,
+    registry: Registry,
     pub(super) ca: Arc<Ca>,
     pub(super) identity: watch::Sender<Option<Arc<Identity>>>,
     pub(super) renewal: watch::Sender<identity::Status>,
@@ -201,6 +205,19 @@ impl World {
     }
 
     pub(super) fn at(listen: &Listen, clients: &Clients, directory: TempDir) -> Self {
+        Self::made(listen, clients, directory, Places::new(MAX_STREAMS))
+    }
+
+    /// With an identity, and places for `most` streams.
+    pub(super) fn with_places(most: usize) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let listen = Listen::Unix(directory.path().join("workload.sock"));
+        let world = Self::made(&listen, &Clients::default(), directory, Places::new(most));
+        world.issue(1);
+        world
+    }
+
+    fn made(listen: &Listen, clients: &Clients, directory: TempDir, places: Places) -> Self {
         let ca = Arc::new(Ca::new());
         let minter = Arc::new(Minter {
             ca: Arc::clone(&ca),
@@ -213,19 +230,24 @@ impl World {
         let (drain, draining) = server::drain();
         let listener = Listener::bind_shared(listen).unwrap();
         let address = listener.address().clone();
-        let metrics = Metrics::default();
+        let mut registry = Registry::default();
+        let metrics = Metrics::new(&mut registry);
+        let of_sds = sds::Metrics::new(&mut registry);
         let api = Api::new(
             current.clone(),
-            status,
+            status.clone(),
             tokens.requested(),
             "internal".to_owned(),
-            metrics.clone(),
+            (places.clone(), metrics.clone()),
         );
-        let services = Services::new(draining).with(api);
+        let secrets = (places, of_sds);
+        let secrets = sds::service(current.clone(), status, draining.clone(), secrets);
+        let services = Services::new(draining).with(api).with(secrets);
         let door = Door::new(clients);
         let of_server = server::Metrics::new(&mut Registry::default()).listener("workload-api");
         Self {
             metrics,
+            registry,
             ca,
             identity,
             renewal,
@@ -235,6 +257,14 @@ impl World {
             address,
             _directory: directory,
         }
+    }
+
+    /// The value of a metric.
+    pub(super) fn metric(&self, name: &str) -> u64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(name));
+        value.map_or(0, |value| value.trim().parse().unwrap())
     }
 
     /// Publishes a new identity of this generation.
