@@ -1,5 +1,5 @@
-//! Tokens of the authority: JWT-SVIDs by audience, access tokens by audience and scopes; cached, refreshed ahead,
-//! never one per request.
+//! Tokens: the authority's JWT-SVIDs by audience and access tokens by audience and scopes, and those of other issuers;
+//! cached, refreshed ahead, never one per request.
 //!
 //! A route takes its [`Source`] when it is wired, so only audiences that routes name are ever
 //! minted for calls (S5) and there are only so many of them (S14). What the app itself asks for goes through
@@ -45,19 +45,19 @@ const MIN_SLEEP: Duration = Duration::from_millis(100);
 /// RFC 6750 §2.1.
 const BEARER: &str = "Bearer ";
 
-/// Where tokens come from: the authority, or a test.
+/// A mint under way.
+pub type Minting = Pin<Box<dyn Future<Output = Result<Minted, MintError>> + Send>>;
+
+/// Where tokens come from: the authority, another issuer, or a test.
 pub trait Mint: Send + Sync + std::fmt::Debug + 'static {
     /// A fresh token, exactly as wanted.
-    fn mint(
-        &self,
-        wanted: Wanted,
-    ) -> Pin<Box<dyn Future<Output = Result<Minted, MintError>> + Send>>;
+    fn mint(&self, wanted: Wanted) -> Minting;
 }
 
 /// A token with its expiry.
 #[derive(Debug, Clone)]
 pub struct Minted {
-    /// The compact JWS.
+    /// The token: a compact JWS, or what another issuer makes of one.
     pub token: Secret<String>,
     /// When it expires.
     pub expires_at: SystemTime,
@@ -79,6 +79,21 @@ pub enum MintError {
         /// Its reason.
         why: String,
     },
+    /// Decided by an issuer other than the authority.
+    #[error(
+        "{by} gave {client} no token ({}, {why})",
+        error.unwrap_or("without an error code")
+    )]
+    Denied {
+        /// The issuer: its token endpoint's URL.
+        by: String,
+        /// Who asked.
+        client: String,
+        /// Its error code, where it is one that is known.
+        error: Option<&'static str>,
+        /// What that means. Nothing of what the issuer said beside its code.
+        why: String,
+    },
     /// May pass.
     #[error("no token for audience {audience}: {why}")]
     Unavailable {
@@ -87,6 +102,13 @@ pub enum MintError {
         /// The last error.
         why: String,
     },
+}
+
+impl MintError {
+    /// Whether asking again soon is pointless.
+    pub fn is_refusal(&self) -> bool {
+        !matches!(self, Self::Unavailable { .. })
+    }
 }
 
 /// What the authority objects to.
@@ -123,6 +145,8 @@ pub struct Source(Arc<Slot>);
 pub struct TokenStatus {
     /// Which one.
     pub wanted: Wanted,
+    /// The scopes of the token in use, where its issuer says.
+    pub scopes: Vec<String>,
     /// When the token in use expires; `None` where none was wanted yet, or none could be had.
     pub expires: Option<SystemTime>,
     /// Mints that failed since the last that didn't.
@@ -182,10 +206,16 @@ impl Tokens {
     /// The same token for everyone who wants it. For wiring: whatever is named here can be minted and is
     /// never forgotten, so it must not come from a request.
     pub fn source(&self, wanted: Wanted) -> Source {
+        self.source_of(wanted, Arc::clone(&self.0.mint))
+    }
+
+    /// As [`source`](Self::source), of an issuer of its own. `wanted` says all that tells its tokens from others:
+    /// where a source of the same is there already, it is that one.
+    pub fn source_of(&self, wanted: Wanted, mint: Arc<dyn Mint>) -> Source {
         let mut slots = lock(&self.0.slots);
         let slot = slots
             .entry(wanted.clone())
-            .or_insert_with(|| Source::new(&self.0, wanted));
+            .or_insert_with(|| Source::new(mint, wanted, &self.0.metrics));
         slot.clone()
     }
 
@@ -234,7 +264,7 @@ impl Tokens {
         registry.register("mints", "Tokens minted", metrics.minted.clone());
         registry.register(
             "mints_refused",
-            "Tokens the authority refused",
+            "Tokens that were refused",
             metrics.refused.clone(),
         );
         registry.register(
@@ -251,20 +281,22 @@ impl Tokens {
 }
 
 impl Source {
-    fn new(shared: &Shared, wanted: Wanted) -> Self {
+    fn new(mint: Arc<dyn Mint>, wanted: Wanted, metrics: &Arc<Metrics>) -> Self {
         Self(Arc::new(Slot {
             wanted,
-            mint: Arc::clone(&shared.mint),
+            mint,
             cache: Mutex::new(Cache::new(jitter())),
             settled: Notify::new(),
-            metrics: Arc::clone(&shared.metrics),
+            metrics: Arc::clone(metrics),
         }))
     }
 
     fn status(&self) -> TokenStatus {
-        let (expires, failures, last_error) = lock(&self.0.cache).status();
+        let cache = lock(&self.0.cache);
+        let (expires, failures, last_error) = cache.status();
         TokenStatus {
             wanted: self.0.wanted.clone(),
+            scopes: cache.scopes(),
             expires,
             failures,
             last_error,
@@ -384,14 +416,14 @@ impl Drop for Settle {
             true => Ok(token),
             false => Err(MintError::Unavailable {
                 audience: audience.to_string(),
-                why: "the token was minted expired; compare this machine's clock with the \
-                      authority's (`warifu doctor`)"
+                why: "the token was minted expired; compare this machine's clock with its \
+                      issuer's (`warifu doctor`)"
                     .to_owned(),
             }),
         });
         match &outcome {
             Ok(_) => slot.metrics.minted.inc(),
-            Err(MintError::Refused { .. }) => slot.metrics.refused.inc(),
+            Err(error) if error.is_refusal() => slot.metrics.refused.inc(),
             Err(_) => slot.metrics.failed.inc(),
         };
         if let Err(error) = &outcome {
@@ -413,7 +445,7 @@ impl Token {
         let mut authorization =
             HeaderValue::from_str(text.expose()).map_err(|_| MintError::Unavailable {
                 audience: audience.to_owned(),
-                why: "the authority's answer is not a token".to_owned(),
+                why: "the issuer's answer is not a token".to_owned(),
             })?;
         authorization.set_sensitive(true);
         Ok(Self(Arc::new(Held {

@@ -11,7 +11,7 @@ use crate::{
     config::outbound::RouteSigV4,
     identity,
     outbound::Sign,
-    token::{Mint, MintError, Minted, Objection, Wanted},
+    token::{Mint, MintError, Minted, Minting, Objection, Wanted},
 };
 
 /// Tokens from the authority.
@@ -19,10 +19,7 @@ use crate::{
 pub(super) struct FromAuthority(pub(super) identity::Handle);
 
 impl Mint for FromAuthority {
-    fn mint(
-        &self,
-        wanted: Wanted,
-    ) -> Pin<Box<dyn Future<Output = Result<Minted, MintError>> + Send>> {
+    fn mint(&self, wanted: Wanted) -> Minting {
         let identity = self.0.clone();
         Box::pin(async move {
             let minted = match &wanted {

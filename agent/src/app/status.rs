@@ -100,7 +100,9 @@ fn route(route: &Route) -> Value {
         "host": route.host,
         "upstream": route.upstream.to_string(),
         "expect": route.mtls.as_ref().map(|mtls| mtls.expect.to_string()),
-        "audience": route.jwt.as_ref().map(|jwt| &jwt.audience),
+        "attaches": route.ways().first(),
+        "audience": route.jwt.as_ref().map(|jwt| &jwt.audience)
+            .or(route.access_token.as_ref().map(|it| &it.audience)),
         "sign_for": route.sigv4.as_ref().map(|sigv4| &sigv4.service),
         "role": route.sigv4.as_ref().and_then(|sigv4| sigv4.role.as_ref()),
     })

@@ -9,9 +9,11 @@ use super::{
     value::{self, As, Listen, Span, Upstream, name},
 };
 
+mod access_token;
 mod jwt;
 mod sigv4;
 
+pub use access_token::RouteAccessToken;
 pub use jwt::RouteJwt;
 pub use sigv4::RouteSigV4;
 
@@ -39,11 +41,26 @@ pub struct Route {
     pub mtls: Option<RouteMtls>,
     /// A JWT-SVID in `authorization`.
     pub jwt: Option<RouteJwt>,
+    /// An access token of the authority in `authorization`.
+    pub access_token: Option<RouteAccessToken>,
     /// An AWS SigV4 signature.
     pub sigv4: Option<RouteSigV4>,
     /// Time to the response's first byte.
     #[serde(default = "defaults::first_byte_timeout")]
     pub timeout: Span,
+}
+
+impl Route {
+    /// The ways of attaching a credential that it names: one at most, where it is valid.
+    pub fn ways(&self) -> Vec<&'static str> {
+        let named = [
+            ("jwt", self.jwt.is_some()),
+            ("access_token", self.access_token.is_some()),
+            ("sigv4", self.sigv4.is_some()),
+        ];
+        let named = named.into_iter().filter(|(_, is_named)| *is_named);
+        named.map(|(way, _)| way).collect()
+    }
 }
 
 /// mTLS on a route.

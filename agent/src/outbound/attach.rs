@@ -25,7 +25,7 @@ mod sigv4;
 #[derive(Debug)]
 pub(super) enum Credential {
     None,
-    Jwt(Source),
+    Bearer(Source),
     SigV4 {
         signer: Arc<dyn Sign>,
         max_body: usize,
@@ -48,28 +48,30 @@ impl Credential {
         route: &config::outbound::Route,
         setup: &Setup<'_>,
     ) -> Result<Self, RouteError> {
-        match (&route.jwt, &route.sigv4) {
-            (Some(_), Some(_)) => Err(RouteError::TwoCredentials {
+        if route.ways().len() > 1 {
+            return Err(RouteError::TwoCredentials {
                 route: route.host.clone(),
-            }),
-            (Some(jwt), None) => Ok(Self::Jwt(
-                setup.tokens.source(Wanted::jwt_svid(&jwt.audience)),
-            )),
-            (None, Some(sigv4)) => {
-                let signer =
-                    setup
-                        .signers
-                        .get(&route.host)
-                        .ok_or_else(|| RouteError::NoSigner {
-                            route: route.host.clone(),
-                        })?;
-                Ok(Self::SigV4 {
-                    signer: Arc::clone(signer),
-                    max_body: sigv4.max_body,
-                })
-            }
-            (None, None) => Ok(Self::None),
+            });
         }
+        if let Some(jwt) = &route.jwt {
+            let wanted = Wanted::jwt_svid(&jwt.audience);
+            return Ok(Self::Bearer(setup.tokens.source(wanted)));
+        }
+        if let Some(token) = &route.access_token {
+            let wanted = Wanted::access_token(&token.audience, token.scopes.iter().cloned());
+            return Ok(Self::Bearer(setup.tokens.source(wanted)));
+        }
+        if let Some(sigv4) = &route.sigv4 {
+            let signer = setup.signers.get(&route.host);
+            let signer = signer.ok_or_else(|| RouteError::NoSigner {
+                route: route.host.clone(),
+            })?;
+            return Ok(Self::SigV4 {
+                signer: Arc::clone(signer),
+                max_body: sigv4.max_body,
+            });
+        }
+        Ok(Self::None)
     }
 
     /// Whether anything is attached.
@@ -86,7 +88,7 @@ impl Credential {
     ) -> Result<Response<Body>, Refusal> {
         match self {
             Self::None => call.send(parts, body).await,
-            Self::Jwt(tokens) => bearer::send(call, tokens, parts, body).await,
+            Self::Bearer(tokens) => bearer::send(call, tokens, parts, body).await,
             Self::SigV4 { signer, max_body } => {
                 aws::refuse_streamed(&parts.headers)?;
                 let body = call.buffers.read(body, *max_body).await?;
@@ -97,6 +99,12 @@ impl Credential {
 }
 
 impl Call<'_> {
+    /// What is to be attached may have to be obtained first, from someone who may be slow.
+    async fn in_time<T>(&self, obtaining: impl Future<Output = T>) -> Result<T, Refusal> {
+        let obtained = tokio::time::timeout(self.timeout, obtaining).await;
+        obtained.map_err(|_| Refusal::NotInTime(self.timeout))
+    }
+
     /// Sends as it is.
     async fn send(&self, parts: Parts, body: Body) -> Result<Response<Body>, Refusal> {
         let request = Request::from_parts(parts, body);

@@ -59,6 +59,11 @@ pub(super) enum Refusal {
     Identity(String),
     #[error(transparent)]
     Token(#[from] MintError),
+    #[error(
+        "nothing to attach within the {0:?} this route may take; it is still being obtained, \
+         `warifu status` says with what success"
+    )]
+    NotInTime(Duration),
     #[error(transparent)]
     Sign(#[from] SignError),
     #[error(
@@ -107,7 +112,8 @@ impl Refusal {
             Self::RevocationsStale(_) => (StatusCode::SERVICE_UNAVAILABLE, "revocations-stale"),
             Self::Identity(_) => (StatusCode::SERVICE_UNAVAILABLE, "bad-identity"),
             Self::Token(MintError::Refused { .. }) => (StatusCode::FORBIDDEN, "token-refused"),
-            Self::Token(_) => (StatusCode::SERVICE_UNAVAILABLE, "no-token"),
+            Self::Token(MintError::Denied { .. }) => (StatusCode::BAD_GATEWAY, "token-denied"),
+            Self::Token(_) | Self::NotInTime(_) => (StatusCode::SERVICE_UNAVAILABLE, "no-token"),
             Self::Sign(SignError::Unsignable(_)) => (StatusCode::BAD_REQUEST, "unsignable"),
             Self::Sign(_) | Self::SignTimedOut(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "no-credentials")

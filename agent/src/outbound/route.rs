@@ -47,8 +47,8 @@ pub enum RouteError {
         /// The upstream's.
         upstream: String,
     },
-    /// Both would be in `authorization`.
-    #[error("route {route}: `jwt` and `sigv4` exclude each other")]
+    /// Which of them would be attached?
+    #[error("route {route}: a route attaches one credential, and this one names several")]
     TwoCredentials {
         /// The route's host.
         route: String,

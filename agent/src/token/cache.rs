@@ -178,11 +178,17 @@ impl Cache {
             return refresh_at;
         };
         let wait = match (&failure.error, &self.current) {
-            (MintError::Refused { .. }, _) => IDLE_REFUSED,
+            (error, _) if error.is_refusal() => IDLE_REFUSED,
             (_, Some(current)) if now < current.until => self.pause(failure, self.most(now)),
             _ => self.pause(failure, IDLE_LAST),
         };
         refresh_at.max(failure.at + wait)
+    }
+
+    /// The scopes of the token in use.
+    pub(super) fn scopes(&self) -> Vec<String> {
+        let current = self.current.as_ref();
+        current.map_or_else(Vec::new, |it| it.token.scopes().to_vec())
     }
 
     /// Whether a mint is under way.
@@ -200,9 +206,9 @@ impl Cache {
         let Some(failure) = &self.failure else {
             return false;
         };
-        let wait = match &failure.error {
-            MintError::Refused { .. } => REFUSED_FOR,
-            MintError::Unavailable { .. } => self.pause(failure, self.most(now)),
+        let wait = match failure.error.is_refusal() {
+            true => REFUSED_FOR.mul_f64(self.spread()),
+            false => self.pause(failure, self.most(now)),
         };
         since(failure.at, now) < wait
     }
@@ -219,7 +225,12 @@ impl Cache {
         let doublings = failure.count.saturating_sub(1).min(10);
         (RETRY_FIRST * (1 << doublings))
             .min(most)
-            .mul_f64(1.0 - 0.2 * self.jitter)
+            .mul_f64(self.spread())
+    }
+
+    /// What a pause is multiplied with, so that agents that failed together don't ask together.
+    fn spread(&self) -> f64 {
+        1.0 - 0.2 * self.jitter
     }
 }
 

@@ -115,7 +115,11 @@ impl Held {
             entries.remove(&oldest);
             self.forgot(1);
         }
-        let source = Source::new(&self.shared, key.1.clone());
+        let source = Source::new(
+            Arc::clone(&self.shared.mint),
+            key.1.clone(),
+            &self.shared.metrics,
+        );
         let entry = Entry {
             source: source.clone(),
             used: now,

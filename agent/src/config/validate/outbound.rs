@@ -47,11 +47,16 @@ fn route(config: &AgentConfig, route: &Route, at: &Path, problems: &mut Problems
             "that is this agent's own outbound listener: requests would go in circles",
         );
     }
-    problems.add_if(
-        route.jwt.is_some() && route.sigv4.is_some(),
-        at.key("sigv4"),
-        "jwt and sigv4 both set the authorization header; keep one of them",
-    );
+    let ways = route.ways();
+    if let [_, .., last] = ways.as_slice() {
+        problems.add(
+            at.key(last),
+            format!(
+                "a route attaches one credential; keep one of {}",
+                ways.join(", ")
+            ),
+        );
+    }
     problems.add_if(
         route.mtls.is_some() && !upstream.tls,
         at.key("upstream"),

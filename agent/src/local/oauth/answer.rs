@@ -86,7 +86,8 @@ pub(super) fn not_minted(error: &MintError) -> Refusal {
             Objection::Scope => INVALID_SCOPE,
             Objection::Any => UNAUTHORIZED_CLIENT,
         },
-        MintError::Unavailable { .. } => Why::Unavailable,
+        // Tokens given out here are the authority's.
+        MintError::Denied { .. } | MintError::Unavailable { .. } => Why::Unavailable,
     };
     Refusal::new(why, error.to_string())
 }

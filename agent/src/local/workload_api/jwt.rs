@@ -55,7 +55,10 @@ pub(super) async fn fetch(
     let token = tokens.jwt_svid(id, asked.audience).await;
     let token = token.map_err(|why| match why {
         MintError::Refused { .. } => absence::refused(&why.to_string()),
-        MintError::Unavailable { .. } => absence::unavailable(&why.to_string()),
+        // Tokens given out here are the authority's.
+        MintError::Denied { .. } | MintError::Unavailable { .. } => {
+            absence::unavailable(&why.to_string())
+        }
     })?;
     let token = token.expose();
     Ok(JwtsvidResponse {

@@ -9,7 +9,7 @@ use crate::{
     token::{Source, Token},
 };
 
-/// Attaches a JWT-SVID. Where the upstream refuses it (keys were rotated, it was revoked), and the
+/// Attaches a token. Where the upstream refuses it (keys were rotated, it was revoked), and the
 /// request can be sent again, it is: once, with another token, within the route's budget.
 pub(super) async fn send(
     call: &Call<'_>,
@@ -17,7 +17,7 @@ pub(super) async fn send(
     mut parts: Parts,
     body: Body,
 ) -> Result<Response<Body>, Refusal> {
-    let token = tokens.token().await?;
+    let token = call.in_time(tokens.token()).await??;
     parts.headers.insert(AUTHORIZATION, token.authorization());
     call.budget.deposit();
     let again = body.replay().map(|body| (parts.clone(), body));

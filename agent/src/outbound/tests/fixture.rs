@@ -37,7 +37,7 @@ use crate::{
         pool::Upstream,
         server::{self, Drain, Limits, Listener, serve},
     },
-    token::{Mint, MintError, Minted, Wanted},
+    token::{Mint, Minted, Minting, Wanted},
 };
 
 pub(super) const ORDERS: &str = "spiffe://example.org/orders";
@@ -129,6 +129,7 @@ impl Agent {
             upstream: upstream.parse().unwrap(),
             mtls: None,
             jwt: None,
+            access_token: None,
             sigv4: None,
             timeout: config::value::Span(Duration::from_secs(10)),
         };
@@ -275,10 +276,7 @@ impl Counting {
 }
 
 impl Mint for Handle {
-    fn mint(
-        &self,
-        wanted: Wanted,
-    ) -> Pin<Box<dyn Future<Output = Result<Minted, MintError>> + Send>> {
+    fn mint(&self, wanted: Wanted) -> Minting {
         let audience = wanted.audience().into_owned();
         let token = Secret::new(format!("{audience}.{}", self.0.count()));
         self.0.audiences.lock().unwrap().push(audience);

@@ -39,7 +39,7 @@ use crate::{
         proto::workload::spiffe_workload_api_client::SpiffeWorkloadApiClient,
         sds,
     },
-    token::{Mint, MintError, Minted, Objection, Tokens, Wanted},
+    token::{Mint, MintError, Minted, Minting, Objection, Tokens, Wanted},
 };
 
 pub(super) type Client = SpiffeWorkloadApiClient<Transport>;
@@ -146,10 +146,7 @@ impl std::fmt::Debug for Minter {
 struct Handle(Arc<Minter>);
 
 impl Mint for Handle {
-    fn mint(
-        &self,
-        wanted: Wanted,
-    ) -> Pin<Box<dyn Future<Output = Result<Minted, MintError>> + Send>> {
+    fn mint(&self, wanted: Wanted) -> Minting {
         let minter = Arc::clone(&self.0);
         minter.mints.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
