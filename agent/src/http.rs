@@ -8,3 +8,5 @@ pub mod origin;
 pub mod path;
 pub mod pool;
 pub mod server;
+pub mod tunnel;
+pub mod upgrade;

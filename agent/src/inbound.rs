@@ -20,8 +20,8 @@ use std::{
 
 use arc_swap::ArcSwap;
 use http::{
-    HeaderName, HeaderValue, Request, Response, header::AUTHORIZATION, request::Parts,
-    uri::PathAndQuery,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
+    header::AUTHORIZATION, request::Parts, uri::PathAndQuery,
 };
 use hyper::body::Incoming;
 use thiserror::Error;
@@ -37,11 +37,12 @@ use crate::{
     http::{
         body::Body,
         headers::{self, Filter, XFCC},
-        pool::{Address, Destination, Keep, Pool, Upstream},
+        pool::{Address, Destination, Keep, Pool, Switches, Upstream},
         server::{
             self, Connection, Draining, Failed, Limits, Listener, Opened, Refused, Remote,
             Security, Service,
         },
+        upgrade::Wanted,
     },
     identity,
     policy::{self, Decision, Policy},
@@ -51,6 +52,7 @@ use authenticate::{Authenticated, Authenticator};
 use certificate::{Certificate, Foreign};
 use record::Record;
 use refusal::Refusal;
+use tunnel::Opening;
 
 mod authenticate;
 mod cache;
@@ -61,6 +63,7 @@ mod refusal;
 mod settle;
 #[cfg(test)]
 mod tests;
+mod tunnel;
 
 pub use record::Metrics;
 
@@ -228,7 +231,7 @@ impl Inbound {
             authenticator,
             revocations,
             policy: ArcSwap::from_pointee(Policy::new(&config.allow)),
-            app: pool.upstream(Destination { address, tls: None }, Keep::APP),
+            app: pool.upstream(Destination::new(address, None), Keep::APP),
             first_byte: FIRST_BYTE_TIMEOUT,
             context_key,
             to_app: Arc::new(Filter::to_app(config.forward_claims.values())),
@@ -300,7 +303,7 @@ impl Service for Front {
 
 /// A request's way to the app and back.
 async fn answer(
-    session: &Session,
+    session: &Arc<Session>,
     request: Request<Incoming>,
     record: &mut Record<'_>,
 ) -> Result<Response<Body>, Refusal> {
@@ -308,42 +311,21 @@ async fn answer(
     let (mut parts, body) = request.into_parts();
 
     // What can be read in one way only. From here on there is one host and one path.
-    settle::refuse_what_is_not_served(&parts)?;
+    let websocket = settle::refuse_what_is_not_served(&parts)?;
     settle::host(&mut parts)?;
     settle::path(&mut parts)?;
     record.settled(&parts.uri);
 
-    // Who calls. Every credential that is presented must verify, and go back to nothing that is revoked or
-    // withdrawn meanwhile: on connections that are up already, too.
-    let caller = {
-        let known = inbound.revocations.load();
-        if known.is_too_old() {
-            return Err(Refusal::RevocationsStale(known.to_string()));
+    // Who calls, and whether it may. The rules see the path that will be forwarded.
+    let caller = authenticate(session, &parts.headers, |caller| record.caller(caller))?;
+    record.allowed_by(allow(session, &caller, &parts.method, &parts.uri)?);
+    let opening = match websocket {
+        Some(wanted) => {
+            let credentials = tunnel::credentials(&parts.headers);
+            Some(Opening::new(wanted, session, &mut parts, credentials)?)
         }
-        if let Some(peer) = &session.peer {
-            peer.refuse_revoked(&known.list)?;
-        }
-        if let Some(foreign) = &session.foreign {
-            let now = SystemTime::now();
-            inbound.certificate.refuse_withdrawn(foreign, now)?;
-        }
-        let caller = inbound
-            .authenticator
-            .authenticate(session.peer.as_ref(), &parts.headers)?;
-        record.caller(&caller);
-        caller.refuse_revoked(&known.list)?;
-        caller
+        None => None,
     };
-
-    // Whether it may. The rules see the path that will be forwarded.
-    let asked = policy::Request {
-        method: &parts.method,
-        path: parts.uri.path(),
-    };
-    match inbound.policy.load().decide(caller.who(), asked) {
-        Decision::Allow(rule) => record.allowed_by(rule),
-        Decision::Deny(reason) => return Err(Refusal::Denied(reason)),
-    }
 
     // What the network said of identity goes, then ours comes, last.
     inbound.to_app.strip(&mut parts.headers);
@@ -352,13 +334,63 @@ async fn answer(
     }
     headers::join_cookies(&mut parts.headers);
     insert_ours(session, &caller, &mut parts)?;
+    if opening.is_some() {
+        Wanted::say(&mut parts.headers);
+        parts.extensions.insert(Switches);
+    }
 
     // To the app and back. Bodies stream both ways.
     let request = Request::from_parts(parts, body);
     let request = settle::framing(request, &inbound.to_app);
     let mut response = inbound.app.send(request, inbound.first_byte).await?;
-    inbound.from_app.strip(response.headers_mut());
+    match opening {
+        Some(opening) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            opening.opened(session, &mut response, &inbound.from_app)?;
+        }
+        _ => inbound.from_app.strip(response.headers_mut()),
+    }
     Ok(response)
+}
+
+/// Who calls. Every credential that is presented must verify, and go back to nothing that is revoked or
+/// withdrawn meanwhile: on connections that are up already, too. `noted` hears of whoever it is, revoked or not.
+fn authenticate(
+    session: &Session,
+    headers: &HeaderMap,
+    noted: impl FnOnce(&Arc<Authenticated>),
+) -> Result<Arc<Authenticated>, Refusal> {
+    let inbound = &*session.inbound;
+    let known = inbound.revocations.load();
+    if known.is_too_old() {
+        return Err(Refusal::RevocationsStale(known.to_string()));
+    }
+    if let Some(peer) = &session.peer {
+        peer.refuse_revoked(&known.list)?;
+    }
+    if let Some(foreign) = &session.foreign {
+        let now = SystemTime::now();
+        inbound.certificate.refuse_withdrawn(foreign, now)?;
+    }
+    let authenticator = &inbound.authenticator;
+    let caller = authenticator.authenticate(session.peer.as_ref(), headers)?;
+    noted(&caller);
+    caller.refuse_revoked(&known.list)?;
+    Ok(caller)
+}
+
+/// The rule that lets `caller` ask this.
+fn allow(
+    session: &Session,
+    caller: &Authenticated,
+    method: &Method,
+    uri: &Uri,
+) -> Result<usize, Refusal> {
+    let path = uri.path();
+    let asked = policy::Request { method, path };
+    match session.inbound.policy.load().decide(caller.who(), asked) {
+        Decision::Allow(rule) => Ok(rule),
+        Decision::Deny(reason) => Err(Refusal::Denied(reason)),
+    }
 }
 
 /// Who called, as the agent vouches for it.

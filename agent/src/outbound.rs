@@ -11,11 +11,14 @@
 //! send     over a pooled connection; one retry with a fresh token where the upstream says 401
 //! ```
 //!
+//! A request for a WebSocket goes the same way, over a connection of its own; what the upstream agreed to with
+//! its 101 becomes a tunnel.
+//!
 //! Bodies stream, but for those that are signed. Redirects are the app's business.
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use http::{Request, Response, header::HOST, request::Parts};
+use http::{Request, Response, StatusCode, header::HOST, request::Parts};
 use hyper::body::Incoming;
 use prometheus_client::registry::Registry;
 
@@ -35,6 +38,7 @@ use attach::{Buffers, Call};
 use metrics::Metrics;
 use refusal::Refusal;
 use route::{Route, Routes};
+use websocket::WebSocket;
 
 pub use attach::Sign;
 pub use link::public_tls;
@@ -47,6 +51,7 @@ mod metrics;
 mod refusal;
 mod route;
 mod target;
+mod websocket;
 
 /// What the outbound side is made from.
 #[derive(Debug)]
@@ -114,7 +119,7 @@ impl Service for Outbound {
 
 impl Calls {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let route = target::host(&parts).and_then(|host| self.routes.find(&host));
         let route = match route {
             Ok(route) => route,
@@ -124,10 +129,22 @@ impl Calls {
             }
         };
         let body = Body::Filtered(body, Arc::clone(&route.to_network), None);
-        match self.forward(route, parts, body).await {
-            Ok(mut response) => {
+        let answer = async {
+            let websocket = WebSocket::asked_for(&mut parts)?;
+            let mut response = self
+                .forward(route, parts, body, websocket.is_some())
+                .await?;
+            match websocket {
+                Some(it) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    it.open(route, &mut response)?;
+                }
+                _ => route.from_network.strip(response.headers_mut()),
+            }
+            Ok(response)
+        };
+        match answer.await {
+            Ok(response) => {
                 route.counters.answered(response.status());
-                route.from_network.strip(response.headers_mut());
                 response
             }
             Err(refusal) => {
@@ -143,6 +160,7 @@ impl Calls {
         route: &Route,
         mut parts: Parts,
         body: Body,
+        websocket: bool,
     ) -> Result<Response<Body>, Refusal> {
         let identity = self.identity.borrow().clone();
         let upstream = route
@@ -153,6 +171,9 @@ impl Calls {
         route.to_network.strip(&mut parts.headers);
         join_cookies(&mut parts.headers);
         parts.headers.insert(HOST, route.authority.clone());
+        if websocket {
+            WebSocket::say(&mut parts);
+        }
 
         let call = Call {
             upstream: &upstream,

@@ -19,6 +19,10 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time from a request's last byte to the response's first. Above the 29 s of API Gateway, below the 60 s idle time-out of an ALB.
 pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Time after which a WebSocket over which nothing came is closed. One of its ends is gone then: apps ping every 20 to
+/// 60 seconds, so that load balancers don't take it for dead.
+pub const WEBSOCKET_IDLE: Duration = Duration::from_secs(5 * 60);
+
 /// Oldest age of an inbound connection. As long as a default X.509-SVID lives, so that a peer proves
 /// itself anew at least as often as it renews.
 pub const MAX_CONNECTION_AGE: Duration = Duration::from_secs(60 * 60);

@@ -15,11 +15,13 @@
 //! [`Upstream::attempt`]; whether there is another is still decided here.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::AtomicBool, atomic::Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, atomic::AtomicBool, atomic::Ordering,
+    },
     time::{Duration, Instant},
 };
 
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, uri::Scheme};
 use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge},
     registry::Registry,
@@ -29,17 +31,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::body::Body;
 use connect::{Connector, NotMade};
 pub use destination::{Address, Admit, Destination, Keep, Tls};
+use dial::Failed;
 pub use error::SendError;
 pub use exchange::Progress;
 use exchange::{Failure, exchange};
+pub use far::{Far, FarParts, Place, Switches};
 pub use lease::PooledBody;
+pub use proxy::{Proxy, Verdict, verdict};
 use shelf::{Checkout, Connection, Shelf};
 
 mod connect;
 mod destination;
+mod dial;
 mod error;
 mod exchange;
+mod far;
 mod lease;
+mod proxy;
 mod shelf;
 
 /// Connections a pool has open at once, to all its upstreams together. Far above what one pod
@@ -105,7 +113,10 @@ pub(super) struct Inner {
     /// The destination, as errors name it.
     to: String,
     address: Address,
+    proxy: Option<Proxy>,
+    http2: bool,
     keep: Keep,
+    failed: Failed,
     shelf: Mutex<Shelf>,
     /// Held while connecting to what may speak HTTP/2: a burst of first requests makes one
     /// connection, not one each.
@@ -131,8 +142,11 @@ impl Pool {
             shared: Arc::clone(&self.0),
             to: destination.address.to_string(),
             address: destination.address,
+            proxy: destination.proxy,
+            http2: destination.http2,
             keep,
-            shelf: Mutex::new(Shelf::new(destination.tls)),
+            failed: Failed::default(),
+            shelf: Mutex::new(Shelf::new(destination.tls, destination.http2)),
             gate: tokio::sync::Mutex::default(),
         });
         let mut upstreams = lock(&self.0.upstreams);
@@ -210,6 +224,9 @@ impl Upstream {
         first_byte: Duration,
         attempts: &mut Attempts,
     ) -> Result<Attempt, SendError> {
+        if request.extensions().get::<Switches>().is_some() {
+            return self.0.switch(request, first_byte).await;
+        }
         let fresh = attempts.repeated || attempts.dead > MAX_DEAD;
         let (connection, reused) = self.0.connection(fresh).await?;
         let copy = if reused && !attempts.repeated {
@@ -278,35 +295,51 @@ impl Inner {
     }
 
     async fn connect(self: &Arc<Self>) -> Result<Connection, SendError> {
+        let tls = lock(&self.shelf).tls();
+        let (made, _) = self.connecting(tls, Connector::connect).await?;
+        Ok(lock(&self.shelf).adopt(made))
+    }
+
+    /// Has `connect` make a connection with `tls`: within the time for it, counted, and blamed on the address
+    /// that was tried if nothing comes of it.
+    async fn connecting<T, F>(
+        self: &Arc<Self>,
+        tls: Option<Tls>,
+        connect: impl FnOnce(Connector, Arc<Driven>) -> F,
+    ) -> Result<(T, Arc<Driven>), SendError>
+    where
+        F: Future<Output = Result<T, NotMade>>,
+    {
         let permit = self.permit().await?;
         self.shared.start_sweeping();
-        let tls = lock(&self.shelf).tls();
-        let metrics = &self.shared.metrics;
+        let at = Arc::new(OnceLock::new());
         let connector = Connector {
-            address: &self.address,
-            tls: tls.as_ref(),
-            keep: &self.keep,
+            upstream: Arc::clone(self),
+            tls,
+            at: Arc::clone(&at),
         };
-        match tokio::time::timeout(self.keep.connect, connector.connect(self.driven(permit))).await
-        {
+        let driven = Arc::new(self.driven(permit));
+        let connecting = connect(connector, Arc::clone(&driven));
+        let error = match tokio::time::timeout(self.keep.connect, connecting).await {
             Ok(Ok(made)) => {
-                metrics.connects.inc();
-                Ok(lock(&self.shelf).adopt(made))
+                self.shared.metrics.connects.inc();
+                return Ok((made, driven));
             }
-            Ok(Err(NotMade::Failed(why))) => {
-                metrics.failed_connects.inc();
-                Err(self.cannot_connect(why))
-            }
+            Ok(Err(NotMade::Failed(why))) => self.cannot_connect(why),
             Ok(Err(NotMade::Refused(why))) => {
-                metrics.failed_connects.inc();
                 let to = self.to.clone();
-                Err(SendError::Refused { to, why })
+                SendError::Refused { to, why }
             }
-            Err(_) => {
-                metrics.failed_connects.inc();
-                Err(self.cannot_connect(format!("timed out after {:?}", self.keep.connect)))
-            }
+            Err(_) => SendError::ConnectTimedOut {
+                to: self.to.clone(),
+                after: self.keep.connect,
+            },
+        };
+        self.shared.metrics.failed_connects.inc();
+        if let Some(address) = at.get() {
+            self.failed.note(*address);
         }
+        Err(error)
     }
 
     /// A place for one more connection, where need be the place of an idle one of another upstream.
@@ -339,6 +372,14 @@ impl Inner {
         Driven {
             open,
             _permit: permit,
+        }
+    }
+
+    /// What requests over HTTP/2 say of themselves.
+    fn scheme(&self) -> Scheme {
+        match self.http2 {
+            true => Scheme::HTTP,
+            false => Scheme::HTTPS,
         }
     }
 

@@ -34,7 +34,11 @@ use rustls_pki_types::CertificateDer;
 use thiserror::Error;
 use tokio::{task::JoinSet, time::Instant};
 
-use super::body::Body;
+use super::{
+    body::Body,
+    origin,
+    tunnel::{Handover, Tunnel},
+};
 use crate::config::defaults;
 use open::Open;
 use slots::Slots;
@@ -142,6 +146,12 @@ pub fn close_after(response: &mut Response<Body>) {
     response.extensions_mut().insert(CloseAfter);
 }
 
+/// Makes a 101 the last response of its connection, and what comes after it a tunnel. Like any connection it
+/// takes a place among the listener's, is aged with the rest, and is closed when a drain ends.
+pub fn becomes(response: &mut Response<Body>, tunnel: Tunnel) {
+    Handover::put(response.extensions_mut(), tunnel);
+}
+
 /// See [`close_after`].
 #[derive(Debug, Clone, Copy)]
 struct CloseAfter;
@@ -220,23 +230,67 @@ pub async fn serve<S: Service>(
     service: Arc<S>,
     limits: Limits,
     metrics: ListenerMetrics,
-    mut draining: Draining,
+    draining: Draining,
 ) -> usize {
-    let slots = Slots::new(limits.max_connections);
     let open = Arc::new(Open::default());
-    let server = Arc::new(connection::Server::new(
-        service,
-        limits,
-        metrics,
-        Arc::clone(&open),
-    ));
+    let max = limits.max_connections;
+    let server = connection::Server::new(service, limits, metrics.clone(), Arc::clone(&open));
+    let server = Arc::new(server);
+    let connection = |stream, remote, slot| Arc::clone(&server).connection(stream, remote, slot);
+    run(listener, max, &metrics, &open, draining, connection).await
+}
+
+/// What is done with connections that are not HTTP.
+pub trait Carrier: Send + Sync + 'static {
+    /// Carries one to its end. Dropped, it cuts it.
+    fn carry(
+        self: Arc<Self>,
+        near: impl origin::Stream + 'static,
+        remote: Remote,
+    ) -> impl Future<Output = ()> + Send + 'static;
+}
+
+/// As [`serve`], for bytes that only the two ends understand. Connections beyond `max` are closed.
+pub async fn serve_bytes<C: Carrier>(
+    listener: Listener,
+    carrier: Arc<C>,
+    max: usize,
+    metrics: ListenerMetrics,
+    draining: Draining,
+) -> usize {
+    let open = Open::default();
+    let connection = |stream: io::Stream, remote: Remote, slot: slots::Slot| {
+        let (carrier, counted) = (Arc::clone(&carrier), metrics.accepted(slot.crowded));
+        async move {
+            if !slot.crowded {
+                carrier.carry(stream, remote).await;
+            }
+            drop((counted, slot));
+        }
+    };
+    run(listener, max, &metrics, &open, draining, connection).await
+}
+
+/// Has each connection served in a task of its own, until a drain has ended.
+async fn run<F>(
+    listener: Listener,
+    max: usize,
+    metrics: &ListenerMetrics,
+    open: &Open,
+    mut draining: Draining,
+    connection: impl Fn(io::Stream, Remote, slots::Slot) -> F,
+) -> usize
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let slots = Slots::new(max);
     let mut connections = JoinSet::new();
     let mut tick = tokio::time::interval(open::TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
 
     let deadline = {
         // Kept across the loop's turns: it may hold a connection that waits for a slot.
-        let mut next = pin!(accept(&listener, &slots, &server));
+        let mut next = pin!(accept(&listener, &slots, metrics));
         loop {
             tokio::select! {
                 biased;
@@ -244,8 +298,8 @@ pub async fn serve<S: Service>(
                 Some(ended) = connections.join_next() => report(ended),
                 _ = tick.tick(), if !connections.is_empty() => open.close_due(Instant::now()),
                 (stream, remote, slot) = next.as_mut() => {
-                    next.set(accept(&listener, &slots, &server));
-                    connections.spawn(Arc::clone(&server).connection(stream, remote, slot));
+                    next.set(accept(&listener, &slots, metrics));
+                    connections.spawn(connection(stream, remote, slot));
                 }
             }
         }
@@ -271,17 +325,17 @@ pub async fn serve<S: Service>(
 }
 
 /// The next connection, with a slot for it. Errors of `accept` concern one connection, or pass.
-async fn accept<S: Service>(
+async fn accept(
     listener: &Listener,
     slots: &Slots,
-    server: &connection::Server<S>,
+    metrics: &ListenerMetrics,
 ) -> (io::Stream, Remote, slots::Slot) {
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => return (stream, remote, slots.take().await),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                server.metrics().accept_failed();
+                metrics.accept_failed();
                 tracing::error!(%error, listener = %listener, "accepting connections failed; trying again");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }

@@ -15,7 +15,10 @@ use serde::Serialize;
 
 use super::{Session, authenticate::Authenticated, refusal::Refusal};
 use crate::{
-    http::server::{Failed, Remote},
+    http::{
+        server::{Failed, Remote},
+        tunnel,
+    },
     telemetry::{audit::Audit, timestamp::Timestamp},
 };
 
@@ -33,6 +36,7 @@ pub struct Metrics {
     cancelled: Counter,
     duration: Histogram,
     pub(super) tokens: TokenMetrics,
+    pub(super) tunnels: tunnel::Meter,
 }
 
 /// What became of bearer tokens.
@@ -100,6 +104,7 @@ impl Metrics {
             refused,
             cancelled,
             duration,
+            tunnels: tunnel::Metrics::new(registry).meter("app"),
             tokens: TokenMetrics {
                 verified: token("verified"),
                 remembered: token("remembered"),

@@ -8,7 +8,7 @@ use warifu::{TrustDomain, caller::CallerError};
 
 use super::authenticate::TokenError;
 use crate::{
-    http::{answer::answer, body::Body, path::PathError, pool::SendError},
+    http::{answer::answer, body::Body, path::PathError, pool::SendError, upgrade::NoTunnel},
     policy,
     revocation::Kind,
 };
@@ -17,6 +17,9 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum Refusal {
     Tunnel,
+    BadUpgrade(NoTunnel),
+    /// The app's answer to a WebSocket.
+    AppSwitched(NoTunnel),
     Trace,
     TransferCoding,
     TwoLengths,
@@ -76,6 +79,7 @@ impl Refusal {
             Self::RevocationsStale(known) => Some(known.clone()),
             Self::Denied(reason) => Some(reason.as_str().to_owned()),
             Self::App(error) => Some(error.to_string()),
+            Self::AppSwitched(why) => Some(why.to_string()),
             Self::Host(why) => Some((*why).to_owned()),
             Self::Path(error) => Some(error.to_string()),
             Self::CallerTooLarge(error) => Some(error.to_string()),
@@ -89,7 +93,7 @@ impl Refusal {
             Self::Denied(_) | Self::PeerRevoked(_) | Self::PeerNotVerified(_) => "denied",
             Self::Unauthenticated | Self::BadToken(_) | Self::TokenRevoked(_) => "unauthenticated",
             Self::NoIdentity | Self::NoBundle(_) | Self::RevocationsStale(_) => "unavailable",
-            Self::App(_) => "failed",
+            Self::App(_) | Self::AppSwitched(_) => "failed",
             _ => "refused",
         }
     }
@@ -99,7 +103,13 @@ impl Refusal {
             Self::Tunnel => (
                 StatusCode::NOT_IMPLEMENTED,
                 "tunnel-not-supported",
-                "CONNECT and Upgrade are not supported".into(),
+                "CONNECT, and Upgrade to anything but a WebSocket, are not supported".into(),
+            ),
+            Self::BadUpgrade(why) => (StatusCode::BAD_REQUEST, "bad-upgrade", why.0.into()),
+            Self::AppSwitched(_) => (
+                StatusCode::BAD_GATEWAY,
+                "app-switched-wrongly",
+                "the service behind this agent answered a WebSocket with something else".into(),
             ),
             Self::Trace => (
                 StatusCode::NOT_IMPLEMENTED,
@@ -200,7 +210,7 @@ fn of_the_app(error: &SendError) -> (StatusCode, &'static str, std::borrow::Cow<
             "app-unreachable",
             "the service behind this agent does not accept connections".into(),
         ),
-        SendError::TimedOut { .. } => (
+        SendError::TimedOut { .. } | SendError::ConnectTimedOut { .. } => (
             StatusCode::GATEWAY_TIMEOUT,
             "app-timed-out",
             "the service behind this agent did not answer in time".into(),

@@ -16,11 +16,15 @@ use crate::http::{
     body::Body,
     headers::Filter,
     path::{PathError, normal_form},
+    upgrade::Wanted,
 };
 
-/// Tunnels, methods that are about the way and not the app, two lengths, and codings we would have to undo.
-pub(super) fn refuse_what_is_not_served(parts: &Parts) -> Result<(), Refusal> {
-    if parts.method == Method::CONNECT || parts.headers.contains_key(UPGRADE) {
+/// Tunnels but for WebSockets, methods that are about the way and not the app, two lengths, and codings we would
+/// have to undo. Returns the WebSocket that is asked for, if one is.
+pub(super) fn refuse_what_is_not_served(parts: &Parts) -> Result<Option<Wanted>, Refusal> {
+    let websocket = Wanted::of(parts).map_err(Refusal::BadUpgrade)?;
+    let upgrades = websocket.is_none() && parts.headers.contains_key(UPGRADE);
+    if parts.method == Method::CONNECT || upgrades {
         return Err(Refusal::Tunnel);
     }
     if parts.method == Method::TRACE {
@@ -39,8 +43,8 @@ pub(super) fn refuse_what_is_not_served(parts: &Parts) -> Result<(), Refusal> {
     }
     let mut codings = parts.headers.get_all(TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
-        (None, _) => Ok(()),
-        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        (None, _) => Ok(websocket),
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(websocket),
         _ => Err(Refusal::TransferCoding),
     }
 }

@@ -13,6 +13,7 @@ mod fixture;
 mod framing;
 mod revoked;
 mod tokens;
+mod websocket;
 
 #[tokio::test]
 async fn a_caller_that_a_rule_allows_reaches_the_app_which_learns_who_it_is() {

@@ -86,10 +86,8 @@ impl Link {
                     route: route.host.clone(),
                 });
             }
-            let destination = Destination {
-                address: Address::Socket((address, upstream.port).into()),
-                tls: None,
-            };
+            let address = Address::Socket((address, upstream.port).into());
+            let destination = Destination::new(address, None);
             return Ok(Self::Fixed(
                 setup.pool.upstream(destination, Keep::UPSTREAM),
             ));
@@ -111,11 +109,9 @@ impl Link {
                 server_name,
                 generation: 0,
                 admit: None,
+                expires: None,
             };
-            let destination = Destination {
-                address,
-                tls: Some(tls),
-            };
+            let destination = Destination::new(address, Some(tls));
             return Ok(Self::Fixed(
                 setup.pool.upstream(destination, Keep::UPSTREAM),
             ));
@@ -177,6 +173,7 @@ impl Mtls {
             server_name: self.server_name.clone(),
             generation,
             admit: Some(self.unless_revoked()),
+            expires: Some(identity.svid.not_after()),
         };
         let upstream = match made.take() {
             Some(made) => {
@@ -184,10 +181,8 @@ impl Mtls {
                 made.upstream
             }
             None => {
-                let address = self.address.clone();
-                let tls = Some(tls);
-                self.pool
-                    .upstream(Destination { address, tls }, Keep::UPSTREAM)
+                let destination = Destination::new(self.address.clone(), Some(tls));
+                self.pool.upstream(destination, Keep::UPSTREAM)
             }
         };
         *made = Some(Made {

@@ -8,27 +8,30 @@ use prometheus_client::{
 };
 
 use super::refusal::Refusal;
+use crate::http::tunnel;
 
 /// The metrics of all routes.
 #[derive(Debug, Default)]
 pub(super) struct Metrics {
     requests: Family<Outcome, Counter>,
     retries: Family<RouteLabel, Counter>,
+    tunnels: tunnel::Metrics,
 }
 
 /// Those of one route, at hand without a lookup.
 #[derive(Debug)]
 pub(super) struct Counters {
-    /// By the first digit of the status, 2 to 5.
-    answered: [Counter; 4],
+    /// By the first digit of the status, 1 to 5.
+    answered: [Counter; 5],
     retries: Counter,
+    pub(super) tunnels: tunnel::Meter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     /// The route's host; empty where none matched (what was called instead is not a label: it has no bound).
     route: String,
-    /// `2xx` to `5xx` as the upstream answered, else why it was not asked or did not answer.
+    /// `1xx` (a WebSocket) to `5xx` as the upstream answered, else why it was not asked or did not answer.
     outcome: &'static str,
 }
 
@@ -39,8 +42,11 @@ struct RouteLabel {
 
 impl Metrics {
     pub(super) fn new(registry: &mut Registry) -> Self {
-        let new = Self::default();
         let registry = registry.sub_registry_with_prefix("outbound");
+        let new = Self {
+            tunnels: tunnel::Metrics::new(registry),
+            ..Self::default()
+        };
         registry.register(
             "requests",
             "Requests of the app, by route and outcome",
@@ -60,9 +66,11 @@ impl Metrics {
             self.requests
                 .get_or_create_owned(&Outcome { route, outcome })
         };
+        let tunnels = self.tunnels.meter(route);
         let route = route.to_owned();
         Counters {
-            answered: ["2xx", "3xx", "4xx", "5xx"].map(answered),
+            tunnels,
+            answered: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(answered),
             retries: self.retries.get_or_create_owned(&RouteLabel { route }),
         }
     }
@@ -77,7 +85,7 @@ impl Metrics {
 
 impl Counters {
     pub(super) fn answered(&self, status: StatusCode) {
-        let class = usize::from(status.as_u16() / 100).saturating_sub(2);
+        let class = usize::from(status.as_u16() / 100).saturating_sub(1);
         if let Some(counter) = self.answered.get(class) {
             counter.inc();
         }

@@ -8,7 +8,7 @@ use warifu::TrustDomain;
 
 use crate::{
     aws::SignError,
-    http::{answer::answer, body::Body, path::PathError, pool::SendError},
+    http::{answer::answer, body::Body, path::PathError, pool::SendError, upgrade::NoTunnel},
     token::MintError,
 };
 
@@ -21,8 +21,10 @@ pub(super) enum Refusal {
     Connect,
     #[error("TRACE is not served: its answer would show what the agent attaches")]
     Trace,
-    #[error("WebSockets are not supported by this route")]
-    Upgrade,
+    #[error("{0}")]
+    Upgrade(NoTunnel),
+    #[error("the upstream answered a WebSocket's handshake wrongly: {0}")]
+    Switched(NoTunnel),
     #[error("{0}; send an HTTP request whose Host is one of the agent's routes")]
     Target(&'static str),
     #[error(
@@ -99,7 +101,8 @@ impl Refusal {
         match self {
             Self::Connect => (StatusCode::METHOD_NOT_ALLOWED, "connect-refused"),
             Self::Trace => (StatusCode::METHOD_NOT_ALLOWED, "trace-refused"),
-            Self::Upgrade => (StatusCode::NOT_IMPLEMENTED, "upgrade-refused"),
+            Self::Upgrade(_) => (StatusCode::BAD_REQUEST, "bad-upgrade"),
+            Self::Switched(_) => (StatusCode::BAD_GATEWAY, "upstream-switched-wrongly"),
             Self::Target(_) => (StatusCode::BAD_REQUEST, "bad-host"),
             Self::NoRoute { .. } => (StatusCode::FORBIDDEN, "no-route"),
             Self::Path(_) | Self::Url => (StatusCode::BAD_REQUEST, "bad-path"),
@@ -120,6 +123,9 @@ impl Refusal {
             }
             Self::Send(error) => match error {
                 SendError::Connect { .. } => (StatusCode::BAD_GATEWAY, "connect-failed"),
+                SendError::ConnectTimedOut { .. } => {
+                    (StatusCode::GATEWAY_TIMEOUT, "connect-timed-out")
+                }
                 SendError::Refused { .. } => (StatusCode::BAD_GATEWAY, "peer-revoked"),
                 SendError::Exhausted { .. } => {
                     (StatusCode::SERVICE_UNAVAILABLE, "too-many-connections")

@@ -1,11 +1,6 @@
 //! Which host the app calls.
 
-use http::{
-    HeaderMap, Method, Version,
-    header::{HOST, UPGRADE},
-    request::Parts,
-    uri::Authority,
-};
+use http::{HeaderMap, Method, Version, header::HOST, request::Parts, uri::Authority};
 
 use super::refusal::Refusal;
 
@@ -19,9 +14,6 @@ pub(super) fn host(parts: &Parts) -> Result<String, Refusal> {
     if parts.method == Method::TRACE {
         // Its answer would show the app the credential that is attached.
         return Err(Refusal::Trace);
-    }
-    if wants_websocket(&parts.headers) {
-        return Err(Refusal::Upgrade);
     }
     let header = host_header(&parts.headers)?;
     let authority = match (parts.uri.authority(), &header) {
@@ -57,16 +49,6 @@ fn same(target: &Authority, header: &Authority) -> bool {
         && (target.port_u16() == header.port_u16()
             // A client may leave the default port out of one of them.
             || (target.port_u16().unwrap_or(80) == header.port_u16().unwrap_or(80)))
-}
-
-/// WebSockets need a tunnel. Other upgrades (`h2c`, which Java's client offers with every first
-/// request) may be ignored (RFC 9110 §7.8), and are: the header does not pass.
-fn wants_websocket(headers: &HeaderMap) -> bool {
-    headers.get_all(UPGRADE).iter().any(|line| {
-        line.as_bytes()
-            .split(|byte| *byte == b',')
-            .any(|protocol| protocol.trim_ascii().eq_ignore_ascii_case(b"websocket"))
-    })
 }
 
 #[cfg(test)]
@@ -130,16 +112,5 @@ mod tests {
     fn s12_trace_would_show_the_app_what_is_attached() {
         let refused = host(&parts("TRACE", "/", &["payments"]));
         assert!(refused.is_err_and(|refusal| refusal.reason() == "trace-refused"));
-    }
-
-    #[test]
-    fn a_websocket_is_refused_and_an_offer_of_h2c_ignored() {
-        let mut parts = parts("GET", "/x", &["payments"]);
-        parts.headers.insert(UPGRADE, "h2c".parse().unwrap());
-        assert!(host(&parts).is_ok());
-        parts
-            .headers
-            .append(UPGRADE, "x, WebSocket".parse().unwrap());
-        assert!(matches!(host(&parts), Err(Refusal::Upgrade)));
     }
 }

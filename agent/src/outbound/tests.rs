@@ -15,6 +15,7 @@ use fixture::*;
 
 mod federated;
 mod fixture;
+mod websocket;
 
 #[tokio::test]
 async fn a_call_reaches_the_route_s_upstream_with_its_host_and_base_path() {

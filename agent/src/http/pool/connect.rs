@@ -1,8 +1,9 @@
-//! Making a connection: resolve, connect, TLS handshake, HTTP/1.1 or HTTP/2.
+//! Making a connection: dialled, TLS handshake, HTTP/1.1 or HTTP/2, or bytes.
 
 use std::{
     error::Error,
     future::{Future, poll_fn},
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, OnceLock, atomic::AtomicUsize, atomic::Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -10,19 +11,16 @@ use std::{
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream, lookup_host},
-};
-use tokio_rustls::TlsConnector;
+use rustls_pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
-    Address, Driven, Keep, Tls,
+    Driven, Inner, Tls,
+    dial::{Dialled, dial},
     shelf::{Driver, Life, Made, Sender, Streams},
 };
-
-/// Addresses of one name that are tried before giving up; each gets its share of the time.
-const MAX_ADDRESSES: usize = 8;
+use crate::http::origin::Stream;
 
 /// Bound of the read buffer, and so of a response's head: four times what browsers and most
 /// servers allow. Buffers start at 8 KiB and grow only under load.
@@ -56,86 +54,130 @@ impl From<String> for NotMade {
 }
 
 /// What a connection is made from.
-pub(super) struct Connector<'a> {
-    pub(super) address: &'a Address,
-    pub(super) tls: Option<&'a Tls>,
-    pub(super) keep: &'a Keep,
+pub(super) struct Connector {
+    pub(super) upstream: Arc<Inner>,
+    pub(super) tls: Option<Tls>,
+    /// The address whose handshake is under way: if it comes to nothing, it is to blame.
+    pub(super) at: Arc<OnceLock<SocketAddr>>,
 }
 
-impl Connector<'_> {
-    /// Connects; `driven` is held as long as the connection is open.
-    pub(super) async fn connect(&self, driven: Driven) -> Result<Made, NotMade> {
-        match self.address {
-            Address::Unix(path) => {
-                let stream = UnixStream::connect(path).await.map_err(describe)?;
-                self.speak(stream, driven).await
-            }
-            Address::Socket(address) => {
-                let stream = TcpStream::connect(address).await.map_err(describe)?;
-                self.speak(no_delay(stream), driven).await
-            }
-            Address::Name(name, port) => {
-                let stream = self.connect_by_name(name, *port).await?;
-                self.speak(no_delay(stream), driven).await
-            }
+/// A connection that is nobody else's: the bytes, and what the peer proved.
+pub(super) struct Raw {
+    pub(super) stream: Box<dyn Stream>,
+    pub(super) proof: Proof,
+}
+
+/// What is known of a TLS peer.
+#[derive(Debug, Default)]
+pub(super) struct Proof {
+    /// Its certificates, leaf first.
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    /// When what either side proved expires.
+    pub(super) ends: Option<Instant>,
+}
+
+impl Connector {
+    /// Connects for HTTP; `driven` is held as long as the connection is open.
+    pub(super) async fn connect(self, driven: Arc<Driven>) -> Result<Made, NotMade> {
+        match self.dial().await? {
+            Dialled::Tcp(stream) => self.speak(stream, driven).await,
+            Dialled::Unix(stream) => self.speak(stream, driven).await,
         }
     }
 
-    /// Tries the addresses of a name in turn, in the resolver's order. A dead one can't use up the
-    /// time of those after it.
-    async fn connect_by_name(&self, name: &str, port: u16) -> Result<TcpStream, String> {
-        let deadline = Instant::now() + self.keep.connect;
-        let addresses: Vec<_> = lookup_host((name, port))
-            .await
-            .map_err(|error| format!("looking up {name}: {error}"))?
-            .take(MAX_ADDRESSES)
-            .collect();
-        let mut why = format!("{name} has no address");
-        let mut left = u32::try_from(addresses.len()).unwrap_or(1);
-        for address in addresses {
-            let share = deadline.saturating_duration_since(Instant::now()) / left;
-            left = left.saturating_sub(1).max(1);
-            why = match tokio::time::timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => format!("{address}: {error}"),
-                Err(_) => format!("{address}: no answer within {share:?}"),
-            };
+    /// Connects for what only the two ends understand.
+    pub(super) async fn open(self) -> Result<Raw, NotMade> {
+        match self.dial().await? {
+            Dialled::Tcp(stream) => self.secure(stream).await,
+            Dialled::Unix(stream) => self.secure(stream).await,
         }
-        Err(why)
+    }
+
+    async fn dial(&self) -> Result<Dialled, String> {
+        let Inner {
+            address,
+            proxy,
+            failed,
+            ..
+        } = &*self.upstream;
+        let dialled = dial(address, proxy.as_ref(), failed).await?;
+        if let (Dialled::Tcp(stream), None) = (&dialled, proxy)
+            && let Ok(address) = stream.peer_addr()
+        {
+            let _ = self.at.set(address);
+        }
+        Ok(dialled)
     }
 
     /// TLS where the destination has it, then HTTP.
-    async fn speak<T>(&self, stream: T, driven: Driven) -> Result<Made, NotMade>
+    async fn speak<T>(&self, stream: T, driven: Arc<Driven>) -> Result<Made, NotMade>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let until = Instant::now() + jittered(self.keep.max_age);
-        let Some(tls) = self.tls else {
-            let generation = 0;
-            return Ok(http1(stream, driven, Life { generation, until }).await?);
+        let until = Instant::now() + jittered(self.upstream.keep.max_age);
+        let Some(tls) = &self.tls else {
+            let life = Life {
+                generation: 0,
+                until,
+            };
+            return Ok(match self.upstream.http2 {
+                true => http2(stream, driven, life, Proof::default()).await?,
+                false => http1(stream, driven, life, Proof::default()).await?,
+            });
         };
-        let stream = TlsConnector::from(Arc::clone(&tls.config))
-            .connect(tls.server_name.clone(), stream)
-            .await
-            .map_err(|error| format!("TLS handshake: {}", describe(error)))?;
-        let (_, session) = stream.get_ref();
-        if let Some(admit) = &tls.admit {
-            let chain = session.peer_certificates().unwrap_or_default();
-            admit.says(chain).map_err(NotMade::Refused)?;
-        }
+        let (stream, proof) = handshake(stream, tls).await?;
         let life = Life {
             generation: tls.generation,
-            until: peer_expiry(session.peer_certificates()).map_or(until, |end| end.min(until)),
+            until: proof.ends.map_or(until, |end| end.min(until)),
         };
-        Ok(if session.alpn_protocol() == Some(b"h2") {
-            http2(stream, driven, life).await?
+        Ok(if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+            http2(stream, driven, life, proof).await?
         } else {
-            http1(stream, driven, life).await?
+            http1(stream, driven, life, proof).await?
         })
+    }
+
+    /// TLS where the destination has it.
+    async fn secure<T>(&self, stream: T) -> Result<Raw, NotMade>
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let Some(tls) = &self.tls else {
+            let stream = Box::new(stream);
+            let proof = Proof::default();
+            return Ok(Raw { stream, proof });
+        };
+        let (stream, proof) = handshake(stream, tls).await?;
+        let stream = Box::new(stream);
+        Ok(Raw { stream, proof })
     }
 }
 
-async fn http1<T>(stream: T, driven: Driven, life: Life) -> Result<Made, String>
+/// A verified and admitted peer.
+async fn handshake<T>(stream: T, tls: &Tls) -> Result<(TlsStream<T>, Proof), NotMade>
+where
+    T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let stream = TlsConnector::from(Arc::clone(&tls.config))
+        .connect(tls.server_name.clone(), stream)
+        .await
+        .map_err(|error| format!("TLS handshake: {}", describe(error)))?;
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    if let Some(admit) = &tls.admit {
+        admit.says(chain).map_err(NotMade::Refused)?;
+    }
+    let ours = tls.expires.and_then(at);
+    let proof = Proof {
+        ends: [ours, peer_expiry(chain)].into_iter().flatten().min(),
+        chain: match &tls.admit {
+            Some(_) => chain.iter().map(|it| it.clone().into_owned()).collect(),
+            None => Vec::new(),
+        },
+    };
+    Ok((stream, proof))
+}
+
+async fn http1<T>(stream: T, driven: Arc<Driven>, life: Life, proof: Proof) -> Result<Made, String>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -146,12 +188,13 @@ where
         .map_err(describe)?;
     Ok(Made {
         sender: Sender::H1(sender),
-        driver: drive(connection, driven),
+        driver: drive(connection.with_upgrades(), driven),
         life,
+        proof,
     })
 }
 
-async fn http2<T>(stream: T, driven: Driven, life: Life) -> Result<Made, String>
+async fn http2<T>(stream: T, driven: Arc<Driven>, life: Life, proof: Proof) -> Result<Made, String>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -177,6 +220,7 @@ where
         sender: Sender::H2(sender, streams),
         driver: drive(connection, driven),
         life,
+        proof,
     })
 }
 
@@ -184,7 +228,7 @@ where
 /// is under way is done.
 fn drive(
     connection: impl Future<Output = hyper::Result<()>> + Send + 'static,
-    driven: Driven,
+    driven: Arc<Driven>,
 ) -> Driver {
     let ended = Arc::new(OnceLock::new());
     let why = Arc::clone(&ended);
@@ -200,19 +244,16 @@ fn drive(
     }
 }
 
-/// Small writes go out at once: HTTP writes whole messages.
-fn no_delay(stream: TcpStream) -> TcpStream {
-    // Fails only on a connection that is already gone, which the next step finds out.
-    let _ = stream.set_nodelay(true);
-    stream
+/// When the peer's certificate expires.
+fn peer_expiry(chain: &[CertificateDer<'_>]) -> Option<Instant> {
+    let (_, leaf) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
+    let seconds = u64::try_from(leaf.validity().not_after.timestamp()).ok()?;
+    at(UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?)
 }
 
-/// When the peer's certificate expires.
-fn peer_expiry(chain: Option<&[rustls_pki_types::CertificateDer<'_>]>) -> Option<Instant> {
-    let (_, leaf) = x509_parser::parse_x509_certificate(chain?.first()?).ok()?;
-    let seconds = u64::try_from(leaf.validity().not_after.timestamp()).ok()?;
-    let end = UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
-    let left = end.duration_since(SystemTime::now()).unwrap_or_default();
+/// A time of day, as a time to wait for.
+fn at(time: SystemTime) -> Option<Instant> {
+    let left = time.duration_since(SystemTime::now()).unwrap_or_default();
     Instant::now().checked_add(left)
 }
 

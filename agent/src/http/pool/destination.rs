@@ -1,9 +1,16 @@
 //! Where connections go, and how long they are kept.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use rustls_pki_types::CertificateDer;
 
+use super::Proxy;
 use crate::config::defaults;
 
 /// Where a connection goes.
@@ -22,8 +29,24 @@ pub enum Address {
 pub struct Destination {
     /// Where to connect.
     pub address: Address,
-    /// TLS, if spoken. Without it HTTP/1.1 is spoken; with it ALPN decides.
+    /// TLS, if spoken: ALPN then says which HTTP. Without it HTTP/1.1 is spoken, unless `http2` is set.
     pub tls: Option<Tls>,
+    /// HTTP/2 without TLS, from the first byte (RFC 9113 §3.3): the peer is known to speak it.
+    pub http2: bool,
+    /// The proxy on the way, if any.
+    pub proxy: Option<Proxy>,
+}
+
+impl Destination {
+    /// What is reached directly; with `tls`, or as HTTP/1.1 without.
+    pub fn new(address: Address, tls: Option<Tls>) -> Self {
+        Self {
+            address,
+            tls,
+            http2: false,
+            proxy: None,
+        }
+    }
 }
 
 /// The TLS of a destination.
@@ -37,6 +60,8 @@ pub struct Tls {
     pub generation: u64,
     /// Has the last word on a peer that `config` verified.
     pub admit: Option<Admit>,
+    /// When the identity that `config` presents expires: a tunnel doesn't outlive it.
+    pub expires: Option<SystemTime>,
 }
 
 /// Looks at the chain of a verified peer, leaf first, before the first request: says why it is not admitted.

@@ -16,6 +16,14 @@ pub enum SendError {
         /// What failed.
         why: String,
     },
+    /// Could not connect in time. Nothing was sent. (504)
+    #[error("connecting to {to}: timed out after {after:?}")]
+    ConnectTimedOut {
+        /// The destination.
+        to: String,
+        /// How long was waited.
+        after: Duration,
+    },
     /// The peer is who it should be, and not admitted all the same. Nothing was sent. (502)
     #[error("{to}: {why}")]
     Refused {

@@ -39,7 +39,7 @@ pub(super) async fn exchange(
     // From here on, dropping the lease gives the connection back or ends it.
     let mut lease = Lease::new(upstream, connection);
     let written = match lease.connection() {
-        Some(Connection::H2(_)) => absolute_form(&mut request),
+        Some(Connection::H2(_)) => absolute_form(&mut request, upstream.scheme()),
         _ => origin_form(&mut request),
     };
     if !written {
@@ -146,13 +146,13 @@ fn origin_form(request: &mut Request<Body>) -> bool {
 }
 
 /// HTTP/2: absolute form, which becomes `:scheme`, `:authority` and `:path`; no `host`.
-fn absolute_form(request: &mut Request<Body>) -> bool {
+fn absolute_form(request: &mut Request<Body>, scheme: Scheme) -> bool {
     *request.version_mut() = Version::HTTP_2;
     let Some(host) = request.headers_mut().remove(HOST) else {
         return request.uri().authority().is_some();
     };
     let mut uri = std::mem::take(request.uri_mut()).into_parts();
-    uri.scheme = Some(Scheme::HTTPS);
+    uri.scheme = Some(scheme);
     uri.authority = host.as_bytes().try_into().ok();
     if uri.authority.is_none() {
         return false;

@@ -8,7 +8,7 @@ use std::{
 use hyper::client::conn::{http1, http2};
 use tokio::task::AbortHandle;
 
-use super::{Keep, SendError, Tls};
+use super::{Keep, SendError, Tls, connect::Proof};
 use crate::http::body::Body;
 
 /// Streams we put on one HTTP/2 connection, even where the peer allows more: 100 is what servers
@@ -76,6 +76,7 @@ pub(super) struct Made {
     pub(super) sender: Sender,
     pub(super) driver: Driver,
     pub(super) life: Life,
+    pub(super) proof: Proof,
 }
 
 pub(super) enum Sender {
@@ -114,9 +115,9 @@ struct Shared {
 }
 
 impl Shelf {
-    pub(super) fn new(tls: Option<Tls>) -> Self {
+    pub(super) fn new(tls: Option<Tls>, http2: bool) -> Self {
         Self {
-            multiplexes: tls.is_none().then_some(false),
+            multiplexes: tls.is_none().then_some(http2),
             tls,
             idle: Vec::new(),
             shared: Vec::new(),
@@ -191,6 +192,7 @@ impl Shelf {
             sender,
             driver,
             life,
+            ..
         } = made;
         match sender {
             Sender::H1(sender) => {
@@ -217,6 +219,18 @@ impl Shelf {
                 Connection::H2(H2 { sender, driver, id })
             }
         }
+    }
+
+    /// A new HTTP/1.1 connection for one request, of which the shelf learns nothing: others may get HTTP/2.
+    pub(super) fn apart(made: Made) -> Option<Connection> {
+        let Sender::H1(sender) = made.sender else {
+            return None;
+        };
+        Some(Connection::H1(H1 {
+            sender,
+            driver: made.driver,
+            life: made.life,
+        }))
     }
 
     /// Takes back a connection whose response was read to its end; hands back what is to be dropped.

@@ -91,7 +91,7 @@ async fn run_script(
 
 fn plain(pool: &Pool, address: SocketAddr) -> Upstream {
     let address = Address::Socket(address);
-    pool.upstream(Destination { address, tls: None }, Keep::UPSTREAM)
+    pool.upstream(Destination::new(address, None), Keep::UPSTREAM)
 }
 
 fn request(method: Method) -> Request<Body> {
@@ -359,7 +359,7 @@ async fn idle_connections_are_bounded_and_leave_when_their_time_is_over() {
         max_idle: 2,
         ..Keep::UPSTREAM
     };
-    let upstream = pool.upstream(Destination { address, tls: None }, keep);
+    let upstream = pool.upstream(Destination::new(address, None), keep);
     let mut responses = Vec::new();
     for _ in 0..4 {
         responses.push(upstream.send(request(Method::GET), SOON).await.unwrap());
@@ -401,7 +401,7 @@ async fn an_unreachable_upstream_is_named_with_the_reason() {
     let by_name = Address::Name("localhost".to_owned(), address.port());
     for address in [Address::Socket(address), by_name] {
         let to = address.to_string();
-        let upstream = pool.upstream(Destination { address, tls: None }, Keep::APP);
+        let upstream = pool.upstream(Destination::new(address, None), Keep::APP);
         let error = call(&upstream, Method::GET).await.unwrap_err().to_string();
         assert!(error.contains(&to) && error.contains("refused"), "{error}");
     }
@@ -450,14 +450,12 @@ impl Secure {
             server_name: "localhost".try_into().unwrap(),
             generation,
             admit: None,
+            expires: None,
         }
     }
 
     fn upstream(&self, pool: &Pool) -> Upstream {
-        let destination = Destination {
-            address: Address::Socket(self.address),
-            tls: Some(self.tls(1)),
-        };
+        let destination = Destination::new(Address::Socket(self.address), Some(self.tls(1)));
         pool.upstream(destination, Keep::UPSTREAM)
     }
 
@@ -665,6 +663,6 @@ async fn an_upstream_on_a_unix_socket_is_reached() {
         stream.write_all(OK).await.unwrap();
     });
     let address = Address::Unix(path);
-    let upstream = Pool::new(1).upstream(Destination { address, tls: None }, Keep::APP);
+    let upstream = Pool::new(1).upstream(Destination::new(address, None), Keep::APP);
     assert_eq!(call(&upstream, Method::GET).await.unwrap(), "ok");
 }

@@ -31,7 +31,7 @@ use super::{
     open::{Entered, Open},
     slots::Slot,
 };
-use crate::http::{answer::answer, body::Body, headers::X_WARIFU_CONNECTION};
+use crate::http::{answer::answer, body::Body, headers::X_WARIFU_CONNECTION, tunnel::Handover};
 
 /// Bytes in flight to us on one HTTP/2 stream, and on all of a connection. The connection's is four
 /// times the stream's, so that a stream nobody reads does not stall the others.
@@ -117,10 +117,6 @@ impl<S: Service> Server<S> {
         }
     }
 
-    pub(super) fn metrics(&self) -> &ListenerMetrics {
-        &self.metrics
-    }
-
     /// Serves one connection to its end.
     pub(super) async fn connection(self: Arc<Self>, stream: Stream, remote: Remote, slot: Slot) {
         let _counted = self.metrics.accepted(slot.crowded);
@@ -196,6 +192,7 @@ impl<S: Service> Server<S> {
     async fn serve(&self, up: Up<S::Session>, crowded: bool) {
         let mut entered = self.enter(up.expires, crowded);
         let closer = entered.closer();
+        let ends = entered.ends;
         let Entered { last, close, .. } = &mut entered;
         let (last, closer) = (&*last, &closer);
         let session = &up.session;
@@ -208,6 +205,12 @@ impl<S: Service> Server<S> {
                     Some(answer) => answer.await,
                     None => too_many_connections(),
                 };
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                    if let Some(tunnel) = Handover::take(response.extensions_mut()) {
+                        closer.becomes(tunnel);
+                    }
+                    return Answer::Ok(response);
+                }
                 let is_last = response.extensions_mut().remove::<CloseAfter>().is_some();
                 if is_last {
                     closer.close(Instant::now());
@@ -241,11 +244,20 @@ impl<S: Service> Server<S> {
             let connection = self.h2.serve_connection(io, service);
             drive(connection, http2::Connection::graceful_shutdown, close).await
         } else {
-            let connection = self.h1.serve_connection(io, service);
-            drive(connection, http1::Connection::graceful_shutdown, close).await
+            let connection = self.h1.serve_connection(io, service).with_upgrades();
+            drive(
+                connection,
+                http1::UpgradeableConnection::graceful_shutdown,
+                close,
+            )
+            .await
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection broke");
+        }
+        // In this very task, so that it takes the connection's place, and a drain waits for it.
+        if let Some(tunnel) = entered.tunnel() {
+            tunnel.run(ends).await;
         }
     }
 

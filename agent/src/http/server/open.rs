@@ -18,6 +18,8 @@ use std::{
 
 use tokio::{sync::oneshot, time::Instant};
 
+use crate::http::tunnel::Tunnel;
+
 /// How often connections are looked at.
 pub(super) const TICK: Duration = Duration::from_millis(250);
 
@@ -43,6 +45,8 @@ struct Entry {
     last_at: Option<Instant>,
     close: Option<oneshot::Sender<()>>,
     close_at: Option<Instant>,
+    /// What it becomes when its HTTP ends.
+    tunnel: Option<Tunnel>,
 }
 
 /// An open connection; dropped with it.
@@ -54,6 +58,8 @@ pub(super) struct Entered {
     pub(super) last: Arc<AtomicBool>,
     /// Resolves when it is to be shut down gracefully.
     pub(super) close: oneshot::Receiver<()>,
+    /// When its age ends it. A drain doesn't change this: what became a tunnel has until the drain's end.
+    pub(super) ends: Option<Instant>,
 }
 
 /// Closes one connection when the service says so.
@@ -75,7 +81,22 @@ impl Closer {
     }
 }
 
+impl Closer {
+    /// After the response that is being made, the connection is a tunnel.
+    pub(super) fn becomes(&self, tunnel: Tunnel) {
+        if let Some(entry) = self.open.lock().entries.get_mut(&self.number) {
+            entry.tunnel = Some(tunnel);
+        }
+    }
+}
+
 impl Entered {
+    /// What it became, once its HTTP has ended.
+    pub(super) fn tunnel(&self) -> Option<Tunnel> {
+        let mut connections = self.open.lock();
+        connections.entries.get_mut(&self.number)?.tunnel.take()
+    }
+
     /// What can close it.
     pub(super) fn closer(&self) -> Closer {
         Closer {
@@ -101,6 +122,7 @@ impl Open {
                 last_at: age.map(|(last, _)| now + last),
                 close: Some(sender),
                 close_at: age.map(|(_, close)| now + close),
+                tunnel: None,
             },
         );
         if let Some(deadline) = connections.draining {
@@ -113,6 +135,7 @@ impl Open {
             number,
             last,
             close,
+            ends: age.map(|(_, close)| now + close),
         }
     }
 

@@ -163,28 +163,32 @@ async fn s04_no_tunnel_is_opened() {
         ];
     })
     .await;
-    for (request, reason) in [
+    for (request, status, reason) in [
         (
             "CONNECT payments:80 HTTP/1.1\r\nhost: payments:80\r\n\r\n",
+            501,
             "tunnel-not-supported",
         ),
         (
             "GET /a HTTP/1.1\r\nhost: payments\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
-            "tunnel-not-supported",
+            400,
+            "bad-upgrade",
         ),
         (
             "GET /a HTTP/1.1\r\nhost: payments\r\nupgrade: h2c\r\n\r\n",
+            501,
             "tunnel-not-supported",
         ),
         (
             "TRACE /a HTTP/1.1\r\nhost: payments\r\n\r\n",
+            501,
             "trace-not-supported",
         ),
     ] {
         let answer = fixture.caller(ORDERS).await.ask(request).await;
         assert_eq!(
             (answer.status(), answer.all("x-warifu-reason")),
-            (501, vec![reason]),
+            (status, vec![reason]),
             "{request}"
         );
     }

@@ -173,10 +173,7 @@ impl Agent {
             metrics,
             draining,
         ));
-        let destination = Destination {
-            address: Address::Socket(address),
-            tls: None,
-        };
+        let destination = Destination::new(Address::Socket(address), None);
         Running {
             address,
             client: Pool::new(100).upstream(destination, Keep::APP),
@@ -201,6 +198,10 @@ impl Running {
             headers: head.headers,
             body: body.collect().await.unwrap().to_bytes(),
         }
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Sends these very bytes; the answer up to where it pauses.

@@ -1,0 +1,82 @@
+//! What a WebSocket becomes once the app agreed to it: bytes both ways, for as long as the caller would be let in.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Response, header::AUTHORIZATION, request::Parts};
+use hyper::upgrade::OnUpgrade;
+
+use super::{Session, allow, authenticate, refusal::Refusal};
+use crate::{
+    config::defaults::WEBSOCKET_IDLE,
+    http::{
+        body::Body,
+        headers::Filter,
+        pool::Far,
+        server,
+        tunnel::{Bounds, Still, Tunnel},
+        upgrade::{NoTunnel, Wanted},
+    },
+};
+
+/// A request for a WebSocket that is allowed.
+pub(super) struct Opening {
+    wanted: Wanted,
+    near: OnUpgrade,
+    still: Still,
+}
+
+impl Opening {
+    /// `parts` as they were decided on; `credentials` as they came.
+    pub(super) fn new(
+        wanted: Wanted,
+        session: &Arc<Session>,
+        parts: &mut Parts,
+        credentials: HeaderMap,
+    ) -> Result<Self, Refusal> {
+        let near = parts.extensions.remove().ok_or(Refusal::Tunnel)?;
+        let (session, method, uri) = (Arc::clone(session), parts.method.clone(), parts.uri.clone());
+        // The very checks of a request: a token that expires, a revocation, a changed rule ends it.
+        let still = Still::new(move || {
+            let caller = authenticate(&session, &credentials, |_| {});
+            let allowed = caller.and_then(|caller| allow(&session, &caller, &method, &uri));
+            allowed
+                .map(drop)
+                .map_err(|refusal| refusal.reason().to_owned())
+        });
+        Ok(Self {
+            wanted,
+            near,
+            still,
+        })
+    }
+
+    /// Makes the app's 101 a tunnel; `filter` has removed from it what is hop-by-hop.
+    pub(super) fn opened(
+        self,
+        session: &Session,
+        response: &mut Response<Body>,
+        filter: &Filter,
+    ) -> Result<(), Refusal> {
+        self.wanted
+            .agreed(response.status(), response.headers())
+            .map_err(Refusal::AppSwitched)?;
+        let no_far = NoTunnel("the app's connection did not become a tunnel");
+        let far = Far::of(response).ok_or(Refusal::AppSwitched(no_far))?;
+        filter.strip(response.headers_mut());
+        Wanted::say(response.headers_mut());
+        let tunnel = Tunnel {
+            near: self.near,
+            far: far.into_parts(),
+            bounds: Bounds::idle(WEBSOCKET_IDLE).while_still(Some(self.still)),
+            meter: session.inbound.metrics.tunnels.clone(),
+        };
+        server::becomes(response, tunnel);
+        Ok(())
+    }
+}
+
+/// What a caller proves itself with in a request.
+pub(super) fn credentials(headers: &HeaderMap) -> HeaderMap {
+    let lines = headers.get_all(AUTHORIZATION).iter();
+    lines.map(|line| (AUTHORIZATION, line.clone())).collect()
+}
