@@ -217,6 +217,52 @@ async fn s20_emulated_metadata_wants_a_token_and_a_unix_socket_a_listed_process(
     assert_eq!(counted(&agent, "not-allowed"), 1.0);
 }
 
+/// SDKs ask on after a 5xx, and give up after this.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_that_aws_refuses_is_a_decision_in_the_words_of_either_protocol() {
+    let sts = Sts::start(Mood::Refusing).await;
+    let endpoints = Endpoints::of(ROLE);
+    let agent = endpoints.start(KEYS, &sts.url());
+    let (at, imds) = (endpoints.container, endpoints.imds);
+    let token = std::fs::read_to_string(endpoints.token_file()).unwrap();
+    let head = format!("GET {PATH} HTTP/1.1\r\nhost: {at}\r\nauthorization: {token}");
+    // While the first attempt is under way there is no decision.
+    let answer = until("AWS decided", async || {
+        let answer = say(at, &head);
+        (answer.status != 503).then_some(answer)
+    })
+    .await;
+    refused(&answer, 403, "CredentialsRefused");
+    let said = body(&answer);
+    assert!(
+        said["Message"].as_str().unwrap().contains("sts:AssumeRole"),
+        "{said}"
+    );
+
+    let ttl = "x-aws-ec2-metadata-token-ttl-seconds: 60";
+    let put =
+        format!("PUT /latest/api/token HTTP/1.1\r\nhost: {imds}\r\ncontent-length: 0\r\n{ttl}");
+    let put = say(imds, &put);
+    let (_, token) = put.text.split_once("\r\n\r\n").unwrap();
+    let head =
+        format!("GET {ROLES}orders HTTP/1.1\r\nhost: {imds}\r\nx-aws-ec2-metadata-token: {token}");
+    let answer = until("AWS decided", async || {
+        let answer = say(imds, &head);
+        (answer.status != 503).then_some(answer)
+    })
+    .await;
+    refused(&answer, 200, "AssumeRoleUnauthorizedAccess");
+    assert!(counted(&agent, "refused") >= 2.0);
+    let log = agent.log();
+    assert!(
+        log.lines().any(
+            |line| line.contains("a request of this machine was refused")
+                && line.contains("local.aws_credentials[")
+        ),
+        "{log}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s14_silent_connections_keep_the_app_out_for_seconds_at_most() {
     let (_sts, endpoints, _agent) = endpoints().await;

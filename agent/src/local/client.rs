@@ -292,7 +292,13 @@ async fn connect(endpoint: &Endpoint) -> io::Result<Api> {
         Endpoint::Unix(path) => Channel::over(UnixStream::connect(path).await?).await,
         Endpoint::Tcp(address) => Channel::over(TcpStream::connect(address).await?).await,
     };
-    let origin = Uri::from_static("http://localhost");
+    let origin = match endpoint {
+        Endpoint::Unix(_) => Uri::from_static("http://localhost"),
+        // Over TCP the agent serves what is meant for its own address alone.
+        Endpoint::Tcp(address) => format!("http://{address}")
+            .parse()
+            .map_err(io::Error::other)?,
+    };
     Ok(Api::with_origin(channel.map_err(io::Error::other)?, origin))
 }
 

@@ -27,6 +27,8 @@ pub enum Mood {
     Well(Duration),
     /// 503.
     Failing,
+    /// 403: the role may not be assumed.
+    Refusing,
     /// Not at all.
     Hanging,
 }
@@ -119,6 +121,11 @@ async fn answer(
             let error = "<ErrorResponse><Error><Type>Receiver</Type><Code>ServiceUnavailable</Code>\
                          <Message>later</Message></Error></ErrorResponse>";
             (503, error.to_owned())
+        }
+        Mood::Refusing => {
+            let error = "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code>\
+                         <Message>not authorized to perform sts:AssumeRole</Message></Error></ErrorResponse>";
+            (403, error.to_owned())
         }
         Mood::Hanging => std::future::pending().await,
     };
