@@ -118,7 +118,7 @@ async fn metrics_and_what_is_written_of_them_are_the_same() {
     let handed: Names = handed.collect();
     let registered: Names = sources
         .iter()
-        .flat_map(|(_, text)| metrics(text, &handed))
+        .flat_map(|(path, text)| metrics(path, text, &handed))
         .collect();
     let written: Names = documented.keys().cloned().collect();
     assert!(registered.len() > 25, "{registered:?}");

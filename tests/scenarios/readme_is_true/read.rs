@@ -8,9 +8,22 @@ use std::{
 
 type Names = BTreeSet<String>;
 
+/// Files that register wherever they are told, and where that is.
+const TOLD: [(&str, &[&str]); 3] = [
+    ("http/tunnel.rs", &["inbound", "outbound"]),
+    ("local/calls.rs", &["sds", "workload_api"]),
+    (
+        "local/endpoint/metrics.rs",
+        &["local_aws_credentials", "local_oauth"],
+    ),
+];
+
 /// What a file registers, as it is exposed but for the type's suffix. Where it registers under a
-/// prefix it is handed, that is each of `handed`.
-pub(super) fn metrics(text: &str, handed: &Names) -> Names {
+/// prefix it is handed, that is each of `handed`, or what [`TOLD`] has for the file.
+pub(super) fn metrics(path: &Path, text: &str, handed: &Names) -> Names {
+    let told = TOLD.iter().find(|(file, _)| path.ends_with(file));
+    let told =
+        told.map(|(_, prefixes)| Names::from_iter(prefixes.iter().map(|it| (*it).to_owned())));
     let text = text.split("mod tests {").next().unwrap();
     let mut found = Names::new();
     for function in text.split("fn ") {
@@ -21,6 +34,7 @@ pub(super) fn metrics(text: &str, handed: &Names) -> Names {
         let root = literal("Registry::with_prefix(").unwrap_or_else(|| "warifu".to_owned());
         let sub = |sub: &String| format!("{root}_{sub}");
         let prefixes: Vec<String> = match literal("sub_registry_with_prefix(") {
+            _ if told.is_some() => told.iter().flatten().map(sub).collect(),
             _ if function.contains("sub_registry_with_prefix(prefix)") => {
                 handed.iter().map(sub).collect()
             }
