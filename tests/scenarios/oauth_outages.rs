@@ -122,6 +122,54 @@ async fn an_agent_that_is_restarted_gives_tokens_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_restarted_while_the_authority_is_away_still_has_the_keys_and_follows_them_after()
+{
+    let mut mesh = mesh(Duration::from_secs(300)).await;
+    let mut agent = mesh.agent("orders").more(&oauth(&mesh)).start().await;
+    let forgetful = oauth(&mesh).replace("oauth.sock", "forgetful.sock");
+    let forgetful = mesh
+        .agent("billing")
+        .without_state_dir()
+        .more(&forgetful)
+        .start();
+    let mut forgetful = forgetful.await;
+    let keys = async |agent: &Agent| {
+        let answer = Endpoint::of(agent).get("/oauth2/jwks").await;
+        match answer.status {
+            200 => Some(answer.json()),
+            _ => {
+                assert_eq!(answer.error(), "temporarily_unavailable");
+                None
+            }
+        }
+    };
+    let known = until("the keys", async || keys(&agent).await).await;
+    until("the keys", async || keys(&forgetful).await).await;
+
+    mesh.authority.stop();
+    for agent in [&mut agent, &mut forgetful] {
+        agent.stop();
+        agent.start_unready().await;
+    }
+    assert_eq!(keys(&agent).await, Some(known));
+    assert_eq!(keys(&forgetful).await, None);
+
+    // It mints none any more: what was kept goes, and stays away.
+    mesh.authority
+        .configure(|yaml| yaml.replace("tokens:", "# tokens:"));
+    mesh.authority.start().await;
+    agent.ready().await;
+    until("the keys are gone", async || {
+        keys(&agent).await.is_none().then_some(())
+    })
+    .await;
+    mesh.authority.stop();
+    agent.stop();
+    agent.start_unready().await;
+    assert_eq!(keys(&agent).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_drain_answers_who_waits_for_a_token() {
     let mut mesh = mesh(Duration::from_secs(300)).await;
     let mut agent = mesh.agent("orders").more(&oauth(&mesh)).start().await;

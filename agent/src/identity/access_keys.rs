@@ -1,4 +1,5 @@
-//! The issuer and the keys of the authority's access tokens: polled with the bundle, kept while the authority is away.
+//! The issuer and the keys of the authority's access tokens: polled with the bundle, kept while the authority is away, and
+//! over a restart.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,6 +7,7 @@ use arc_swap::ArcSwapOption;
 use http::HeaderValue;
 use tokio::time::timeout;
 
+use super::vault::Vault;
 use crate::attest::{AccessTokenKeys, Client, wire::ErrorCode};
 
 /// How long the first identity may be followed by nothing else.
@@ -19,6 +21,7 @@ pub struct AccessKeys(Arc<ArcSwapOption<AccessTokenKeys>>);
 #[derive(Debug)]
 pub(super) struct Follower {
     keys: AccessKeys,
+    vault: Arc<Vault>,
     etag: Option<HeaderValue>,
     asked: bool,
 }
@@ -31,9 +34,14 @@ impl AccessKeys {
 }
 
 impl Follower {
-    pub(super) fn new(keys: AccessKeys) -> Self {
+    /// Begins with what was kept before a restart.
+    pub(super) fn new(keys: AccessKeys, vault: Arc<Vault>) -> Self {
+        if let Some(kept) = vault.access_keys() {
+            keys.0.store(Some(Arc::new(kept)));
+        }
         Self {
             keys,
+            vault,
             etag: None,
             asked: false,
         }
@@ -52,15 +60,28 @@ impl Follower {
             Ok(Some((keys, etag))) => {
                 let (issuer, count) = (&keys.issuer, keys.keys.iter().count());
                 tracing::info!(issuer, count, "the keys of access tokens changed");
-                self.keys.0.store(Some(Arc::new(keys)));
+                self.know(Some(keys)).await;
                 self.etag = etag;
             }
             // Decided: it mints none (any more), or is of a version that does not tell.
             Err(why) if why.refusal() == Some(ErrorCode::NotFound) => {
-                self.keys.0.store(None);
+                // Asked again at every poll: only the first of these answers says something new.
+                if self.keys.load().is_some() {
+                    self.know(None).await;
+                }
                 self.etag = None;
             }
             Err(why) => tracing::debug!(%why, "the keys of access tokens could not be refreshed"),
         }
+    }
+
+    /// Kept first: what was told once is told after a restart, too.
+    async fn know(&self, keys: Option<AccessTokenKeys>) {
+        let keys = keys.map(Arc::new);
+        let (vault, kept) = (Arc::clone(&self.vault), keys.clone());
+        // Syncing a file may block for long.
+        let keep = move || vault.keep_access_keys(kept.as_deref());
+        let _ = tokio::task::spawn_blocking(keep).await;
+        self.keys.0.store(keys);
     }
 }

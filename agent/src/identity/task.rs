@@ -153,7 +153,8 @@ impl Task {
         }
         let vault = Arc::new(vault);
         let follower = Follower::new(revocations.clone(), Arc::clone(&vault), &shared.client);
-        let access_keys = access_keys::Follower::new(shared.access_keys.clone());
+        let access_keys =
+            access_keys::Follower::new(shared.access_keys.clone(), Arc::clone(&vault));
         Self {
             shared,
             publisher,
