@@ -2,7 +2,9 @@
 
 oauth.py FILE: a JSON list of requests, each {url, client_id, client_secret, how, audience, scope};
 `how` is basic or post, and what is null is left out. Says a list of {token} or {error, description, status},
-as the library understood it. One that is {jwks_url, issuer, audience} has PyJWT verify the last token.
+as the library understood it, or {unreachable}. One that is {jwks_url, issuer, audience} has PyJWT verify the last
+token, or its own `token`.
+oauth.py -: the same, a request a line and an answer a line, for as long as there are lines.
 """
 
 import json
@@ -48,6 +50,8 @@ def ask(request):
             "www_authenticate": status[-1][1].get("www-authenticate"),
             "retry_after": status[-1][1].get("retry-after"),
         }
+    except requests.exceptions.ConnectionError as error:
+        return {"unreachable": str(error)}
     return {"token": token, "cache_control": status[-1][1].get("cache-control"), "pragma": status[-1][1].get("pragma")}
 
 
@@ -71,10 +75,19 @@ def verify(request, token):
 
 
 said = []
-for request in json.loads(pathlib.Path(sys.argv[1]).read_text()):
+
+
+def answer(request):
     if "jwks_url" in request:
-        token = next(it["token"]["access_token"] for it in reversed(said) if "token" in it)
-        said.append(verify(request, token))
+        had = (it["token"]["access_token"] for it in reversed(said) if "token" in it)
+        said.append(verify(request, request.get("token") or next(had)))
     else:
         said.append(ask(request))
-print(json.dumps(said))
+    return said[-1]
+
+
+if sys.argv[1] == "-":
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), flush=True)
+else:
+    print(json.dumps([answer(request) for request in json.loads(pathlib.Path(sys.argv[1]).read_text())]))

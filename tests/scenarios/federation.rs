@@ -14,7 +14,7 @@ const BOTH_AND_TOKENS: &str = "[{mtls: {trust_domains: [example.org, partner.exa
      {jwt: {profile: jwt-svid, audiences: [payments], trust_domains: [example.org, partner.example]}}]";
 
 /// A certificate of the Web PKI, for the bundle endpoints of both.
-fn web_pki(dir: &Path) {
+pub(super) fn web_pki(dir: &Path) {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -30,14 +30,14 @@ fn web_pki(dir: &Path) {
     fs::set_permissions(dir.join("tls.key"), fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-fn publishes(dir: &Path, at: SocketAddr) -> String {
+pub(super) fn publishes(dir: &Path, at: SocketAddr) -> String {
     let dir = dir.display();
     format!(
         "bundle_refresh_hint: 1s\nweb: {{listen: \"{at}\", tls: {{certificate: {dir}/tls.crt, key: {dir}/tls.key}}}}"
     )
 }
 
-fn follows(dir: &Path, trust_domain: &str, at: SocketAddr) -> String {
+pub(super) fn follows(dir: &Path, trust_domain: &str, at: SocketAddr) -> String {
     let ca = dir.join("ca.pem");
     format!(
         "federation:\n- {{trust_domain: {trust_domain}, profile: https_web, url: \"https://{at}/bundle\", ca_file: {}}}",
@@ -46,7 +46,7 @@ fn follows(dir: &Path, trust_domain: &str, at: SocketAddr) -> String {
 }
 
 /// Waits until the endpoint at `at` has its certificate: who asks before asks again after minutes only.
-async fn publishing(dir: &Path, at: SocketAddr) {
+pub(super) async fn publishing(dir: &Path, at: SocketAddr) {
     use rustls_pki_types::{CertificateDer, pem::PemObject};
     let mut roots = rustls::RootCertStore::empty();
     let ca = CertificateDer::from_pem_file(dir.join("ca.pem")).unwrap();

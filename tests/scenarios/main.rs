@@ -59,6 +59,7 @@ mod keys_in_kms;
 mod local_sockets_trouble;
 mod not_the_authority;
 mod oauth_clients;
+mod oauth_clients_live_on;
 mod oauth_outages;
 mod oauth_refusals;
 mod outage_of_forty_minutes;
@@ -82,6 +83,7 @@ mod revocation;
 mod rotation_under_load;
 mod rules_refused;
 mod sds_envoy;
+mod sds_federation;
 mod sds_refused;
 mod sds_rotation;
 mod sds_start_order;
@@ -93,7 +95,13 @@ mod sigv4_ministack;
 mod state_stores;
 mod svid_command;
 mod unusable_keys;
-#[cfg(any(feature = "peers-go", feature = "peers-java"))]
+#[cfg_attr(
+    not(any(feature = "peers-go", feature = "peers-java")),
+    allow(
+        dead_code,
+        reason = "some of it is for clients that only these features have"
+    )
+)]
 mod workload_api_clients;
 mod workload_api_federation;
 #[cfg(feature = "peers-go")]

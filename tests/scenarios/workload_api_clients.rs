@@ -21,6 +21,12 @@ const RULES: &str = r#"
 /// Clients wait a second and more between attempts: more failures a second are a spin. Each holds two to four streams.
 const MOST_FAILURES_A_SECOND: f64 = 6.0;
 
+/// The same, as the agent counts calls.
+const MOST_CALLS_A_SECOND: f64 = MOST_FAILURES_A_SECOND;
+
+/// For how long calls are counted: first back-offs have passed, and were they none, there would be thousands.
+const WINDOW: Duration = Duration::from_secs(5);
+
 fn socket(mesh: &Mesh, name: &str) -> PathBuf {
     mesh.dir().join(format!("{name}-api.sock"))
 }
@@ -65,6 +71,28 @@ async fn failed_again(client: &WorkloadClient, before: &Value) {
     .await;
 }
 
+/// How often clients call the agent, by its own metrics, while nothing changes.
+pub(crate) async fn calls_a_second(agent: &Agent) -> f64 {
+    let answered = async || {
+        let name = "warifu_workload_api_answers_total";
+        agent.metric_sum(name, "").await
+    };
+    let (began, before) = (Instant::now(), answered().await);
+    // What must not happen can only be looked out for.
+    tokio::time::sleep(WINDOW).await;
+    (answered().await - before) / began.elapsed().as_secs_f64()
+}
+
+/// It calls on, and does not spin.
+pub(crate) async fn asks_on(agent: &Agent) {
+    let pace = calls_a_second(agent).await;
+    println!("{pace} calls a second");
+    assert!(
+        pace > 0.0 && pace < MOST_CALLS_A_SECOND,
+        "{pace} calls a second"
+    );
+}
+
 /// Started before the agent; through drain, restart, and an outage of the authority.
 pub(crate) async fn lives_through_it(language: Language) {
     let mut mesh = Mesh::with(|authority| authority.on_disk()).await;
@@ -94,6 +122,7 @@ pub(crate) async fn lives_through_it(language: Language) {
     orders.start_unready().await;
     failed_again(&client, &client.state().await).await;
     assert_eq!(client.state().await["serial"], state["serial"]);
+    asks_on(&orders).await;
     mesh.authority.start().await;
     orders.ready().await;
     let state = renewed(&client, &state).await;
@@ -118,7 +147,8 @@ async fn works(client: &WorkloadClient) {
     .await;
 }
 
-/// Two clients of two agents call one another while their certificates and roots change.
+/// Two clients of two agents call one another while their certificates and roots change, and while their agents are
+/// gone; none is taken for another.
 pub(crate) async fn call_one_another_through_rotations(language: Language) {
     const LEAVES: usize = 4;
     let mesh = Mesh::with(|authority| {
@@ -128,8 +158,10 @@ pub(crate) async fn call_one_another_through_rotations(language: Language) {
             .more("bundle_refresh_hint: 1s")
     })
     .await;
-    let _orders = agent(&mesh, "orders").start().await;
-    let _payments = agent(&mesh, "payments").start().await;
+    let mut agents = [
+        agent(&mesh, "orders").start().await,
+        agent(&mesh, "payments").start().await,
+    ];
     let caller = start(language, &mesh, "orders").await;
     let called = start(language, &mesh, "payments").await;
     ready(&caller).await;
@@ -156,6 +188,18 @@ pub(crate) async fn call_one_another_through_rotations(language: Language) {
     }
     let wrong = caller.call(&to, "spiffe://example.org/billing").await;
     wrong.unwrap_err();
+    // What they hold is theirs while their agents are gone; and then they follow again.
+    let payments = "spiffe://example.org/payments";
+    for agent in &mut agents {
+        assert_eq!(agent.drain().await, 0, "connections were cut");
+    }
+    let held = caller.state().await;
+    caller.call(&to, payments).await.unwrap();
+    for agent in &mut agents {
+        agent.start().await;
+    }
+    renewed(&caller, &held).await;
+    caller.call(&to, payments).await.unwrap();
     println!("{calls} calls, each over a connection of its own");
 }
 
@@ -195,8 +239,8 @@ pub(crate) async fn has_the_bundles_of_others(language: Language) {
     client.bundle("stranger.example").await.unwrap_err();
 }
 
-/// A decided refusal reaches the client as one. Returns the client's state once it knows.
-pub(crate) async fn is_refused(language: Language) -> (Mesh, Agent, WorkloadClient, Value) {
+/// A client of an agent that the authority refused.
+pub(crate) async fn of_a_stranger(language: Language) -> (Mesh, Agent, WorkloadClient) {
     let mesh = Mesh::with(|authority| authority.rules(RULES)).await;
     let stranger = agent(&mesh, "stranger").start_unready().await;
     until("the authority refused", async || {
@@ -205,6 +249,13 @@ pub(crate) async fn is_refused(language: Language) -> (Mesh, Agent, WorkloadClie
     })
     .await;
     let client = start(language, &mesh, "stranger").await;
+    (mesh, stranger, client)
+}
+
+/// A decided refusal reaches the client as one. Returns the client's state once it knows.
+#[cfg(any(feature = "peers-go", feature = "peers-java"))]
+pub(crate) async fn is_refused(language: Language) -> (Mesh, Agent, WorkloadClient, Value) {
+    let (mesh, stranger, client) = of_a_stranger(language).await;
     let state = until("the client is refused", async || {
         let state = client.state().await;
         let said = format!("{} {}", state["said"], state["ended"]);
@@ -213,19 +264,4 @@ pub(crate) async fn is_refused(language: Language) -> (Mesh, Agent, WorkloadClie
     .await;
     assert_eq!(state["ready"], false);
     (mesh, stranger, client, state)
-}
-
-/// It asks again, and not more often than its back-off says.
-#[cfg(feature = "peers-go")]
-pub(crate) async fn asks_on(client: &WorkloadClient, before: &Value) {
-    let began = Instant::now();
-    let failures = |state: &Value| state["failures"].as_u64().unwrap();
-    until("it asks again", async || {
-        let state = client.state().await;
-        (failures(&state) >= failures(before) + 2).then_some(())
-    })
-    .await;
-    let more = failures(&client.state().await) - failures(before);
-    let pace = more as f64 / began.elapsed().as_secs_f64().max(1.0);
-    assert!(pace < MOST_FAILURES_A_SECOND, "{pace} failures a second");
 }

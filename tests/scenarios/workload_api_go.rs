@@ -22,11 +22,11 @@ async fn go_spiffe_has_the_bundles_of_federated_trust_domains() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn go_spiffe_is_told_of_a_decided_refusal_and_asks_on_at_its_own_pace() {
-    let (_mesh, _agent, client, state) = clients::is_refused(Go).await;
+    let (_mesh, agent, _client, state) = clients::is_refused(Go).await;
     assert!(
         state["said"].as_str().unwrap().contains("PermissionDenied"),
         "{state}"
     );
     assert_eq!(state["ended"], "");
-    clients::asks_on(&client, &state).await;
+    clients::asks_on(&agent).await;
 }

@@ -5,8 +5,10 @@ use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 use serde_json::{Value, json};
 use warifu_tests::{
     mesh::{Mesh, until},
-    peers,
+    peers::{self, Language::Python},
 };
+
+use super::workload_api_clients as clients;
 
 /// A third of this is the time between two certificates.
 const LIFE: Duration = Duration::from_secs(6);
@@ -85,4 +87,34 @@ async fn the_library_waits_for_the_agent_and_follows_it_through_all_that_happens
     assert_eq!(said["domains"], json!(["example.org"]));
     let other = said["other_audience"].as_str().unwrap();
     assert!(other.contains("aud"), "{other}");
+}
+
+/// With spiffe-tls.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_programs_with_spiffe_tls_call_one_another_through_rotations() {
+    clients::call_one_another_through_rotations(Python).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn py_spiffe_has_the_bundles_of_federated_trust_domains() {
+    clients::has_the_bundles_of_others(Python).await;
+}
+
+/// It says nothing of calls that fail: what the agent counts shows that it asks on, and when.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn py_spiffe_that_is_refused_asks_on_at_its_own_pace() {
+    let (_mesh, agent, client) = clients::of_a_stranger(Python).await;
+    until("it is refused", async || {
+        let name = "warifu_workload_api_answers_total";
+        let refused = agent.metric_sum(name, "permission_denied").await;
+        (refused > 0.0).then_some(())
+    })
+    .await;
+    clients::asks_on(&agent).await;
+    let state = client.state().await;
+    assert_eq!(
+        (&state["ready"], &state["ended"]),
+        (&json!(false), &json!("")),
+        "{state}"
+    );
 }

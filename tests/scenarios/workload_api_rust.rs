@@ -5,6 +5,8 @@ use std::{fs, time::Duration};
 use spiffe::{JwtSource, WorkloadApiClient, WorkloadApiError, X509Source};
 use warifu_tests::mesh::{Agent, Mesh, until};
 
+use super::workload_api_clients::asks_on;
+
 const ID: &str = "spiffe://example.org/orders";
 
 /// Certificates count in whole seconds; a third of this is the time between two.
@@ -53,6 +55,7 @@ async fn sources_wait_for_the_agent_and_follow_it_through_rotations_restarts_out
         "{told}"
     );
     assert!(!building.is_finished());
+    asks_on(&agent).await;
     mesh.authority.start().await;
     let (x509, jwt) = soon("the sources have an identity", building)
         .await
@@ -128,6 +131,7 @@ async fn a_decided_refusal_is_one_to_the_client_and_only_while_it_is() {
     // A source waits for it to be revised, and the agent asks again.
     let source = X509Source::builder().endpoint(&socket).build();
     let source = tokio::spawn(source);
+    asks_on(&agent).await;
     fs::write(&token, good).unwrap();
     let source = soon("the refusal is revised", source)
         .await

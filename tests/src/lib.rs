@@ -39,6 +39,7 @@ pub mod listener;
     reason = "what the harness cannot do fails the test that asked for it"
 )]
 pub mod mesh;
+mod metrics;
 #[allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -2,7 +2,7 @@
 //!
 //! They come from PyPI by name, version and hash (`tests/peers/requirements.txt`), into a virtual
 //! environment under the target directory, made on first use; with feature `peers-go`, from Go modules
-//! (`tests/peers/go/go.sum`), with `peers-js` from npm (`tests/peers/js/package-lock.json`), with `peers-java` from Maven (`tests/peers/java/pom.xml`); `openssl`, `curl`, nginx and
+//! (`tests/peers/go/go.sum`), with `peers-js` from npm (`tests/peers/js/package-lock.json`), with `peers-java` from Maven (`tests/peers/java/pom.xml`, hashes in `checksums.txt` beside it); `openssl`, `curl`, nginx and
 //! PostgreSQL are the machine's. A peer that cannot be had is an
 //! [`Unavailable`] with its reason: tests fail with it, they never skip.
 //!
@@ -22,8 +22,8 @@ mod ministack;
 mod moto;
 mod process;
 mod run;
+mod talking;
 mod venv;
-#[cfg(any(feature = "peers-go", feature = "peers-java"))]
 mod workload;
 
 use std::{
@@ -35,8 +35,6 @@ use thiserror::Error;
 
 #[cfg(feature = "peers-go")]
 pub use self::go::{GoServer, go};
-#[cfg(any(feature = "peers-go", feature = "peers-java"))]
-pub use self::workload::{Language, WorkloadClient};
 pub use self::{
     aws::{Boto, CallError, Caller, SignRequest},
     aws_sdk::{Ask, AwsSdk, Environment, RUST_ASKS},
@@ -46,6 +44,8 @@ pub use self::{
     moto::Moto,
     process::Tied,
     run::{Ended, installed, run, run_python},
+    talking::Talking,
+    workload::{Language, WorkloadClient},
 };
 
 /// A peer that cannot be had: why, and what to do.

@@ -32,6 +32,7 @@ type settings struct {
 	scopes      string
 	style       string
 	socket      string
+	follow      bool
 }
 
 func (s settings) file(name string) string { return filepath.Join(s.dir, name) }
@@ -62,6 +63,7 @@ func run(args []string) error {
 	flags.StringVar(&s.scopes, "scopes", "", "oauth: the scopes, with spaces between them")
 	flags.StringVar(&s.style, "style", "basic", "oauth: how the client authenticates: basic, post, none")
 	flags.StringVar(&s.socket, "socket", "", "workload: the Workload API, as unix:///path")
+	flags.BoolVar(&s.follow, "follow", false, "oauth: ask for each line of the input")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}

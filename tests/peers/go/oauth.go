@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
@@ -15,17 +17,17 @@ import (
 
 // oauth asks the token endpoint at -url for a token with golang.org/x/oauth2/clientcredentials, with the client id
 // and secret of the files client-id and client-secret, in the -style basic, post or none; over the unix socket
-// -address-file where there is one. Says the token, or the error as the library understood it.
+// -address-file where there is one. Says the token, or the error as the library understood it. With -follow it asks once
+// for each line of its input, {"kept": bool}: kept, through one token source that lives on, as an app has it; else anew.
 func oauth(s settings) error {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
+	client := &http.Client{Timeout: timeout}
 	if s.addressFile != "" {
 		dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", s.addressFile)
 		}
-		client := &http.Client{Transport: &http.Transport{DialContext: dial}}
-		ctx = context.WithValue(ctx, oauth2.HTTPClient, client)
+		client.Transport = &http.Transport{DialContext: dial}
 	}
+	ctx := context.WithValue(context.Background(), oauth2.HTTPClient, client)
 	config := clientcredentials.Config{TokenURL: s.url, Scopes: strings.Fields(s.scopes)}
 	if s.audience != "" {
 		config.EndpointParams = url.Values{"audience": {s.audience}}
@@ -46,7 +48,33 @@ func oauth(s settings) error {
 		"post":  oauth2.AuthStyleInParams,
 		"none":  oauth2.AuthStyleInParams,
 	}[s.style]
-	token, err := config.Token(ctx)
+	if !s.follow {
+		return sayToken(config.Token(ctx))
+	}
+	kept := config.TokenSource(ctx)
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
+		var ask struct {
+			Kept bool `json:"kept"`
+		}
+		if err := json.Unmarshal(lines.Bytes(), &ask); err != nil {
+			return err
+		}
+		source := kept
+		if !ask.Kept {
+			source = config.TokenSource(ctx)
+		}
+		if err := sayToken(source.Token()); err != nil {
+			if err := say(map[string]any{"unreachable": err.Error()}); err != nil {
+				return err
+			}
+		}
+	}
+	return lines.Err()
+}
+
+// sayToken says a token or a refusal. Any other error is returned.
+func sayToken(token *oauth2.Token, err error) error {
 	var refused *oauth2.RetrieveError
 	if errors.As(err, &refused) {
 		return say(map[string]any{

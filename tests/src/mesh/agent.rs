@@ -21,7 +21,7 @@ use super::{
     App, Authority, MTLS, ask,
     wait::{DEADLINE, until},
 };
-use crate::ports::free_port;
+use crate::{metrics::sum_of, ports::free_port};
 
 /// An agent to be.
 #[derive(Debug)]
@@ -362,6 +362,12 @@ impl Agent {
             .lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    /// All values of a metric whose labels, as they are printed, have `label` in them, together.
+    pub async fn metric_sum(&self, name: &str, label: &str) -> f64 {
+        let (_, text) = self.probe("/metrics").await;
+        sum_of(&text, name, label)
     }
 
     /// The audit log so far.

@@ -1,6 +1,6 @@
 //! A connection to an inbound listener that says, byte for byte, what a test wants to say.
 
-use std::{io, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use rustls::ClientConfig;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -63,9 +63,16 @@ impl Direct {
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
-    pub async fn connect_with(agent: &Agent, mut config: ClientConfig) -> io::Result<Self> {
+    pub async fn connect_with(agent: &Agent, config: ClientConfig) -> io::Result<Self> {
+        Self::connect_to(agent.inbound_address(), config).await
+    }
+
+    /// The same, to whatever listens at `address`.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn connect_to(address: SocketAddr, mut config: ClientConfig) -> io::Result<Self> {
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let address = agent.inbound_address();
         let tcp = TcpStream::connect(address).await?;
         let name = ServerName::from(address.ip());
         let stream = TlsConnector::from(Arc::new(config))

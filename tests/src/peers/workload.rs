@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 use warifu::Client;
 
-use super::{Unavailable, process::Tied};
+use super::{Unavailable, process::Tied, python, script};
 use crate::mesh::{TRUST_DOMAIN, until};
 
 /// A running client. Ended when dropped.
@@ -29,6 +29,8 @@ pub enum Language {
     /// java-spiffe.
     #[cfg(feature = "peers-java")]
     Java,
+    /// `spiffe` and `spiffe-tls` of PyPI.
+    Python,
 }
 
 impl WorkloadClient {
@@ -135,6 +137,15 @@ async fn command(
             let mut args = flags.map(OsStr::new).to_vec();
             args.extend([file.as_os_str(), OsStr::new(TRUST_DOMAIN)]);
             Ok(("java-spiffe", java, os(&args)))
+        }
+        Language::Python => {
+            let python = tokio::task::spawn_blocking(python).await;
+            let python = python.map_err(|why| Unavailable::new("spiffe-tls", why))??;
+            let url = format!("unix://{}", socket.display());
+            let script = script("workload.py");
+            let args = [script.as_os_str(), OsStr::new(&url), file.as_os_str()];
+            let args = [&args[..], &[OsStr::new(TRUST_DOMAIN)]].concat();
+            Ok(("spiffe-tls", python, os(&args)))
         }
     }
 }
