@@ -1,9 +1,9 @@
 """boto3 as an app uses it, its default credential chain untouched: one question a line, as JSON, one answer a line.
 
-{"env": {...}, "what": "who" | "key", "kept": null | NAME}
+{"env": {...}, "kept": null | NAME}
 
-who: sts:GetCallerIdentity; the ARN. key: the access key id that the chain found. kept: with the client of this name,
-which is made once and lives on; else with one of its own.
+Calls sts:GetCallerIdentity and says the ARN. kept: with the client of this name, which is made once and lives on; else
+with one of its own.
 """
 
 import json
@@ -28,12 +28,7 @@ def answer(question):
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ.update(question["env"])
-    if question["what"] == "who":
-        return {"arn": client(question["kept"]).get_caller_identity()["Arn"]}
-    credentials = boto3.Session().get_credentials()
-    if credentials is None:
-        raise LookupError("no credentials in the chain")
-    return {"key": credentials.get_frozen_credentials().access_key}
+    return {"arn": client(question["kept"]).get_caller_identity()["Arn"]}
 
 
 for line in sys.stdin:

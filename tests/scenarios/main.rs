@@ -21,6 +21,7 @@ mod authority_outage;
 mod aws_credentials_clients;
 mod aws_credentials_guarded;
 mod aws_credentials_outage;
+mod aws_credentials_refused;
 mod aws_out_of_reach;
 mod base_credentials;
 mod clock_off;

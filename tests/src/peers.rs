@@ -37,7 +37,7 @@ use thiserror::Error;
 pub use self::go::{GoServer, go};
 pub use self::{
     aws::{Boto, CallError, Caller, SignRequest},
-    aws_sdk::{Ask, AwsSdk, Environment, RUST_ASKS},
+    aws_sdk::{AwsSdk, Environment, RUST_ASKS},
     envoy::Envoy,
     files::{write_identity, write_pem},
     ministack::{Ministack, SessionKeys, UserKeys},

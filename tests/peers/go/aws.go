@@ -15,7 +15,6 @@ import (
 // question is one line of input; ../aws_client.py says what is meant.
 type question struct {
 	Env  map[string]string `json:"env"`
-	What string            `json:"what"`
 	Kept *string           `json:"kept"`
 }
 
@@ -53,10 +52,6 @@ func ask(line []byte, clients map[string]*sts.Client) (map[string]string, error)
 	loaded, err := config.LoadDefaultConfig(ctx)
 	if err != nil {
 		return nil, err
-	}
-	if q.What == "key" {
-		keys, err := loaded.Credentials.Retrieve(ctx)
-		return map[string]string{"key": keys.AccessKeyID}, err
 	}
 	client := sts.NewFromConfig(loaded)
 	if q.Kept != nil {

@@ -2,7 +2,6 @@
 // ../aws_client.py.
 const readline = require("node:readline");
 const { STSClient, GetCallerIdentityCommand } = require("@aws-sdk/client-sts");
-const { fromNodeProviderChain } = require("@aws-sdk/credential-providers");
 
 const clients = new Map();
 
@@ -12,15 +11,12 @@ function client(name) {
   return clients.get(name);
 }
 
-async function answer({ env, what, kept }) {
+async function answer({ env, kept }) {
   for (const name of Object.keys(process.env)) {
     if (name.startsWith("AWS_")) delete process.env[name];
   }
   Object.assign(process.env, env);
-  if (what === "who") {
-    return { arn: (await client(kept).send(new GetCallerIdentityCommand())).Arn };
-  }
-  return { key: (await fromNodeProviderChain()()).accessKeyId };
+  return { arn: (await client(kept).send(new GetCallerIdentityCommand())).Arn };
 }
 
 (async () => {

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::{
+    metrics::sum_of,
     peers::Ministack,
     process::{AgentProcess, AuthorityProcess, Command, DEADLINE, Finished, Sandbox, Signal},
 };
@@ -207,6 +208,12 @@ impl Agent {
         let text = self.0.probe("/metrics").text;
         let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
         text.lines().find_map(value).unwrap_or(0.0)
+    }
+
+    /// All values of a metric whose labels, as they are printed, have `label` in them, together.
+    pub fn metric_sum(&self, name: &str, label: &str) -> f64 {
+        let text = self.0.probe("/metrics").text;
+        sum_of(&text, name, label)
     }
 }
 

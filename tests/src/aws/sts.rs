@@ -20,6 +20,9 @@ use tokio::{
 };
 use warifu_agent::telemetry::timestamp::Timestamp;
 
+/// Where it tells who calls.
+const WHO: &str = "/who";
+
 /// How it answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mood {
@@ -33,8 +36,8 @@ pub enum Mood {
     Hanging,
 }
 
-/// A scripted STS on loopback. `POST /` is STS; any other path is an API that takes everything and
-/// answers with the access key id it was called with.
+/// A scripted STS on loopback. `POST /` is STS; `/who` is an STS that is always well and tells who calls; any other path
+/// is an API that takes everything and answers with the access key id it was called with.
 #[derive(Debug)]
 pub struct Sts {
     address: SocketAddr,
@@ -87,6 +90,11 @@ impl Sts {
         format!("http://{}", self.address)
     }
 
+    /// The endpoint for an app's own `GetCallerIdentity`: its ARN's session is the access key id of the caller.
+    pub fn tells(&self) -> String {
+        format!("http://{}{WHO}", self.address)
+    }
+
     /// How often it was asked.
     pub fn asked(&self) -> usize {
         self.state.lock().unwrap().asked
@@ -110,8 +118,15 @@ async fn answer(
     state: Arc<Mutex<State>>,
     mood: watch::Receiver<Mood>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    if request.uri().path() != "/" {
-        return Ok(Response::new(Full::from(called_with(&request))));
+    let path = request.uri().path();
+    if path.starts_with(WHO) {
+        let answer = Response::builder().header("content-type", "text/xml");
+        return Ok(answer.body(Full::from(caller(&request))).unwrap());
+    }
+    if path != "/" {
+        let key = access_key_id(&request);
+        let said = json!({"called_with": key}).to_string();
+        return Ok(Response::new(Full::from(said)));
     }
     state.lock().unwrap().asked += 1;
     let mood = *mood.borrow();
@@ -135,13 +150,20 @@ async fn answer(
     Ok(answer.body(Full::from(body)).unwrap())
 }
 
-fn called_with(request: &Request<Incoming>) -> String {
-    let authorization = request.headers().get(AUTHORIZATION);
-    let key = authorization.and_then(|line| {
-        let (_, credential) = line.to_str().ok()?.split_once("Credential=")?;
-        Some(credential.split_once('/')?.0.to_owned())
-    });
-    json!({"called_with": key}).to_string()
+fn access_key_id(request: &Request<Incoming>) -> Option<String> {
+    let authorization = request.headers().get(AUTHORIZATION)?;
+    let (_, credential) = authorization.to_str().ok()?.split_once("Credential=")?;
+    Some(credential.split_once('/')?.0.to_owned())
+}
+
+fn caller(request: &Request<Incoming>) -> String {
+    let key = access_key_id(request).unwrap_or_default();
+    format!(
+        "<GetCallerIdentityResponse><GetCallerIdentityResult>\
+         <Arn>arn:aws:sts::123456789012:assumed-role/orders/{key}</Arn>\
+         <UserId>AROA:{key}</UserId><Account>123456789012</Account>\
+         </GetCallerIdentityResult></GetCallerIdentityResponse>"
+    )
 }
 
 impl State {

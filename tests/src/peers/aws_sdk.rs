@@ -3,34 +3,20 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    process::Stdio,
     time::Duration,
 };
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
-    process::{Child, ChildStdin, ChildStdout, Command},
-    time::timeout,
-};
+use tokio::{process::Command, time::timeout};
 
-use super::{Unavailable, python, script};
+use super::{Unavailable, python, script, talking::Talking};
 
 /// Above the SDKs' own time-outs, with their attempts.
 const ANSWER_WITHIN: Duration = Duration::from_secs(90);
 
 /// Variables for the SDK.
 pub type Environment = BTreeMap<&'static str, String>;
-
-/// What is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ask {
-    /// `sts:GetCallerIdentity`: the ARN.
-    Who,
-    /// The access key id that the credential chain finds.
-    Key,
-}
 
 /// One SDK.
 #[derive(Debug)]
@@ -51,15 +37,7 @@ enum Kind {
     Rust(&'static str),
 }
 
-#[derive(Debug)]
-struct Talking {
-    input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
-    /// Killed when dropped; it also ends by itself when its input does.
-    _child: Child,
-}
-
-/// Says, in the environment of a test binary that was run again, what to ask.
+/// Says, in the environment of a test binary that was run again, that it is to ask.
 pub const RUST_ASKS: &str = "WARIFU_TEST_ASK_AWS";
 
 impl AwsSdk {
@@ -83,8 +61,8 @@ impl AwsSdk {
         Self::new("the AWS CLI", Kind::Cli(program))
     }
 
-    /// The AWS SDK for Rust, in a process that is this test binary's: it runs `test`, which calls
-    /// what [`RUST_ASKS`] says.
+    /// The AWS SDK for Rust, in a process that is this test binary's: it runs `test`, which asks where [`RUST_ASKS`]
+    /// says so.
     ///
     /// # Errors
     /// When there is no directory for it.
@@ -141,39 +119,29 @@ impl AwsSdk {
         if let Some(path) = node_path {
             command.env("NODE_PATH", path);
         }
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|why| fail(&why))?;
-        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(fail(&"its pipes are missing"));
-        };
-        let talking = Talking {
-            input,
-            output: BufReader::new(output).lines(),
-            _child: child,
-        };
+        let talking = Talking::start(name, command)?;
         let kind = Kind::Talks(Box::new(talking));
         Ok(Self { name, home, kind })
     }
 
-    /// Asks with this environment. `kept`: with the client of this name, which is made once and lives on, where the
-    /// SDK has a process that does; else with a new one. The answer has `arn` or `key`; or `error`, what the SDK says.
+    /// Asks who it is (`sts:GetCallerIdentity`), with this environment. `kept`: with the client of this name, which is
+    /// made once and lives on, where the SDK has a process that does; else with a new one. The answer has `arn`; or
+    /// `error`, what the SDK says.
     ///
     /// # Errors
     /// When there is no answer in time.
     pub async fn ask(
         &mut self,
-        ask: Ask,
         environment: &Environment,
         kept: Option<&str>,
     ) -> Result<Value, Unavailable> {
         let name = self.name;
         let answer = async {
             match &mut self.kind {
-                Kind::Talks(process) => process.ask(ask, environment, kept).await,
+                Kind::Talks(process) => {
+                    let question = json!({"env": environment, "kept": kept});
+                    process.ask(&question).await.map_err(std::io::Error::other)
+                }
                 Kind::Cli(program) => {
                     let mut command = Command::new(program);
                     clean(&mut command, self.home.path());
@@ -195,7 +163,7 @@ impl AwsSdk {
                 Kind::Rust(test) => {
                     let mut command = Command::new(std::env::current_exe()?);
                     clean(&mut command, self.home.path());
-                    command.envs(environment).env(RUST_ASKS, ask.word()).args([
+                    command.envs(environment).env(RUST_ASKS, "who").args([
                         "--exact",
                         "--nocapture",
                         test,
@@ -214,33 +182,6 @@ impl AwsSdk {
             .await
             .map_err(|_| Unavailable::new(name, "it did not answer in time"))?
             .map_err(|why: std::io::Error| Unavailable::new(name, why))
-    }
-}
-
-impl Ask {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Who => "who",
-            Self::Key => "key",
-        }
-    }
-}
-
-impl Talking {
-    async fn ask(
-        &mut self,
-        ask: Ask,
-        environment: &Environment,
-        kept: Option<&str>,
-    ) -> std::io::Result<Value> {
-        let question = json!({"env": environment, "what": ask.word(), "kept": kept});
-        self.input
-            .write_all(format!("{question}\n").as_bytes())
-            .await?;
-        let Some(line) = self.output.next_line().await? else {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        };
-        Ok(serde_json::from_str(&line)?)
     }
 }
 
