@@ -64,6 +64,8 @@ pub struct Agent {
     pub inbound: Vec<Listen>,
     /// Address of the outbound listener.
     pub outbound: Option<Listen>,
+    /// Addresses of the listeners for opaque TCP, in the configuration's order.
+    pub outbound_tcp: Vec<Listen>,
     /// Addresses of what the app can ask.
     pub local: local::Addresses,
     /// Address of the probes.
@@ -186,7 +188,7 @@ pub async fn start_agent(
         inbound.push(handle.address().clone());
         serving.0.push(tokio::spawn(handle.drained()));
     }
-    let mut outbound = None;
+    let (mut outbound, mut outbound_tcp) = (None, Vec::new());
     if let (Some(config), Some(listener)) = (&config.outbound, sockets.outbound) {
         outbound = Some(listener.address().clone());
         let setup = outbound::Setup {
@@ -199,6 +201,16 @@ pub async fn start_agent(
             pool: &to_upstreams,
         };
         let service = Outbound::new(setup, &mut registry)?;
+        for (carrier, listener) in service.tcp().iter().zip(sockets.outbound_tcp) {
+            outbound_tcp.push(listener.address().clone());
+            serving.0.push(tokio::spawn(server::serve_bytes(
+                listener,
+                Arc::clone(carrier),
+                Limits::default().max_connections,
+                server_metrics.listener("outbound-tcp"),
+                draining.clone(),
+            )));
+        }
         let metrics = server_metrics.listener("outbound");
         serving.0.push(tokio::spawn(server::serve(
             listener,
@@ -274,6 +286,7 @@ pub async fn start_agent(
     Ok(Agent {
         inbound,
         outbound,
+        outbound_tcp,
         local: local.addresses,
         probes,
         admin,
@@ -317,6 +330,7 @@ impl Agent {
 struct Sockets {
     inbound: Vec<Listener>,
     outbound: Option<Listener>,
+    outbound_tcp: Vec<Listener>,
     local: local::Sockets,
     probes: Option<Listener>,
     admin: Option<Listener>,
@@ -339,6 +353,12 @@ impl Sockets {
                 .as_ref()
                 .map(|it| bind(&it.listen, "outbound.listen"))
                 .transpose()?,
+            outbound_tcp: config
+                .outbound
+                .iter()
+                .flat_map(|it| it.tcp.iter().enumerate())
+                .map(|(index, it)| bind(&it.listen, &format!("outbound.tcp[{index}].listen")))
+                .collect::<Result<_, _>>()?,
             local: local::Sockets::bind(&config.local)?,
             probes: config
                 .admin

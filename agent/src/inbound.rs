@@ -32,6 +32,7 @@ use crate::{
     config::{
         agent,
         defaults::FIRST_BYTE_TIMEOUT,
+        outbound::Protocol,
         value::{Forward, Listen},
     },
     http::{
@@ -180,7 +181,7 @@ struct Inbound {
     /// Signs who called, for apps reached over TCP.
     context_key: Option<SigningKey>,
     to_app: Arc<Filter>,
-    from_app: Filter,
+    from_app: Arc<Filter>,
     audit: Audit,
     metrics: Metrics,
 }
@@ -231,11 +232,17 @@ impl Inbound {
             authenticator,
             revocations,
             policy: ArcSwap::from_pointee(Policy::new(&config.allow)),
-            app: pool.upstream(Destination::new(address, None), Keep::APP),
+            app: pool.upstream(
+                Destination {
+                    http2: config.app_protocol == Protocol::Http2,
+                    ..Destination::new(address, None)
+                },
+                Keep::APP,
+            ),
             first_byte: FIRST_BYTE_TIMEOUT,
             context_key,
             to_app: Arc::new(Filter::to_app(config.forward_claims.values())),
-            from_app: Filter::from_app(),
+            from_app: Arc::new(Filter::from_app()),
             audit,
             metrics,
         })
@@ -347,7 +354,10 @@ async fn answer(
         Some(opening) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             opening.opened(session, &mut response, &inbound.from_app)?;
         }
-        _ => inbound.from_app.strip(response.headers_mut()),
+        _ => {
+            inbound.from_app.strip(response.headers_mut());
+            response.body_mut().filter_trailers(&inbound.from_app);
+        }
     }
     Ok(response)
 }

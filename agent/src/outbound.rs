@@ -8,7 +8,8 @@
 //! link     the upstream, which the route says how to verify (S19)
 //! rewrite  the path in normal form, what the app must not say removed, the upstream's host
 //! attach   nothing, a JWT-SVID, or a SigV4 signature, which is made anew for every attempt
-//! send     over a pooled connection; one retry with a fresh token where the upstream says 401
+//! send     over a pooled connection; again only what can't be done twice by it, within the route's budget: where
+//!          there was no connection, and once with a fresh token where the upstream says 401
 //! ```
 //!
 //! A request for a WebSocket goes the same way, over a connection of its own; what the upstream agreed to with
@@ -21,6 +22,7 @@ use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 use http::{Request, Response, StatusCode, header::HOST, request::Parts};
 use hyper::body::Incoming;
 use prometheus_client::registry::Registry;
+use tokio::time::Instant;
 
 use crate::{
     config,
@@ -43,14 +45,17 @@ use websocket::WebSocket;
 pub use attach::Sign;
 pub use link::public_tls;
 pub use route::RouteError;
+pub use tcp::Tcp;
 
 mod attach;
 mod budget;
 mod link;
 mod metrics;
 mod refusal;
+mod retry;
 mod route;
 mod target;
+mod tcp;
 mod websocket;
 
 /// What the outbound side is made from.
@@ -74,7 +79,10 @@ pub struct Setup<'a> {
 
 /// The outbound side, as a [`Service`] for [`crate::http::server::serve`].
 #[derive(Debug)]
-pub struct Outbound(Arc<Calls>);
+pub struct Outbound {
+    calls: Arc<Calls>,
+    tcp: Vec<Arc<Tcp>>,
+}
 
 /// What answers the app's requests.
 #[derive(Debug)]
@@ -93,12 +101,25 @@ impl Outbound {
     /// what only the wiring knows.
     pub fn new(setup: Setup<'_>, registry: &mut Registry) -> Result<Arc<Self>, RouteError> {
         let metrics = Metrics::new(registry);
-        Ok(Arc::new(Self(Arc::new(Calls {
-            routes: Routes::new(&setup, &metrics)?,
-            identity: setup.identity,
-            buffers: Buffers::new(),
-            metrics,
-        }))))
+        let tcp = setup.config.tcp.iter();
+        let tcp = tcp.map(|route| {
+            let counters = metrics.tcp(&route.upstream.to_string());
+            Tcp::new(route, &setup, counters)
+        });
+        Ok(Arc::new(Self {
+            tcp: tcp.collect::<Result<_, _>>()?,
+            calls: Arc::new(Calls {
+                routes: Routes::new(&setup, &metrics)?,
+                identity: setup.identity,
+                buffers: Buffers::new(),
+                metrics,
+            }),
+        }))
+    }
+
+    /// What carries the connections of `tcp`, in the configuration's order.
+    pub fn tcp(&self) -> &[Arc<Tcp>] {
+        &self.tcp
     }
 }
 
@@ -107,7 +128,7 @@ impl Service for Outbound {
 
     fn open(&self, _: Connection) -> Result<Opened<Calls>, Refused> {
         Ok(Opened {
-            session: Arc::clone(&self.0),
+            session: Arc::clone(&self.calls),
             expires: None,
         })
     }
@@ -129,16 +150,28 @@ impl Calls {
             }
         };
         let body = Body::Filtered(body, Arc::clone(&route.to_network), None);
+        let deadline = route.whole.map(|whole| (Instant::now() + whole, whole));
         let answer = async {
             let websocket = WebSocket::asked_for(&mut parts)?;
-            let mut response = self
-                .forward(route, parts, body, websocket.is_some())
-                .await?;
+            let forward = self.forward(route, parts, body, websocket.is_some());
+            let mut response = match deadline {
+                Some((at, whole)) => tokio::time::timeout_at(at, forward)
+                    .await
+                    .map_err(|_| Refusal::WholeTimedOut(whole))??,
+                None => forward.await?,
+            };
             match websocket {
                 Some(it) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                     it.open(route, &mut response)?;
                 }
-                _ => route.from_network.strip(response.headers_mut()),
+                _ => {
+                    route.from_network.strip(response.headers_mut());
+                    let body = response.body_mut();
+                    body.filter_trailers(&route.from_network);
+                    if let Some((at, whole)) = deadline {
+                        body.end_by(at, whole);
+                    }
+                }
             }
             Ok(response)
         };
@@ -177,11 +210,13 @@ impl Calls {
 
         let call = Call {
             upstream: &upstream,
-            timeout: route.timeout,
+            timeout: route.first_byte,
+            retries: &route.retries,
             budget: &route.budget,
             counters: &route.counters,
             buffers: &self.buffers,
         };
+        route.budget.deposit();
         route.credential.send(&call, parts, body).await
     }
 }

@@ -26,7 +26,7 @@ fn shop(sandbox: &Sandbox, app: &str) -> (AgentProcess, AgentProcess) {
         &format!(
             "outbound:\n  listen: 127.0.0.1:0\n  routes:\n  \
              - {{host: payments, upstream: \"https://{inbound}\", \
-             mtls: {{expect: \"spiffe://example.org/payments\"}}, timeout: 1s}}\n  \
+             mtls: {{expect: \"spiffe://example.org/payments\"}}, timeouts: {{first_byte: 1s}}}}\n  \
              - {{host: nobody, upstream: \"https://127.0.0.1:1\", \
              mtls: {{expect: \"spiffe://example.org/payments\"}}}}\n  \
              - {{host: other, upstream: \"https://{inbound}\", \

@@ -71,6 +71,9 @@ fn agent(config: &AgentConfig) -> String {
         for route in &outbound.routes {
             line("", self::route(route));
         }
+        for tcp in &outbound.tcp {
+            line("tcp", format!("{} -> {}, mtls", tcp.listen, tcp.upstream));
+        }
     }
     if let Some(listen) = &config.admin.listen {
         line("admin", listen.to_string());

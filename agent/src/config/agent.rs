@@ -9,7 +9,7 @@ use warifu::TrustDomain;
 use super::{
     defaults,
     local::Local,
-    outbound::Outbound,
+    outbound::{Outbound, Protocol},
     value::{
         self, As, Forward, HttpsOrigin, IdPattern, Listen, SecretRef, Span, SpkiPin, Target,
         Upstream, name,
@@ -146,6 +146,9 @@ pub struct Inbound {
     pub listen: Listen,
     /// The app.
     pub forward: Forward,
+    /// Which HTTP the app speaks.
+    #[serde(default)]
+    pub app_protocol: Protocol,
     /// How a caller may prove itself; at least one.
     pub accept: Vec<Accept>,
     /// Who may call what; nobody where empty.

@@ -19,6 +19,14 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time from a request's last byte to the response's first. Above the 29 s of API Gateway, below the 60 s idle time-out of an ALB.
 pub const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How often a request is sent again, at most: a second try finds another address, or a connection that lives; a
+/// third rarely finds more.
+pub const RETRIES: u32 = 1;
+
+/// Time after which an opaque TCP connection over which nothing came is closed: above the longest that pools of
+/// database drivers commonly keep an idle one (30 min).
+pub const TCP_IDLE: Duration = Duration::from_secs(60 * 60);
+
 /// Time after which a WebSocket over which nothing came is closed. One of its ends is gone then: apps ping every 20 to
 /// 60 seconds, so that load balancers don't take it for dead.
 pub const WEBSOCKET_IDLE: Duration = Duration::from_secs(5 * 60);
@@ -95,6 +103,14 @@ pub(super) fn max_connection_age() -> Span {
 
 pub(super) fn max_connections() -> usize {
     MAX_CONNECTIONS
+}
+
+pub(super) fn connect_timeout() -> Span {
+    Span(CONNECT_TIMEOUT)
+}
+
+pub(super) fn retries() -> u32 {
+    RETRIES
 }
 
 pub(super) fn first_byte_timeout() -> Span {

@@ -4,18 +4,19 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use warifu::SpiffeId;
 
-use super::{
-    defaults,
-    value::{self, As, Listen, Span, Upstream, name},
-};
+use super::value::{self, As, HttpProxy, Listen, Upstream, name};
 
 mod access_token;
 mod jwt;
 mod sigv4;
+mod tcp;
+mod transport;
 
 pub use access_token::RouteAccessToken;
 pub use jwt::RouteJwt;
 pub use sigv4::RouteSigV4;
+pub use tcp::TcpRoute;
+pub use transport::{Protocol, Retries, RouteTls, Timeouts};
 
 /// The listener for calls from the app.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -25,6 +26,9 @@ pub struct Outbound {
     pub listen: Listen,
     /// By host; what no route names is refused.
     pub routes: Vec<Route>,
+    /// TCP that is not HTTP, over mTLS: a listener each.
+    #[serde(default)]
+    pub tcp: Vec<TcpRoute>,
 }
 
 /// Where calls to one host go and what is attached.
@@ -45,9 +49,19 @@ pub struct Route {
     pub access_token: Option<RouteAccessToken>,
     /// An AWS SigV4 signature.
     pub sigv4: Option<RouteSigV4>,
-    /// Time to the response's first byte.
-    #[serde(default = "defaults::first_byte_timeout")]
-    pub timeout: Span,
+    /// How the upstream is verified, where that is neither by `mtls` nor by the public roots.
+    pub tls: Option<RouteTls>,
+    /// An HTTP proxy that is asked to connect there: `http://host:port`.
+    pub proxy: Option<HttpProxy>,
+    /// Which HTTP a plaintext upstream speaks.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// What its requests may take.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// When its requests are sent again.
+    #[serde(default)]
+    pub retries: Retries,
 }
 
 impl Route {

@@ -3,6 +3,7 @@
 
 mod address;
 mod glob;
+mod hop;
 pub(super) mod name;
 mod pattern;
 mod quantity;
@@ -13,6 +14,7 @@ mod text;
 
 pub use address::{Forward, HttpsOrigin, Listen, Upstream};
 pub use glob::Glob;
+pub use hop::{HttpProxy, TcpUpstream};
 pub use name::{is_call_audience, is_region, is_unsignable};
 pub use pattern::{IdPattern, Segment, Target};
 pub(super) use quantity::size;

@@ -6,12 +6,15 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use thiserror::Error;
+use tokio::time::Instant;
 
 use super::{
     headers::Filter,
@@ -35,6 +38,18 @@ pub enum Body {
     Filtered(Incoming, Arc<Filter>, Option<Progress>),
 }
 
+/// Why a body broke off.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// Its connection did.
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    /// It had not ended when its time had.
+    #[error("it took longer than {0:?}")]
+    Late(Duration),
+}
+
 /// Ends only by itself.
 pub struct Stream(Pin<Box<dyn http_body::Body<Data = Bytes, Error = Infallible> + Send>>);
 
@@ -55,6 +70,20 @@ impl Body {
     /// No body.
     pub fn empty() -> Self {
         Self::Full(Full::default())
+    }
+
+    /// Removes from a response's trailers what `filter` removes from its headers.
+    pub fn filter_trailers(&mut self, filter: &Arc<Filter>) {
+        if let Self::Pooled(body) = self {
+            body.filter_trailers(filter);
+        }
+    }
+
+    /// A response must have ended `at` this time, or breaks off: the whole may take `limit`.
+    pub fn end_by(&mut self, at: Instant, limit: Duration) {
+        if let Self::Pooled(body) = self {
+            body.end_by(at, limit);
+        }
     }
 
     /// The same body again, where that is possible: it is whole, or empty.
@@ -87,14 +116,14 @@ impl From<String> for Body {
 
 impl http_body::Body for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.get_mut() {
-            Self::Incoming(body) => Pin::new(body).poll_frame(cx),
+            Self::Incoming(body) => Pin::new(body).poll_frame(cx).map_err(BodyError::from),
             Self::Full(body) => Pin::new(body)
                 .poll_frame(cx)
                 .map_err(|never| match never {}),
@@ -107,7 +136,7 @@ impl http_body::Body for Body {
                 if frame.is_ready() {
                     progress.note();
                 }
-                frame
+                frame.map_err(BodyError::from)
             }
             Self::Filtered(body, filter, progress) => {
                 let mut frame = Pin::new(body).poll_frame(cx);
@@ -119,7 +148,7 @@ impl http_body::Body for Body {
                 if let (true, Some(progress)) = (frame.is_ready(), progress) {
                     progress.note();
                 }
-                frame
+                frame.map_err(BodyError::from)
             }
         }
     }

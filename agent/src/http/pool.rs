@@ -77,6 +77,8 @@ pub enum Attempt {
     Answered(Response<Body>),
     /// Send it again: this request, with a `host` header and in origin form.
     Again(Request<Body>),
+    /// There is no connection to send it over: here it is, and why.
+    NotSent(Request<Body>, SendError),
 }
 
 /// What was tried with one request so far.
@@ -209,6 +211,7 @@ impl Upstream {
             match self.attempt(request, first_byte, &mut attempts).await? {
                 Attempt::Answered(response) => return Ok(response),
                 Attempt::Again(again) => request = again,
+                Attempt::NotSent(_, error) => return Err(error),
             }
         }
     }
@@ -228,7 +231,10 @@ impl Upstream {
             return self.0.switch(request, first_byte).await;
         }
         let fresh = attempts.repeated || attempts.dead > MAX_DEAD;
-        let (connection, reused) = self.0.connection(fresh).await?;
+        let (connection, reused) = match self.0.connection(fresh).await {
+            Ok(connection) => connection,
+            Err(error) => return Ok(Attempt::NotSent(request, error)),
+        };
         let copy = if reused && !attempts.repeated {
             replay(&request)
         } else {
@@ -442,7 +448,7 @@ impl Shared {
 }
 
 /// A second copy of a request that may be sent twice: idempotent (RFC 9110 §9.2.2), body at hand.
-fn replay(request: &Request<Body>) -> Option<Request<Body>> {
+pub fn replay(request: &Request<Body>) -> Option<Request<Body>> {
     if !request.method().is_idempotent() {
         return None;
     }

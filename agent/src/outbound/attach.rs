@@ -38,6 +38,7 @@ pub(super) struct Call<'a> {
     pub(super) upstream: &'a Upstream,
     /// The route's time to the first byte of an answer.
     pub(super) timeout: Duration,
+    pub(super) retries: &'a config::outbound::Retries,
     pub(super) budget: &'a Budget,
     pub(super) counters: &'a Counters,
     pub(super) buffers: &'a Buffers,
@@ -107,7 +108,6 @@ impl Call<'_> {
 
     /// Sends as it is.
     async fn send(&self, parts: Parts, body: Body) -> Result<Response<Body>, Refusal> {
-        let request = Request::from_parts(parts, body);
-        Ok(self.upstream.send(request, self.timeout).await?)
+        self.until_answered(Request::from_parts(parts, body)).await
     }
 }

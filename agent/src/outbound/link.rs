@@ -3,7 +3,7 @@
 use std::{
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use rustls::{ClientConfig, RootCertStore, client::Resumption};
@@ -16,26 +16,37 @@ use warifu::{
 
 use super::{Setup, refusal::Refusal, route::RouteError};
 use crate::{
-    config::outbound::Route,
-    http::pool::{Address, Admit, Destination, Keep, Pool, Tls, Upstream},
+    config::{
+        outbound::{Protocol, Route, TcpRoute},
+        value::TcpUpstream,
+    },
+    http::pool::{Address, Admit, Destination, Keep, Pool, Proxy, Tls, Upstream},
     identity::Revocations,
     revocation::Provenance,
 };
+
+mod private_ca;
+
+use private_ca::PrivateCa;
 
 /// A route's upstream.
 #[derive(Debug)]
 pub(super) enum Link {
     /// Reached as it is: plaintext to loopback, or verified by the Web PKI.
     Fixed(Upstream),
+    /// Verified by CA certificates in a file.
+    Private(PrivateCa),
     /// Reached with our identity, and only if it is whom the route expects.
-    Mtls(Mtls),
+    Mtls(Box<Mtls>),
 }
 
 #[derive(Debug)]
 pub(super) struct Mtls {
     expect: SpiffeId,
-    address: Address,
+    /// Without its TLS, which needs an identity.
+    destination: Destination,
     server_name: ServerName<'static>,
+    keep: Keep,
     pool: Pool,
     revocations: Revocations,
     /// Made with the first identity: before, there is nothing to connect with.
@@ -58,7 +69,13 @@ struct Made {
 /// # Errors
 /// When the provider can't do TLS 1.2 and 1.3.
 pub fn public_tls() -> Result<Arc<ClientConfig>, rustls::Error> {
-    let roots = RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    trusting(RootCertStore::from_iter(
+        webpki_roots::TLS_SERVER_ROOTS.iter().cloned(),
+    ))
+}
+
+/// The TLS of upstreams that are known by a certificate under `roots`.
+fn trusting(roots: RootCertStore) -> Result<Arc<ClientConfig>, rustls::Error> {
     let mut config = ClientConfig::builder_with_provider(tls::provider())
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)
@@ -71,6 +88,7 @@ pub fn public_tls() -> Result<Arc<ClientConfig>, rustls::Error> {
 impl Link {
     pub(super) fn new(route: &Route, setup: &Setup<'_>) -> Result<Self, RouteError> {
         let upstream = &route.upstream;
+        let keep = Keep::UPSTREAM.connecting_within(route.timeouts.connect.0);
         let host = upstream.host.as_str();
         let ip = host.parse::<IpAddr>().ok();
         if !upstream.tls {
@@ -87,43 +105,57 @@ impl Link {
                 });
             }
             let address = Address::Socket((address, upstream.port).into());
-            let destination = Destination::new(address, None);
-            return Ok(Self::Fixed(
-                setup.pool.upstream(destination, Keep::UPSTREAM),
-            ));
+            let destination = Destination {
+                http2: route.protocol == Protocol::Http2,
+                ..Destination::new(address, None)
+            };
+            return Ok(Self::Fixed(setup.pool.upstream(destination, keep)));
         }
-        let address = match ip {
-            Some(ip) => Address::Socket((ip, upstream.port).into()),
-            None => Address::Name(host.to_owned(), upstream.port),
+        let proxy = route.proxy.as_ref();
+        let destination = Destination {
+            proxy: proxy.map(|proxy| Proxy::new(address(&proxy.host, proxy.port))),
+            ..Destination::new(address(host, upstream.port), None)
         };
-        let server_name = match ip {
-            Some(ip) => ServerName::from(ip),
-            None => ServerName::try_from(host.to_owned()).map_err(|_| RouteError::HostName {
+        let asked_for = route
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.server_name.as_deref());
+        let server_name =
+            server_name(asked_for.unwrap_or(host)).ok_or_else(|| RouteError::HostName {
                 route: route.host.clone(),
                 upstream: host.to_owned(),
-            })?,
-        };
-        let Some(mtls) = &route.mtls else {
-            let tls = Tls {
-                config: Arc::clone(&setup.public_tls),
+            })?;
+        if let Some(mtls) = &route.mtls {
+            return Ok(Self::Mtls(Box::new(Mtls {
+                expect: mtls.expect.clone(),
+                destination,
                 server_name,
-                generation: 0,
-                admit: None,
-                expires: None,
-            };
-            let destination = Destination::new(address, Some(tls));
-            return Ok(Self::Fixed(
-                setup.pool.upstream(destination, Keep::UPSTREAM),
-            ));
-        };
-        Ok(Self::Mtls(Mtls {
-            expect: mtls.expect.clone(),
-            address,
+                keep,
+                pool: setup.pool.clone(),
+                revocations: setup.revocations.clone(),
+                made: Mutex::new(None),
+            })));
+        }
+        let ca_bundle = route.tls.as_ref().and_then(|tls| tls.ca_bundle.as_ref());
+        if let Some(path) = ca_bundle {
+            let ca = PrivateCa::new(path, server_name, destination, keep, setup.pool);
+            return ca.map(Self::Private).map_err(|why| RouteError::CaBundle {
+                route: route.host.clone(),
+                why,
+            });
+        }
+        let tls = Tls {
+            config: Arc::clone(&setup.public_tls),
             server_name,
-            pool: setup.pool.clone(),
-            revocations: setup.revocations.clone(),
-            made: Mutex::new(None),
-        }))
+            generation: 0,
+            admit: None,
+            expires: None,
+        };
+        let destination = Destination {
+            tls: Some(tls),
+            ..destination
+        };
+        Ok(Self::Fixed(setup.pool.upstream(destination, keep)))
     }
 
     /// The upstream, as this identity may reach it now.
@@ -134,16 +166,55 @@ impl Link {
     ) -> Result<Upstream, Refusal> {
         match self {
             Self::Fixed(upstream) => Ok(upstream.clone()),
+            Self::Private(ca) => Ok(ca.upstream(Instant::now())),
             Self::Mtls(mtls) => mtls.upstream(identity.ok_or(Refusal::NoIdentity)?, now),
         }
     }
 }
 
+/// An address that is known, or a name that is looked up at each connect.
+fn address(host: &str, port: u16) -> Address {
+    match host.parse::<IpAddr>() {
+        Ok(ip) => Address::Socket((ip, port).into()),
+        Err(_) => Address::Name(host.to_owned(), port),
+    }
+}
+
+/// What is asked for in the handshake, and must be in the certificate.
+fn server_name(host: &str) -> Option<ServerName<'static>> {
+    match host.parse::<IpAddr>() {
+        Ok(ip) => Some(ServerName::from(ip)),
+        Err(_) => ServerName::try_from(host.to_owned()).ok(),
+    }
+}
+
 impl Mtls {
+    /// The way to a peer that opaque TCP is carried to.
+    pub(super) fn over_tcp(route: &TcpRoute, setup: &Setup<'_>) -> Result<Self, RouteError> {
+        let TcpUpstream { host, port } = &route.upstream;
+        let no_name = || RouteError::HostName {
+            route: route.upstream.to_string(),
+            upstream: host.clone(),
+        };
+        Ok(Self {
+            expect: route.mtls.expect.clone(),
+            destination: Destination::new(address(host, *port), None),
+            server_name: server_name(host).ok_or_else(no_name)?,
+            keep: Keep::UPSTREAM,
+            pool: setup.pool.clone(),
+            revocations: setup.revocations.clone(),
+            made: Mutex::new(None),
+        })
+    }
+
     /// New connections use `identity` from the first request that finds it new; those made with an
     /// older one take no request any more, nor do those of before the revocation list changed: they are
     /// made anew, and their peers compared with it. Nothing goes out under an identity that has expired.
-    fn upstream(&self, identity: &Identity, now: SystemTime) -> Result<Upstream, Refusal> {
+    pub(super) fn upstream(
+        &self,
+        identity: &Identity,
+        now: SystemTime,
+    ) -> Result<Upstream, Refusal> {
         if identity.svid.not_after() <= now {
             return Err(Refusal::IdentityExpired);
         }
@@ -181,8 +252,11 @@ impl Mtls {
                 made.upstream
             }
             None => {
-                let destination = Destination::new(self.address.clone(), Some(tls));
-                self.pool.upstream(destination, Keep::UPSTREAM)
+                let destination = Destination {
+                    tls: Some(tls),
+                    ..self.destination.clone()
+                };
+                self.pool.upstream(destination, self.keep)
             }
         };
         *made = Some(Made {

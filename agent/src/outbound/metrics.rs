@@ -16,6 +16,21 @@ pub(super) struct Metrics {
     requests: Family<Outcome, Counter>,
     retries: Family<RouteLabel, Counter>,
     tunnels: tunnel::Metrics,
+    tcp_refused: Family<TcpRefused, Counter>,
+}
+
+/// Those of one destination of opaque TCP.
+#[derive(Debug)]
+pub(super) struct TcpCounters {
+    to: String,
+    refused: Family<TcpRefused, Counter>,
+    pub(super) tunnels: tunnel::Meter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TcpRefused {
+    to: String,
+    reason: &'static str,
 }
 
 /// Those of one route, at hand without a lookup.
@@ -53,11 +68,24 @@ impl Metrics {
             new.requests.clone(),
         );
         registry.register(
+            "tcp_refused",
+            "TCP connections of the app that were closed because there was no way to the upstream",
+            new.tcp_refused.clone(),
+        );
+        registry.register(
             "retries",
-            "Requests sent again with another token, by route",
+            "Requests sent again, by route: connecting failed, another token was due, or the upstream asked for it",
             new.retries.clone(),
         );
         new
+    }
+
+    pub(super) fn tcp(&self, to: &str) -> TcpCounters {
+        TcpCounters {
+            to: to.to_owned(),
+            refused: self.tcp_refused.clone(),
+            tunnels: self.tunnels.meter(to),
+        }
     }
 
     pub(super) fn counters(&self, route: &str) -> Counters {
@@ -80,6 +108,14 @@ impl Metrics {
         self.requests
             .get_or_create(&Outcome { route, outcome })
             .inc();
+    }
+}
+
+impl TcpCounters {
+    pub(super) fn refused(&self, refusal: &Refusal) {
+        let (to, reason) = (self.to.clone(), refusal.reason());
+        let label = TcpRefused { to, reason };
+        self.refused.get_or_create(&label).inc();
     }
 }
 

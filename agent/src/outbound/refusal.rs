@@ -73,6 +73,10 @@ pub(super) enum Refusal {
          `warifu status` says with what success"
     )]
     SignTimedOut(Duration),
+    #[error(
+        "no answer within the {0:?} that a whole request of this route may take (timeouts.whole)"
+    )]
+    WholeTimedOut(Duration),
     #[error(transparent)]
     Send(#[from] SendError),
 }
@@ -121,6 +125,7 @@ impl Refusal {
             Self::Sign(_) | Self::SignTimedOut(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "no-credentials")
             }
+            Self::WholeTimedOut(_) => (StatusCode::GATEWAY_TIMEOUT, "timed-out"),
             Self::Send(error) => match error {
                 SendError::Connect { .. } => (StatusCode::BAD_GATEWAY, "connect-failed"),
                 SendError::ConnectTimedOut { .. } => {

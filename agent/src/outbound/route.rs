@@ -53,6 +53,14 @@ pub enum RouteError {
         /// The route's host.
         route: String,
     },
+    /// The upstream can't be verified.
+    #[error("route {route}: tls.ca_bundle: {why}")]
+    CaBundle {
+        /// The route's host.
+        route: String,
+        /// What is wrong with the file.
+        why: String,
+    },
     /// Nothing was wired to sign with.
     #[error("route {route}: `sigv4` without a signer")]
     NoSigner {
@@ -85,8 +93,10 @@ pub(super) struct Route {
     base_path: String,
     pub(super) credential: Credential,
     pub(super) to_network: Arc<Filter>,
-    pub(super) from_network: Filter,
-    pub(super) timeout: Duration,
+    pub(super) from_network: Arc<Filter>,
+    pub(super) first_byte: Duration,
+    pub(super) whole: Option<Duration>,
+    pub(super) retries: config::outbound::Retries,
     pub(super) budget: Budget,
     pub(super) counters: Counters,
 }
@@ -142,8 +152,10 @@ impl Route {
             base_path: upstream.base_path.clone(),
             to_network: Arc::new(Filter::to_network(credential.is_some())),
             credential,
-            from_network: Filter::from_network(),
-            timeout: route.timeout.0,
+            from_network: Arc::new(Filter::from_network()),
+            first_byte: route.timeouts.first_byte.0,
+            whole: route.timeouts.whole.map(|whole| whole.0),
+            retries: route.retries.clone(),
             budget: Budget::new(),
             counters: metrics.counters(&route.host),
             host: route.host.clone(),

@@ -15,6 +15,8 @@ use fixture::*;
 
 mod federated;
 mod fixture;
+mod tcp;
+mod transport;
 mod websocket;
 
 #[tokio::test]
@@ -195,7 +197,7 @@ async fn s13_credentials_that_do_not_come_are_a_503_within_the_route_s_time() {
     let agent = Agent::new()
         .route("api", &upstream.url(""), |route| {
             sigv4(1024)(route);
-            route.timeout.0 = Duration::from_millis(20);
+            route.timeouts.first_byte.0 = Duration::from_millis(20);
         })
         .start()
         .await;
@@ -615,7 +617,7 @@ async fn what_goes_wrong_with_the_upstream_is_said() {
     let silent = Peer::silent().await;
     let agent = Agent::new()
         .route("silent", &format!("http://{silent}"), |route| {
-            route.timeout.0 = Duration::from_millis(20);
+            route.timeouts.first_byte.0 = Duration::from_millis(20);
         })
         .route("closed", "http://127.0.0.1:1", |_| {})
         .start()

@@ -104,8 +104,14 @@ fn listeners(config: &AgentConfig) -> Vec<(Path, Listen)> {
         (at, Some(&inbound.listen))
     });
     let outbound = config.outbound.as_ref().map(|outbound| &outbound.listen);
+    let tcp = config.outbound.iter().flat_map(|outbound| &outbound.tcp);
+    let tcp = tcp.enumerate().map(|(index, tcp)| {
+        let at = root().key("outbound").key("tcp").index(index);
+        (at.key("listen"), Some(&tcp.listen))
+    });
     let admin = root().key("admin");
     inbound
+        .chain(tcp)
         .chain([
             (root().key("outbound").key("listen"), outbound),
             (admin.key("listen"), config.admin.listen.as_ref()),

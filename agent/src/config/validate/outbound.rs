@@ -1,11 +1,12 @@
 //! `outbound:` of the agent's file.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr};
 
-use super::{Path, Problems, agent::HOUR, root};
+use super::{Path, Problems, root};
 use crate::config::{AgentConfig, outbound::Route, value::Listen};
 
 mod sigv4;
+mod transport;
 
 pub(super) use sigv4::ROLE_SESSION;
 
@@ -32,6 +33,21 @@ pub(super) fn outbound(config: &AgentConfig, problems: &mut Problems) {
             );
         }
         self::route(config, route, &at, problems);
+    }
+    for (index, tcp) in outbound.tcp.iter().enumerate() {
+        let at = at.key("tcp").index(index);
+        problems.add_if(
+            !tcp.listen.is_local(),
+            at.key("listen"),
+            "expected a unix socket or a loopback address: whoever reaches this listener calls as this workload",
+        );
+        let there = tcp.upstream.host.parse::<IpAddr>();
+        let there = there.map(|ip| Listen::Tcp((ip, tcp.upstream.port).into()));
+        problems.add_if(
+            there.is_ok_and(|there| tcp.listen.collides_with(&there)),
+            at.key("upstream"),
+            "that is this listener: connections would go in circles",
+        );
     }
 }
 
@@ -65,10 +81,5 @@ fn route(config: &AgentConfig, route: &Route, at: &Path, problems: &mut Problems
     if let Some(sigv4) = &route.sigv4 {
         sigv4::sigv4(sigv4, &at.key("sigv4"), problems);
     }
-    problems.span(
-        at.key("timeout"),
-        route.timeout,
-        Duration::from_millis(1),
-        HOUR,
-    );
+    transport::transport(route, at, problems);
 }

@@ -204,7 +204,7 @@ impl fmt::Display for HttpsOrigin {
     }
 }
 
-fn authority(host: &str, port: u16, standard: u16) -> String {
+pub(super) fn authority(host: &str, port: u16, standard: u16) -> String {
     let host = match host.contains(':') {
         true => format!("[{host}]"),
         false => host.to_owned(),
@@ -223,7 +223,10 @@ fn socket_path(path: &str) -> Result<PathBuf, Cow<'static, str>> {
     absolute_path(path)
 }
 
-fn host_and_port(authority: &str, standard: u16) -> Result<(String, u16), Cow<'static, str>> {
+pub(super) fn host_and_port(
+    authority: &str,
+    standard: u16,
+) -> Result<(String, u16), Cow<'static, str>> {
     if authority.contains('@') {
         return Err("a URL here has no user or password".into());
     }

@@ -34,7 +34,9 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bound of an HTTP/2 response's headers.
 const MAX_HEADER_LIST: u32 = 64 * 1024;
 
-/// A ping after this long without a byte while requests are under way finds a peer that vanished …
+/// A ping after this long without a byte while requests are under way finds a peer that vanished across the network
+/// (a process of this machine can't: and gRPC servers commonly take more than two pings in ten minutes for an
+/// attack) …
 const PING_AFTER: Duration = Duration::from_secs(20);
 /// … when it does not answer within this time.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
@@ -121,7 +123,7 @@ impl Connector {
                 until,
             };
             return Ok(match self.upstream.http2 {
-                true => http2(stream, driven, life, Proof::default()).await?,
+                true => http2(stream, driven, life, Proof::default(), false).await?,
                 false => http1(stream, driven, life, Proof::default()).await?,
             });
         };
@@ -131,7 +133,7 @@ impl Connector {
             until: proof.ends.map_or(until, |end| end.min(until)),
         };
         Ok(if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-            http2(stream, driven, life, proof).await?
+            http2(stream, driven, life, proof, true).await?
         } else {
             http1(stream, driven, life, proof).await?
         })
@@ -194,7 +196,13 @@ where
     })
 }
 
-async fn http2<T>(stream: T, driven: Arc<Driven>, life: Life, proof: Proof) -> Result<Made, String>
+async fn http2<T>(
+    stream: T,
+    driven: Arc<Driven>,
+    life: Life,
+    proof: Proof,
+    across_the_network: bool,
+) -> Result<Made, String>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -203,7 +211,7 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MAX_HEADER_LIST)
-        .keep_alive_interval(PING_AFTER)
+        .keep_alive_interval(across_the_network.then_some(PING_AFTER))
         .keep_alive_timeout(PING_TIMEOUT)
         .handshake(TokioIo::new(stream))
         .await

@@ -105,6 +105,12 @@ pub struct Keep {
 }
 
 impl Keep {
+    /// The same, with this time to connect.
+    #[must_use]
+    pub fn connecting_within(self, connect: Duration) -> Self {
+        Self { connect, ..self }
+    }
+
     /// The app beside us. Below the shortest keep-alive of common app servers (gunicorn 2 s; Node
     /// and uvicorn 5 s): a new local connection costs tens of microseconds, a lost race a request.
     pub const APP: Self = Self {

@@ -123,7 +123,9 @@ impl Inner {
         made.life.until = std::time::Instant::now();
         let proof = std::mem::take(&mut made.proof);
         let Some(connection) = Shelf::apart(made) else {
-            return Err(self.broken("it speaks HTTP/2 where that was not offered".to_owned()));
+            return Err(
+                self.broken("it speaks HTTP/2, and only HTTP/1.1 becomes a tunnel".to_owned())
+            );
         };
         let answer = exchange(self, connection, request, first_byte).await;
         let mut response = match answer {

@@ -1,17 +1,20 @@
 //! A connection in use, and the response body it is tied to.
 
 use std::{
+    future::Future,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::Sleep;
 
 use super::{Inner, lock, shelf::Connection};
+use crate::http::{body::BodyError, headers::Filter};
 
 /// A connection that carries a request. Dropped before its response ended, it takes the connection
 /// along (HTTP/1.1) or just its stream (HTTP/2).
@@ -88,25 +91,62 @@ impl Drop for Lease {
 pub struct PooledBody {
     body: Incoming,
     lease: Lease,
+    /// What is removed from its trailers.
+    filter: Option<Arc<Filter>>,
+    late: Option<Late>,
+}
+
+/// When a body has to have ended.
+#[derive(Debug)]
+struct Late {
+    at: Pin<Box<Sleep>>,
+    limit: Duration,
 }
 
 impl PooledBody {
     pub(super) fn new(body: Incoming, lease: Lease) -> Self {
-        Self { body, lease }
+        Self {
+            body,
+            lease,
+            filter: None,
+            late: None,
+        }
+    }
+
+    /// Removes from its trailers what `filter` removes.
+    pub(in crate::http) fn filter_trailers(&mut self, filter: &Arc<Filter>) {
+        self.filter = Some(Arc::clone(filter));
+    }
+
+    /// Breaks off `at` this time: the whole may take `limit`.
+    pub(in crate::http) fn end_by(&mut self, at: tokio::time::Instant, limit: Duration) {
+        let at = Box::pin(tokio::time::sleep_until(at));
+        self.late = Some(Late { at, limit });
     }
 
     pub(in crate::http) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let Poll::Ready(mut frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            let Some(late) = &mut self.late else {
+                return Poll::Pending;
+            };
+            ready!(late.at.as_mut().poll(cx));
+            return Poll::Ready(Some(Err(BodyError::Late(late.limit))));
+        };
         match &frame {
             // Readers with a length stop at the last byte; those without at trailers or the end.
             Some(Ok(frame)) if frame.is_data() && !self.body.is_end_stream() => {}
             Some(Ok(_)) | None => self.lease.finished(),
             Some(Err(_)) => {}
         }
-        Poll::Ready(frame)
+        if let (Some(filter), Some(Ok(frame))) = (&self.filter, &mut frame)
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            filter.strip_trailers(trailers);
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::from)))
     }
 
     pub(in crate::http) fn is_end_stream(&self) -> bool {

@@ -139,6 +139,7 @@ pub(super) fn config(forward: Forward) -> agent::Inbound {
     agent::Inbound {
         listen: Listen::Tcp(([127, 0, 0, 1], 0).into()),
         forward,
+        app_protocol: Default::default(),
         accept: vec![Accept::Mtls {
             trust_domains: vec![TrustDomain::new("example.org").unwrap()],
         }],

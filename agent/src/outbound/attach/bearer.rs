@@ -19,7 +19,6 @@ pub(super) async fn send(
 ) -> Result<Response<Body>, Refusal> {
     let token = call.in_time(tokens.token()).await??;
     parts.headers.insert(AUTHORIZATION, token.authorization());
-    call.budget.deposit();
     let again = body.replay().map(|body| (parts.clone(), body));
     let response = call.send(parts, body).await?;
     if response.status() != StatusCode::UNAUTHORIZED {

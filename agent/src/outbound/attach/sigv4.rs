@@ -5,11 +5,8 @@ use http::{Request, Response, request::Parts};
 
 use super::{Call, Sign};
 use crate::{
-    http::{
-        body::Body,
-        pool::{Attempt, Attempts},
-    },
-    outbound::refusal::Refusal,
+    http::{body::Body, pool::Attempt},
+    outbound::{refusal::Refusal, retry::Tries},
 };
 
 /// Signs, and signs again whenever the pool sends again: the time that passed, or credentials that were
@@ -20,17 +17,17 @@ pub(super) async fn send(
     mut parts: Parts,
     body: &Bytes,
 ) -> Result<Response<Body>, Refusal> {
-    let mut attempts = Attempts::default();
+    let mut tries = Tries::default();
     loop {
         // Credentials may have to be obtained first, from an STS that may be slow.
         tokio::time::timeout(call.timeout, signer.sign(&mut parts, body))
             .await
             .map_err(|_| Refusal::SignTimedOut(call.timeout))??;
         let request = Request::from_parts(parts, body.clone().into());
-        let attempt = call.upstream.attempt(request, call.timeout, &mut attempts);
-        match attempt.await? {
+        match call.attempt(request, &mut tries).await? {
             Attempt::Answered(response) => return Ok(response),
             Attempt::Again(request) => parts = request.into_parts().0,
+            Attempt::NotSent(_, error) => return Err(error.into()),
         }
     }
 }

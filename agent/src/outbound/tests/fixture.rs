@@ -80,6 +80,7 @@ pub(super) fn sigv4(max_body: usize) -> impl Fn(&mut RouteConfig) {
 
 pub(super) struct Agent {
     routes: Vec<RouteConfig>,
+    tcp: Vec<config::outbound::TcpRoute>,
     identity: watch::Sender<Option<Arc<Identity>>>,
     revocations: identity::Revocations,
     pub(super) mint: Arc<Counting>,
@@ -101,6 +102,7 @@ impl Agent {
     pub(super) fn new() -> Self {
         Self {
             routes: Vec::new(),
+            tcp: Vec::new(),
             identity: watch::Sender::new(None),
             revocations: identity::Revocations::default(),
             mint: Arc::default(),
@@ -131,11 +133,27 @@ impl Agent {
             jwt: None,
             access_token: None,
             sigv4: None,
-            timeout: config::value::Span(Duration::from_secs(10)),
+            tls: None,
+            proxy: None,
+            protocol: Default::default(),
+            timeouts: config::outbound::Timeouts {
+                first_byte: config::value::Span(Duration::from_secs(10)),
+                ..Default::default()
+            },
+            retries: Default::default(),
         };
         with(&mut route);
         self.routes.push(route);
         self
+    }
+
+    pub(super) fn tcp(mut self, route: config::outbound::TcpRoute) -> Self {
+        self.tcp.push(route);
+        self
+    }
+
+    pub(super) fn rotate(&self, identity: Identity) {
+        self.identity.send_replace(Some(Arc::new(identity)));
     }
 
     pub(super) fn build(&self) -> Result<(Arc<Outbound>, Registry), RouteError> {
@@ -146,6 +164,7 @@ impl Agent {
             config: &config::outbound::Outbound {
                 listen: "127.0.0.1:0".parse().unwrap(),
                 routes: self.routes.clone(),
+                tcp: self.tcp.clone(),
             },
             identity: self.identity.subscribe(),
             revocations: self.revocations.clone(),
@@ -159,6 +178,15 @@ impl Agent {
     }
 
     pub(super) async fn start(self) -> Running {
+        self.start_speaking(false).await
+    }
+
+    /// With an app that speaks HTTP/2, as gRPC's do.
+    pub(super) async fn start_with_http2(self) -> Running {
+        self.start_speaking(true).await
+    }
+
+    async fn start_speaking(self, http2: bool) -> Running {
         let (outbound, mut registry) = self.build().unwrap();
         let listener = Listener::bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
         let &Listen::Tcp(address) = listener.address() else {
@@ -173,7 +201,10 @@ impl Agent {
             metrics,
             draining,
         ));
-        let destination = Destination::new(Address::Socket(address), None);
+        let destination = Destination {
+            http2,
+            ..Destination::new(Address::Socket(address), None)
+        };
         Running {
             address,
             client: Pool::new(100).upstream(destination, Keep::APP),
@@ -340,8 +371,8 @@ impl Sign for Stamp {
 
 pub(super) struct Peer {
     pub(super) address: SocketAddr,
-    tls: bool,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    pub(super) tls: bool,
+    pub(super) seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 /// [`Peer::breaking_its_second_request`].
@@ -403,6 +434,11 @@ impl Peer {
         Self::start(Some(Arc::new(config)), Arc::new(respond)).await
     }
 
+    /// Over TLS, with no client certificate; answers everything.
+    pub(super) async fn tls(config: rustls::ServerConfig) -> Self {
+        Self::start(Some(Arc::new(config)), Arc::new(|_: &Seen| ok("ok"))).await
+    }
+
     async fn start(tls: Option<Arc<rustls::ServerConfig>>, respond: Arc<Respond>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = Self {
@@ -427,9 +463,11 @@ impl Peer {
                         let Ok(stream) = acceptor.accept(stream).await else {
                             return;
                         };
-                        let chain = stream.get_ref().1.peer_certificates().unwrap();
-                        let peer = warifu::tls::peer_id(&chain[0]).unwrap().to_string();
-                        server.serve(stream, Some(peer)).await;
+                        let (_, session) = stream.get_ref();
+                        let peer = session
+                            .peer_certificates()
+                            .map(|chain| warifu::tls::peer_id(&chain[0]).unwrap().to_string());
+                        server.serve(stream, peer).await;
                     })),
                 }
             }
@@ -595,6 +633,10 @@ impl Ca {
             params.not_before = rcgen::date_time_ymd(2020, 1, 1);
             params.not_after = rcgen::date_time_ymd(2020, 1, 2);
         })
+    }
+
+    pub(super) fn identity_until(&self, id: &str, generation: u64, until: SystemTime) -> Identity {
+        self.leaf(id, generation, |params| params.not_after = until.into())
     }
 
     fn leaf(
