@@ -13,7 +13,8 @@ pub mod wire;
 
 pub use anchors::AnchorError;
 pub use client::{
-    AccessToken, AccessTokenKeys, Client, Credentials, MakeEvidence, MintedJwt, bearer,
+    AccessToken, AccessTokenKeys, Client, Credentials, FurtherChain, MakeEvidence, MintedJwt,
+    bearer,
 };
 pub use error::ClientError;
 pub use skew::Skew;

@@ -16,7 +16,7 @@ use std::{path::PathBuf, sync::Arc, time::SystemTime};
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::sync::watch;
-use warifu::{TrustDomain, identity::Identity};
+use warifu::{SpiffeId, TrustDomain, identity::Identity};
 
 use crate::{
     attest::{AccessToken, AnchorError, Client, ClientError, MintedJwt},
@@ -33,6 +33,7 @@ mod access_keys;
 mod clock;
 mod csr;
 mod evidence;
+mod issued;
 mod metrics;
 mod publisher;
 mod revocations;
@@ -166,12 +167,16 @@ pub fn start(
 }
 
 impl Handle {
-    /// A fresh JWT-SVID for exactly `audiences`, from the authority.
+    /// A fresh JWT-SVID for exactly `audiences`, from the authority; of the identity `spiffe_id`, or of the first.
     ///
     /// # Errors
     /// See [`ClientError`]; also before the first attestation succeeded.
-    pub async fn mint_jwt(&self, audiences: &[String]) -> Result<MintedJwt, ClientError> {
-        self.shared.mint_jwt(audiences).await
+    pub async fn mint_jwt(
+        &self,
+        audiences: &[String],
+        spiffe_id: Option<&SpiffeId>,
+    ) -> Result<MintedJwt, ClientError> {
+        self.shared.mint_jwt(audiences, spiffe_id).await
     }
 
     /// A fresh access token for `audience`, with `scopes`, or all that the rule grants where there are none.

@@ -36,7 +36,7 @@ async fn an_exported_svid_renews_nothing_and_mints_nothing() {
         "{renewed}"
     );
     let minted = client
-        .jwt_svid(record, &["payments".to_owned()], &stolen)
+        .jwt_svid(record, &["payments".to_owned()], None, &stolen)
         .await
         .unwrap_err();
     assert_eq!(minted.refusal(), Some(ErrorCode::InvalidProof), "{minted}");

@@ -155,6 +155,7 @@ inbound: [{{listen: \"127.0.0.1:0\", {}, accept: {MTLS}, allow: {ORDERS}}}]
                 sequence: 1,
                 refresh_hint: Duration::from_secs(300),
             },
+            further: Default::default(),
             federated: Default::default(),
             generation: 1,
         }

@@ -23,8 +23,9 @@ impl Mint for FromAuthority {
         let identity = self.0.clone();
         Box::pin(async move {
             let minted = match &wanted {
-                Wanted::JwtSvid { audiences } => {
-                    identity.mint_jwt(audiences).await.map(|it| Minted {
+                Wanted::JwtSvid { audiences, of } => {
+                    let minting = identity.mint_jwt(audiences, of.as_ref());
+                    minting.await.map(|it| Minted {
                         token: it.token,
                         expires_at: it.expires_at,
                         scopes: Vec::new(),

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use serde_json::{Value, json};
+use warifu::identity::FurtherSvid;
 
 use crate::{
     admin,
@@ -51,6 +52,7 @@ pub(super) fn status(
                 "spiffe_id": it.svid.id().to_string(),
                 "not_before": Timestamp(it.svid.not_before()),
                 "not_after": Timestamp(it.svid.not_after()),
+                "further": it.further.iter().map(further).collect::<Vec<_>>(),
                 "generation": it.generation,
                 "bundle_sequence": it.bundle.sequence,
             })),
@@ -75,6 +77,16 @@ pub(super) fn status(
                 })),
             },
         })
+    })
+}
+
+fn further(further: &FurtherSvid) -> Value {
+    let FurtherSvid { svid, hint } = further;
+    json!({
+        "spiffe_id": svid.id().to_string(),
+        "hint": hint,
+        "not_before": Timestamp(svid.not_before()),
+        "not_after": Timestamp(svid.not_after()),
     })
 }
 
@@ -124,6 +136,7 @@ fn token(token: TokenStatus) -> Value {
     };
     json!({
         "kind": token.wanted.kind(),
+        "spiffe_id": token.wanted.further().map(ToString::to_string),
         "audience": token.wanted.audience(),
         "scopes": scopes,
         "expires": token.expires.map(Timestamp),

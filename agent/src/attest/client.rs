@@ -86,12 +86,23 @@ struct Kept {
 pub struct Credentials {
     /// Leaf, then intermediates.
     pub chain: Vec<CertificateDer<'static>>,
+    /// Of the workload's further identities.
+    pub further: Vec<FurtherChain>,
     /// The trust bundle.
     pub bundle: TrustBundle,
     /// The attestation record.
     pub record: String,
     /// When the record expires.
     pub record_expires_at: SystemTime,
+}
+
+/// The certificates of a further identity, for the same key.
+#[derive(Debug)]
+pub struct FurtherChain {
+    /// Leaf, then intermediates.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// What it is for.
+    pub hint: Option<String>,
 }
 
 impl Client {
@@ -462,12 +473,17 @@ impl Client {
 
     fn credentials(&self, issued: wire::Issued) -> Result<Credentials, ClientError> {
         let bundle = issued.bundle.get().as_bytes();
+        let chain = |chain: Vec<Base64>| {
+            let chain = chain.into_iter();
+            chain.map(|der| CertificateDer::from(der.0)).collect()
+        };
+        let further = issued.further.into_iter().map(|it| FurtherChain {
+            chain: chain(it.chain),
+            hint: it.hint,
+        });
         Ok(Credentials {
-            chain: issued
-                .chain
-                .into_iter()
-                .map(|der| CertificateDer::from(der.0))
-                .collect(),
+            further: further.collect(),
+            chain: chain(issued.chain),
             bundle: TrustBundle::from_json(self.trust_domain.clone(), bundle)
                 .map_err(|why| self.target.broken(why))?,
             record: issued.record,

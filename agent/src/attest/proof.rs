@@ -39,18 +39,25 @@ pub fn renew(trust_domain: &TrustDomain, challenge: &str, csr: &[u8], record: &s
     )
 }
 
-/// For [`JwtSvidRequest`](super::wire::JwtSvidRequest).
+/// For [`JwtSvidRequest`](super::wire::JwtSvidRequest). One that names an identity is for another purpose: its
+/// identity passes for no audience, and an authority that does not know of further identities refuses it, where it
+/// would mint for the first.
 pub fn jwt_svid(
     trust_domain: &TrustDomain,
     challenge: &str,
     audiences: &[String],
+    spiffe_id: Option<&str>,
     record: &str,
 ) -> Vec<u8> {
-    let record = hash(record.as_bytes());
-    let audiences: Vec<String> = audiences.iter().map(|a| hash(a.as_bytes())).collect();
-    let mut parts = vec![record.as_str()];
-    parts.extend(audiences.iter().map(String::as_str));
-    transcript("jwt-svid", trust_domain, challenge, &parts)
+    let mut parts = vec![hash(record.as_bytes())];
+    parts.extend(spiffe_id.map(|id| hash(id.as_bytes())));
+    parts.extend(audiences.iter().map(|audience| hash(audience.as_bytes())));
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let purpose = match spiffe_id {
+        None => "jwt-svid",
+        Some(_) => "jwt-svid-of",
+    };
+    transcript(purpose, trust_domain, challenge, &parts)
 }
 
 /// For [`AccessTokenRequest`](super::wire::AccessTokenRequest). One line for each scope, in their order.
@@ -151,7 +158,9 @@ mod tests {
     fn a_transcript_for_one_purpose_is_good_for_no_other() {
         let all = [
             renew(&td(), "c", b"x", "r"),
-            jwt_svid(&td(), "c", &["x".into()], "r"),
+            jwt_svid(&td(), "c", &["x".into()], None, "r"),
+            jwt_svid(&td(), "c", &["x".into()], Some("x"), "r"),
+            jwt_svid(&td(), "c", &["x".into(), "x".into()], None, "r"),
             access_token(&td(), "c", "r", "x", &[]),
             exchange(
                 &td(),

@@ -164,6 +164,9 @@ pub struct JwtSvidRequest {
     pub record: String,
     /// `aud`: 1 to [`MAX_AUDIENCES`].
     pub audiences: Vec<String>,
+    /// `sub`: one of the identities the rules grant; the first where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spiffe_id: Option<String>,
     /// ES256 by the renewal key over [`super::proof::jwt_svid`].
     pub proof: Base64,
 }
@@ -224,6 +227,10 @@ pub struct Issued {
     pub spiffe_id: String,
     /// Leaf, then the intermediate; DER.
     pub chain: Vec<Base64>,
+    /// The workload's further identities, where the rule grants any. An agent that does not know of them holds the
+    /// first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<Further>,
     /// The trust bundle, as [`BUNDLE`] has it; its text, which is the same for everyone.
     pub bundle: Box<RawValue>,
     /// The attestation record: a JWS of the authority's, opaque to the agent. It renews
@@ -231,6 +238,18 @@ pub struct Issued {
     pub record: String,
     /// When the record expires, Unix seconds.
     pub record_expires_at: u64,
+}
+
+/// A further X.509-SVID, for the same key (docs/adr/0015).
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Further {
+    /// As in [`Issued`].
+    pub spiffe_id: String,
+    /// What it is for; unique among those of one workload.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// Leaf, then the intermediate; DER.
+    pub chain: Vec<Base64>,
 }
 
 /// A JWT-SVID.
@@ -314,6 +333,8 @@ pub enum ErrorCode {
     NoRule,
     /// The lineage, the identity or the role is revoked.
     Revoked,
+    /// The rules grant no such identity to what was proved, though they may grant another.
+    IdentityRefused,
     /// The identity may not have a token for this audience.
     AudienceRefused,
     /// Not an administrator, or not for this act.
@@ -352,6 +373,7 @@ impl ErrorCode {
             | Self::InvalidRecord => StatusCode::UNAUTHORIZED,
             Self::NoRule
             | Self::Revoked
+            | Self::IdentityRefused
             | Self::AudienceRefused
             | Self::ScopeRefused
             | Self::NotAllowed => StatusCode::FORBIDDEN,

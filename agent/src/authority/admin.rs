@@ -30,7 +30,7 @@ pub mod client;
 mod explain;
 mod remote;
 
-pub use explain::{Bound, ExplainAnswer, Granted, OfAttestor, OfRule};
+pub use explain::{Bound, ExplainAnswer, Granted, GrantedAlso, OfAttestor, OfRule};
 pub(super) use remote::{Administrators, administer};
 
 use act::By;

@@ -47,6 +47,17 @@ pub(super) struct Issued {
     pub(super) jti: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) audiences: Vec<String>,
+    /// The certificates of further identities.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) further: Vec<Further>,
+    pub(super) expires_at: Timestamp,
+}
+
+/// A certificate of a further identity.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Further {
+    pub(super) spiffe_id: String,
+    pub(super) serial: String,
     pub(super) expires_at: Timestamp,
 }
 

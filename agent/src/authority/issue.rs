@@ -15,7 +15,7 @@ use super::{
     admin::Administrators,
     attestors::{Attestors, Presented, Proven, SingleUse},
     audit::{self, Line, Who},
-    ca::{self, Wanted},
+    ca::{self, Leaf, Wanted},
     challenge,
     denied::Denied,
     federation::Federation,
@@ -27,7 +27,7 @@ use super::{
     metrics::Metrics,
     record::{Record, unix},
     revocation::Revoked,
-    rules::{Facts, Grant, Rules},
+    rules::{Facts, Grant, Grants, Rules},
     settings::Settings,
     state::{Claim, Claimed, Store},
 };
@@ -131,8 +131,8 @@ impl Issuing {
             now,
         };
         let record = request.record.as_deref();
-        let (record, grant) = self.prove(presented, record, who, |_| Ok(())).await?;
-        self.certify(&record, &grant, (&subject_key, &request.csr), now)
+        let (record, grants) = self.prove(presented, record, who, |_| Ok(())).await?;
+        self.certify(&record, &grants, (&subject_key, &request.csr), now)
             .await
     }
 
@@ -144,7 +144,7 @@ impl Issuing {
         record: Option<&str>,
         who: &mut Who,
         is_granted: impl FnOnce(&Grant) -> Result<(), Denied>,
-    ) -> Result<(Record, Grant), Denied> {
+    ) -> Result<(Record, Grants), Denied> {
         let Presented {
             renewal_key, now, ..
         } = presented;
@@ -162,8 +162,8 @@ impl Issuing {
             lineage: Some(lineage.clone()),
         };
         self.take_of_account(&proven.attestor, &proven.facts, now)?;
-        let grant = self.entitled(&proven.attestor, &proven.facts, &lineage)?;
-        is_granted(&grant)?;
+        let grants = self.entitled(&proven.attestor, &proven.facts, &lineage)?;
+        is_granted(&grants.first)?;
         if let Some(single_use) = proven.single_use {
             self.spend(single_use, renewal_key.thumbprint(), now)
                 .await?;
@@ -176,7 +176,7 @@ impl Issuing {
             expires_at: now + self.settings.max_attestation_age,
             renewal_key: renewal_key.clone(),
         };
-        Ok((record, grant))
+        Ok((record, grants))
     }
 
     async fn try_renew(
@@ -189,8 +189,8 @@ impl Issuing {
         let transcript = proof::renew(self.trust_domain(), challenge, &request.csr.0, record);
         let record = self.held(now, challenge, record, &request.proof, &transcript, who)?;
         let subject_key = subject_key(&request.csr, &record.renewal_key)?;
-        let grant = self.entitled(&record.attestor, &record.facts, &record.lineage)?;
-        self.certify(&record, &grant, (&subject_key, &request.csr), now)
+        let grants = self.entitled(&record.attestor, &record.facts, &record.lineage)?;
+        self.certify(&record, &grants, (&subject_key, &request.csr), now)
             .await
     }
 
@@ -329,16 +329,29 @@ impl Issuing {
         same.then_some(record.lineage)
     }
 
-    /// What the rules grant to `facts`, if nothing of it is revoked.
+    /// What the rules grant to `facts`, if nothing of it is revoked. A further identity that is revoked is left out:
+    /// the workload has the others yet.
     pub(super) fn entitled(
         &self,
         attestor: &str,
         facts: &Facts,
         lineage: &str,
-    ) -> Result<Grant, Denied> {
-        let grant = self.rules.decide(attestor, facts)?;
-        self.refuse_revoked(&self.provenance(&grant, attestor, facts, Some(lineage)))?;
-        Ok(grant)
+    ) -> Result<Grants, Denied> {
+        let mut grants = self.rules.decide(attestor, facts)?;
+        self.refuse_revoked(&self.provenance(&grants.first, attestor, facts, Some(lineage)))?;
+        grants.further.retain(|grant| {
+            let id = grant.spiffe_id.to_string();
+            self.refuse_revoked_id(&id).is_ok()
+        });
+        Ok(grants)
+    }
+
+    /// Refuses a SPIFFE ID that is revoked as such.
+    pub(super) fn refuse_revoked_id(&self, spiffe_id: &str) -> Result<(), Denied> {
+        self.refuse_revoked(&Provenance {
+            spiffe_id: Some(spiffe_id.into()),
+            ..Provenance::default()
+        })
     }
 
     /// What a grant goes back to, as revocation sees it.
@@ -389,34 +402,58 @@ impl Issuing {
     async fn certify(
         &self,
         record: &Record,
-        grant: &Grant,
+        grants: &Grants,
         (subject_key, csr): (&SubjectPublicKeyInfo, &Base64),
         now: SystemTime,
     ) -> Result<(wire::Issued, audit::Issued), Denied> {
         let live = self.live.load_full();
         let origin = self.origin(record)?;
-        let wanted = Wanted {
-            key: subject_key,
-            csr: &csr.0,
-            id: &grant.spiffe_id,
-            dns: &grant.dns,
-            origin: Some(&origin),
-            ttl: grant.ttl,
+        let sign = async |grant: &Grant| {
+            let wanted = Wanted {
+                key: subject_key,
+                csr: &csr.0,
+                id: &grant.spiffe_id,
+                dns: &grant.dns,
+                origin: Some(&origin),
+                ttl: grant.ttl,
+            };
+            let leaf = live.signer.leaf(wanted, now).await;
+            leaf.map_err(|why| Denied::failed("signing a certificate", &why))
         };
-        let leaf = live.signer.leaf(wanted, now).await;
-        let leaf = leaf.map_err(|why| Denied::failed("signing a certificate", &why))?;
-        let chain = std::iter::once(&leaf.certificate).chain(&leaf.above);
-        let audit = audit::Issued {
-            rule: grant.rule,
-            spiffe_id: grant.spiffe_id.to_string(),
-            serial: Some(leaf.serial),
+        let chain = |leaf: &Leaf| {
+            let chain = std::iter::once(&leaf.certificate).chain(&leaf.above);
+            chain.map(|der| Base64(der.to_vec())).collect()
+        };
+        let first = sign(&grants.first).await?;
+        let mut audit = audit::Issued {
+            rule: grants.first.rule,
+            spiffe_id: grants.first.spiffe_id.to_string(),
+            serial: Some(first.serial.clone()),
             jti: None,
             audiences: vec![],
-            expires_at: Timestamp(leaf.not_after),
+            further: vec![],
+            expires_at: Timestamp(first.not_after),
         };
+        // A certificate for each, of one key: docs/adr/0015.
+        let mut further = Vec::with_capacity(grants.further.len());
+        for grant in &grants.further {
+            let leaf = sign(grant).await?;
+            let spiffe_id = grant.spiffe_id.to_string();
+            further.push(wire::Further {
+                spiffe_id: spiffe_id.clone(),
+                hint: grant.hint.clone(),
+                chain: chain(&leaf),
+            });
+            audit.further.push(audit::Further {
+                spiffe_id,
+                serial: leaf.serial,
+                expires_at: Timestamp(leaf.not_after),
+            });
+        }
         let issued = wire::Issued {
-            spiffe_id: grant.spiffe_id.to_string(),
-            chain: chain.map(|der| Base64(der.to_vec())).collect(),
+            spiffe_id: audit.spiffe_id.clone(),
+            chain: chain(&first),
+            further,
             bundle: live.bundle_text.clone(),
             record: record.sign(&live.record_key, self.trust_domain()),
             record_expires_at: unix(record.expires_at),

@@ -11,7 +11,7 @@ use thiserror::Error;
 use warifu::{SpiffeId, TrustDomain};
 
 use crate::config::{
-    authority::{Attestor, Rule},
+    authority::{Also, Attestor, Rule},
     overlap,
     value::{DnsTemplate, Glob, IdTemplate},
 };
@@ -35,12 +35,25 @@ pub struct Rules {
 }
 
 /// What a rule entitles to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grants {
+    /// The identity a workload has where it asks for none.
+    pub first: Grant,
+    /// The identities it has beside, in the rule's order. No two of all are the same.
+    pub further: Vec<Grant>,
+}
+
+/// One identity, and what goes with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     /// Which rule, counted from 0.
     pub rule: usize,
+    /// Which of its further identities, counted from 0; `None` for its first.
+    pub also: Option<usize>,
     /// The identity.
     pub spiffe_id: SpiffeId,
+    /// What a further one is for.
+    pub hint: Option<String>,
     /// Life of an X.509-SVID.
     pub ttl: Duration,
     /// Life of a JWT-SVID.
@@ -100,10 +113,17 @@ pub enum Outcome {
 struct Compiled {
     attestor: String,
     matches: Vec<(String, Glob)>,
-    id: IdTemplate,
-    dns: Vec<DnsTemplate>,
     ttl: Duration,
     jwt_ttl: Duration,
+    first: Identity,
+    also: Vec<Identity>,
+}
+
+#[derive(Debug)]
+struct Identity {
+    id: IdTemplate,
+    hint: Option<String>,
+    dns: Vec<DnsTemplate>,
     audiences: Vec<String>,
     scopes: Vec<String>,
 }
@@ -133,7 +153,7 @@ impl Rules {
             return Err(RuleError {
                 why: found.to_string(),
                 rule: found.rule,
-                field: (found.dns).map_or_else(|| "id".to_owned(), |index| format!("dns[{index}]")),
+                field: found.field(),
             });
         }
         Ok(Self::of(trust_domain, rules, own_dns))
@@ -153,7 +173,7 @@ impl Rules {
     ///
     /// # Errors
     /// See [`Refusal`].
-    pub fn decide(&self, attestor: &str, facts: &Facts) -> Result<Grant, Refusal> {
+    pub fn decide(&self, attestor: &str, facts: &Facts) -> Result<Grants, Refusal> {
         let matches = |number: usize| {
             let rule = self.rules.get(number);
             rule.is_some_and(|rule| rule.matches(facts))
@@ -168,19 +188,16 @@ impl Rules {
     }
 
     /// Whether `facts` and `earlier` ones are the same to the rules of today: the same rule decides, it finds the
-    /// same in every fact it names, and yields the same identity. What no rule asks for (a session's or a pod's
+    /// same in every fact it names, and yields the same identities. What no rule asks for (a session's or a pod's
     /// name) may have changed.
     pub fn same(&self, attestor: &str, facts: &Facts, earlier: &Facts) -> bool {
         let (Ok(now), Ok(then)) = (self.decide(attestor, facts), self.decide(attestor, earlier))
         else {
             return false;
         };
-        let named = self.rules.get(now.rule).into_iter();
+        let named = self.rules.get(now.first.rule).into_iter();
         let mut named = named.flat_map(|rule| &rule.matches).map(|(name, _)| name);
-        now.rule == then.rule
-            && now.spiffe_id == then.spiffe_id
-            && now.dns == then.dns
-            && named.all(|name| facts.get(name) == earlier.get(name))
+        now == then && named.all(|name| facts.get(name) == earlier.get(name))
     }
 
     /// Each rule's template, and what it makes of `facts`, in order: for people who wonder.
@@ -195,11 +212,11 @@ impl Rules {
             }
             decided = true;
             match self.fill(index, rule, facts) {
-                Ok(grant) => Outcome::Grants(grant.spiffe_id.to_string()),
+                Ok(grants) => Outcome::Grants(grants.first.spiffe_id.to_string()),
                 Err(why) => Outcome::Unfillable(why),
             }
         };
-        let ids = self.rules.iter().map(|rule| rule.id.to_string());
+        let ids = self.rules.iter().map(|rule| rule.first.id.to_string());
         ids.zip(self.rules.iter().enumerate().map(outcome))
             .collect()
     }
@@ -216,12 +233,39 @@ impl Rules {
         lives.max().unwrap_or_default()
     }
 
-    fn fill(&self, index: usize, rule: &Compiled, facts: &Facts) -> Result<Grant, String> {
-        let path = fill::path(&rule.id, facts).map_err(|why| format!("id: {why}"))?;
+    /// All of a rule's identities. One that can't be filled in makes it refuse, as a DNS name does: what a workload
+    /// gets is what is written, or nothing.
+    fn fill(&self, index: usize, rule: &Compiled, facts: &Facts) -> Result<Grants, String> {
+        let first = self.fill_one((index, None), rule, &rule.first, facts)?;
+        let mut further: Vec<Grant> = Vec::with_capacity(rule.also.len());
+        for (number, identity) in rule.also.iter().enumerate() {
+            let place = (index, Some(number));
+            let grant = self
+                .fill_one(place, rule, identity, facts)
+                .map_err(|why| format!("also[{number}].{why}"))?;
+            let id = &grant.spiffe_id;
+            if first.spiffe_id == *id || further.iter().any(|other| other.spiffe_id == *id) {
+                return Err(format!(
+                    "also[{number}].id: {id} is another of its own identities"
+                ));
+            }
+            further.push(grant);
+        }
+        Ok(Grants { first, further })
+    }
+
+    fn fill_one(
+        &self,
+        (index, also): (usize, Option<usize>),
+        rule: &Compiled,
+        identity: &Identity,
+        facts: &Facts,
+    ) -> Result<Grant, String> {
+        let path = fill::path(&identity.id, facts).map_err(|why| format!("id: {why}"))?;
         let spiffe_id = SpiffeId::new(format!("spiffe://{}{path}", self.trust_domain))
             .map_err(|why| format!("id: {path:?} is not a SPIFFE ID path: {why}"))?;
-        let mut dns = Vec::with_capacity(rule.dns.len());
-        for template in &rule.dns {
+        let mut dns = Vec::with_capacity(identity.dns.len());
+        for template in &identity.dns {
             let name = fill::dns(template, facts).map_err(|why| format!("dns: {why}"))?;
             if self.own_dns.contains(&name) {
                 return Err(format!("dns: {name} is the authority's own name"));
@@ -230,17 +274,36 @@ impl Rules {
         }
         Ok(Grant {
             rule: index,
+            also,
             spiffe_id,
+            hint: identity.hint.clone(),
             ttl: rule.ttl,
             jwt_ttl: rule.jwt_ttl,
             dns,
-            audiences: rule.audiences.clone(),
-            scopes: rule.scopes.clone(),
+            audiences: identity.audiences.clone(),
+            scopes: identity.scopes.clone(),
         })
     }
 }
 
+impl Grants {
+    /// What goes with the identity `id`; `None` where it is none of these.
+    pub fn of(&self, id: &str) -> Option<&Grant> {
+        std::iter::once(&self.first)
+            .chain(&self.further)
+            .find(|grant| grant.spiffe_id.to_string() == id)
+    }
+}
+
 impl Grant {
+    /// What gives it, as an operator finds it in the configuration.
+    pub fn origin(&self) -> String {
+        match self.also {
+            None => format!("rules[{}]", self.rule),
+            Some(also) => format!("rules[{}].also[{also}]", self.rule),
+        }
+    }
+
     /// Whether a JWT-SVID may name `audience`.
     pub fn allows_audience(&self, audience: &str) -> bool {
         let mut allowed = self.audiences.iter();
@@ -288,12 +351,28 @@ impl From<&Rule> for Compiled {
         Self {
             attestor: rule.attestor.clone(),
             matches: rule.r#match.clone().into_iter().collect(),
-            id: rule.id.clone(),
-            dns: rule.dns.clone(),
             ttl: rule.ttl.0,
             jwt_ttl: rule.jwt_ttl.0,
-            audiences: rule.audiences.clone(),
-            scopes: rule.scopes.clone(),
+            first: Identity {
+                id: rule.id.clone(),
+                hint: None,
+                dns: rule.dns.clone(),
+                audiences: rule.audiences.clone(),
+                scopes: rule.scopes.clone(),
+            },
+            also: rule.also.iter().map(Identity::from).collect(),
+        }
+    }
+}
+
+impl From<&Also> for Identity {
+    fn from(also: &Also) -> Self {
+        Self {
+            id: also.id.clone(),
+            hint: also.hint.clone(),
+            dns: also.dns.clone(),
+            audiences: also.audiences.clone(),
+            scopes: also.scopes.clone(),
         }
     }
 }

@@ -38,6 +38,7 @@ use crate::{
 mod agents;
 mod federation;
 mod front_door;
+mod identities;
 mod in_kms;
 mod issuing;
 mod lines;
@@ -72,6 +73,7 @@ fn config(dir: &Path) -> AuthorityConfig {
             attestor: "join".into(),
             r#match: BTreeMap::from([("service".to_owned(), "*".parse().unwrap())]),
             id: "/{service}".parse().unwrap(),
+            also: vec![],
             ttl: span(HOUR),
             jwt_ttl: span(MINUTE * 5),
             dns: vec!["{service}.internal".parse().unwrap()],
@@ -305,13 +307,33 @@ impl Agent {
         }
     }
 
-    fn jwt(&self, challenge: &str, record: &str, audiences: &[&str]) -> wire::JwtSvidRequest {
-        let audiences: Vec<String> = audiences.iter().map(|&a| a.to_owned()).collect();
-        let said = proof::jwt_svid(&td(), challenge, &audiences, record);
+    /// A token of the identity `id`.
+    fn jwt_of(
+        &self,
+        id: &str,
+        challenge: &str,
+        record: &str,
+        audience: &str,
+    ) -> wire::JwtSvidRequest {
+        let audiences = vec![audience.to_owned()];
+        let said = proof::jwt_svid(&td(), challenge, &audiences, Some(id), record);
         wire::JwtSvidRequest {
             challenge: challenge.to_owned(),
             record: record.to_owned(),
             audiences,
+            spiffe_id: Some(id.to_owned()),
+            proof: Base64(self.renewal.sign_raw(&said)),
+        }
+    }
+
+    fn jwt(&self, challenge: &str, record: &str, audiences: &[&str]) -> wire::JwtSvidRequest {
+        let audiences: Vec<String> = audiences.iter().map(|&a| a.to_owned()).collect();
+        let said = proof::jwt_svid(&td(), challenge, &audiences, None, record);
+        wire::JwtSvidRequest {
+            challenge: challenge.to_owned(),
+            record: record.to_owned(),
+            audiences,
+            spiffe_id: None,
             proof: Base64(self.renewal.sign_raw(&said)),
         }
     }

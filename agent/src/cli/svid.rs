@@ -3,6 +3,7 @@
 use std::{env, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
+use warifu::SpiffeId;
 use warifu_agent::{
     config::{local::FileNames, value::Span},
     local::{
@@ -31,6 +32,9 @@ pub(super) struct SvidArgs {
     /// The group they shall belong to, by number; it may read the key
     #[arg(long, value_name = "GID")]
     gid: Option<u32>,
+    /// Of a workload with several identities, which one [default: the first]
+    #[arg(long, value_name = "ID")]
+    spiffe_id: Option<SpiffeId>,
     #[command(flatten)]
     api: Api,
 }
@@ -39,12 +43,16 @@ pub(super) struct SvidArgs {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  warifu token --audience payments\n  curl -H \"authorization: Bearer $(warifu token \
-                  --audience payments)\" https://payments.internal/charges"
+                  --audience payments)\" https://payments.internal/charges\n  warifu token --audience ledger \
+                  --spiffe-id spiffe://example.org/reports"
 )]
 pub(super) struct TokenArgs {
     /// Whom it is for
     #[arg(long, value_name = "AUDIENCE")]
     audience: String,
+    /// Of a workload with several identities, whose token [default: the first's]
+    #[arg(long, value_name = "ID")]
+    spiffe_id: Option<SpiffeId>,
     #[command(flatten)]
     api: Api,
 }
@@ -131,7 +139,9 @@ pub(super) fn write(args: &SvidArgs) -> Result<ExitCode, Failure> {
         )
         .next("run as that user (and in that group), or as root")
     })?;
-    let issued = args.api.run(&doing, client::fetch_x509)?;
+    let issued = args.api.run(&doing, async |endpoint, patience| {
+        client::fetch_x509(endpoint, args.spiffe_id.as_ref(), patience).await
+    })?;
     let failed = |why: warifu_agent::local::files::WriteError| {
         Failure::new(&doing, why).next("the directory must exist, and be writable for this user")
     };
@@ -145,7 +155,8 @@ pub(super) fn write(args: &SvidArgs) -> Result<ExitCode, Failure> {
 pub(super) fn token(args: &TokenArgs) -> Result<ExitCode, Failure> {
     let doing = format!("fetching a token for {}", args.audience);
     let token = args.api.run(&doing, async |endpoint, patience| {
-        client::fetch_jwt(endpoint, &args.audience, patience).await
+        let id = args.spiffe_id.as_ref();
+        client::fetch_jwt(endpoint, &args.audience, id, patience).await
     })?;
     println!("{}", token.expose());
     Ok(ExitCode::SUCCESS)

@@ -96,8 +96,12 @@ pub struct Rule {
     pub attestor: String,
     /// Fact → glob (`*` any characters); all must match.
     pub r#match: BTreeMap<String, Glob>,
-    /// The SPIFFE ID's path, with `{fact}` templates.
+    /// The SPIFFE ID's path, with `{fact}` templates. Of a workload with several identities this is the first: the
+    /// default one.
     pub id: IdTemplate,
+    /// Further identities of the same workload. They live as long as the first, and on the same private key.
+    #[serde(default)]
+    pub also: Vec<Also>,
     /// Life of an X.509-SVID.
     #[serde(default = "defaults::svid_ttl")]
     pub ttl: Span,
@@ -119,6 +123,39 @@ pub struct Rule {
     /// that could give two of them one ID is refused.
     #[serde(default)]
     pub shared: bool,
+}
+
+/// A further identity.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Also {
+    /// The SPIFFE ID's path, with `{fact}` templates.
+    pub id: IdTemplate,
+    /// Tells the workload what this identity is for (`hint` of the Workload API): 1 to 1024 bytes, and no other
+    /// identity of the rule has it.
+    pub hint: Option<String>,
+    /// DNS SANs, with `{fact}` templates.
+    #[serde(default)]
+    pub dns: Vec<DnsTemplate>,
+    /// Audiences a JWT-SVID of this identity may name: exact, or `*`.
+    #[serde(default, deserialize_with = "value::list::<name::Audience, _>")]
+    #[schemars(with = "Vec<As<name::Audience>>")]
+    pub audiences: Vec<String>,
+    /// Scopes a JWT-SVID of this identity carries.
+    #[serde(default, deserialize_with = "value::list::<name::Scope, _>")]
+    #[schemars(with = "Vec<As<name::Scope>>")]
+    pub scopes: Vec<String>,
+}
+
+impl Rule {
+    /// The templates of all its identities: of the first, and of those of `also`, which are counted from 0.
+    pub fn templates(
+        &self,
+    ) -> impl Iterator<Item = (Option<usize>, &IdTemplate, &[DnsTemplate])> + Clone {
+        let also = self.also.iter().enumerate();
+        let also = also.map(|(number, it)| (Some(number), &it.id, it.dns.as_slice()));
+        std::iter::once((None, &self.id, self.dns.as_slice())).chain(also)
+    }
 }
 
 /// Who may administer from afar, by what an attestor proved.

@@ -43,7 +43,9 @@ const MOST: usize = 20;
 pub struct Overlap {
     /// The later of the two rules, counted from 0.
     pub rule: usize,
-    /// Which of its DNS names; `None` for its SPIFFE ID.
+    /// Which of its further identities, counted from 0; `None` for its first.
+    pub also: Option<usize>,
+    /// Which of the identity's DNS names; `None` for its SPIFFE ID.
     pub dns: Option<usize>,
     /// What both would get.
     pub identity: String,
@@ -71,6 +73,8 @@ enum Why {
 #[derive(Debug)]
 struct Entry<'a> {
     side: &'a Side<'a>,
+    /// `None` for the first identity, or which of the further ones.
+    also: Option<usize>,
     /// `None` for the SPIFFE ID, or which of the DNS names.
     dns: Option<usize>,
     /// Segments, or labels from the last to the first.
@@ -92,20 +96,17 @@ pub fn find(rules: &[Rule], attestors: &BTreeMap<String, Attestor>) -> Vec<Overl
     let sides: Vec<Side<'_>> = sides
         .filter_map(|(number, rule)| Side::new(number, rule, attestors))
         .collect();
-    let ids = sides.iter().map(Entry::id).collect();
-    let names = sides
-        .iter()
-        .flat_map(|side| (0..side.rule.dns.len()).map(|dns| Entry::dns(side, dns)));
+    let ids = sides.iter().flat_map(Entry::ids).collect();
+    let names = sides.iter().flat_map(Entry::names).collect();
     let mut found = among(ids, &sides);
-    found.extend(among(names.collect(), &sides));
-    found.sort_by_key(|found| (found.rule, found.dns));
+    found.extend(among(names, &sides));
+    found.sort_by_key(|found| (found.rule, found.also, found.dns));
     found.truncate(MOST);
     found
 }
 
 /// The pairs among templates of one kind.
-fn among<'a>(entries: Vec<Option<Entry<'a>>>, sides: &'a [Side<'a>]) -> Vec<Overlap> {
-    let mut entries: Vec<Entry<'a>> = entries.into_iter().flatten().collect();
+fn among<'a>(mut entries: Vec<Entry<'a>>, sides: &'a [Side<'a>]) -> Vec<Overlap> {
     // Two come out alike only if what one begins with, the other begins with too; sorted, these follow it.
     entries.sort_by(|a, b| a.prefix.cmp(&b.prefix));
     let mut reported = BTreeSet::new();
@@ -134,8 +135,12 @@ fn among<'a>(entries: Vec<Option<Entry<'a>>>, sides: &'a [Side<'a>]) -> Vec<Over
 }
 
 fn overlap<'a>(one: &Entry<'a>, other: &Entry<'a>, sides: &'a [Side<'a>]) -> Option<Overlap> {
+    let same_template = one.place() == other.place();
     let same_rule = one.side.number == other.side.number;
-    if (one.side.rule.shared && other.side.rule.shared) || one.pieces.len() != other.pieces.len() {
+    // What one rule writes is meant for every scope it matches, but not for one workload's first identity and
+    // another's further one.
+    let shared = one.side.rule.shared && other.side.rule.shared;
+    if (shared && (same_template || !same_rule)) || one.pieces.len() != other.pieces.len() {
         return None;
     }
     let pairs = || one.pieces.iter().zip(&other.pieces);
@@ -151,11 +156,12 @@ fn overlap<'a>(one: &Entry<'a>, other: &Entry<'a>, sides: &'a [Side<'a>]) -> Opt
             || pairs()
                 .any(|((one, _), (other, _))| one.fact.as_deref() == Some(fact) && one == other)
     };
+    let differs = |fact: &&&'static str| !shared && !equal(fact);
     let why = if one.side.realm != other.side.realm {
         Why::Attestor
     } else if one.side.scope != other.side.scope {
         Why::Kind
-    } else if let Some(fact) = one.side.scope.iter().find(|fact| !equal(fact)) {
+    } else if let Some(fact) = one.side.scope.iter().find(differs) {
         Why::Fact(fact)
     } else {
         // One scope. The operator may write two facts one identity, or one; but not write one that
@@ -165,7 +171,7 @@ fn overlap<'a>(one: &Entry<'a>, other: &Entry<'a>, sides: &'a [Side<'a>]) -> Opt
                 .flat_map(|((one, _), (other, _))| [&one.fact, &other.fact])
                 .flatten()
         };
-        if one.dns.is_some() || same_rule || named().next().is_none() {
+        if one.dns.is_some() || same_template || named().next().is_none() {
             return None;
         }
         Why::Workload(named().find(|fact| !equal(fact))?.clone())
@@ -176,6 +182,7 @@ fn overlap<'a>(one: &Entry<'a>, other: &Entry<'a>, sides: &'a [Side<'a>]) -> Opt
     let (identity, [first, second]) = examples(one, other, &known, &why, sides)?;
     Some(Overlap {
         rule: other.side.number,
+        also: other.also,
         dns: other.dns,
         identity,
         one: first,
@@ -185,20 +192,28 @@ fn overlap<'a>(one: &Entry<'a>, other: &Entry<'a>, sides: &'a [Side<'a>]) -> Opt
 }
 
 impl<'a> Entry<'a> {
-    fn id(side: &'a Side<'a>) -> Option<Self> {
-        let segments = side.rule.id.segments().iter().collect();
-        Self::new(side, None, segments, is_path_character)
+    /// The SPIFFE IDs of a rule.
+    fn ids(side: &'a Side<'a>) -> impl Iterator<Item = Self> {
+        side.rule.templates().filter_map(move |(also, id, _)| {
+            let segments = id.segments().iter().collect();
+            Self::new(side, (also, None), segments, is_path_character)
+        })
     }
 
-    fn dns(side: &'a Side<'a>, index: usize) -> Option<Self> {
-        let labels = side.rule.dns.get(index)?.labels().iter().rev().collect();
-        Self::new(side, Some(index), labels, is_label_character)
+    /// The DNS names of a rule.
+    fn names(side: &'a Side<'a>) -> impl Iterator<Item = Self> {
+        side.rule.templates().flat_map(move |(also, _, dns)| {
+            dns.iter().enumerate().filter_map(move |(index, name)| {
+                let labels = name.labels().iter().rev().collect();
+                Self::new(side, (also, Some(index)), labels, is_label_character)
+            })
+        })
     }
 
     /// `None` if it can't be filled.
     fn new(
         side: &'a Side<'a>,
-        dns: Option<usize>,
+        (also, dns): (Option<usize>, Option<usize>),
         pieces: Vec<&'a Piece>,
         allowed: fn(char) -> bool,
     ) -> Option<Self> {
@@ -220,14 +235,15 @@ impl<'a> Entry<'a> {
             .all(|(_, pattern)| pattern.is_possible(allowed));
         possible.then_some(Self {
             side,
+            also,
             dns,
             pieces,
             prefix,
         })
     }
 
-    fn place(&self) -> (usize, Option<usize>) {
-        (self.side.number, self.dns)
+    fn place(&self) -> (usize, Option<usize>, Option<usize>) {
+        (self.side.number, self.also, self.dns)
     }
 
     fn identity(&self, parts: &[String]) -> String {
@@ -389,16 +405,28 @@ fn example_of<'a>(
     known_mine.complete(mine, differs, theirs, variant);
     known_theirs.complete(theirs, differs, mine, variant);
     let [mine, theirs] = facts;
-    let example = |side: &Side<'_>, facts| Example {
-        rule: side.number,
-        attestor: side.rule.attestor.clone(),
+    let example = |entry: &Entry<'_>, facts| Example {
+        rule: entry.side.number,
+        also: entry.also,
+        attestor: entry.side.rule.attestor.clone(),
         facts,
     };
     let identity = one.identity(&parts);
-    Some((
-        identity,
-        [example(one.side, mine), example(other.side, theirs)],
-    ))
+    Some((identity, [example(one, mine), example(other, theirs)]))
+}
+
+impl Overlap {
+    /// The field of the rule that is reported, such as `id` or `also[0].dns[1]`.
+    pub fn field(&self) -> String {
+        let also = self
+            .also
+            .map(|also| format!("also[{also}]."))
+            .unwrap_or_default();
+        match self.dns {
+            None => format!("{also}id"),
+            Some(dns) => format!("{also}dns[{dns}]"),
+        }
+    }
 }
 
 impl fmt::Display for Overlap {
@@ -420,12 +448,18 @@ impl fmt::Display for Overlap {
         };
         write!(
             f,
-            "one {what} for {to_two}: {} for {one} (rules[{}]) and for {other} (rules[{}]); ",
-            self.identity, one.rule, other.rule
+            "one {what} for {to_two}: {} for {one} ({}) and for {other} ({}); ",
+            self.identity,
+            one.origin(),
+            other.origin()
         )?;
-        let (rules, templates) = match one.rule == other.rule {
-            true => ("the rule", "the template"),
-            false => ("both rules", "both templates"),
+        let rules = match one.rule == other.rule {
+            true => "the rule",
+            false => "both rules",
+        };
+        let templates = match (one.rule, one.also) == (other.rule, other.also) {
+            true => "the template",
+            false => "both templates",
         };
         match &self.why {
             Why::Fact(CLUSTER | CLUSTER_REGION | CLUSTER_ACCOUNT) => write!(
@@ -448,6 +482,10 @@ impl fmt::Display for Overlap {
                 f,
                 "let the templates differ in a segment, or exclude one by what is matched of {fact}"
             )?,
+        }
+        if one.rule == other.rule && matches!(self.why, Why::Workload(_)) {
+            // Whom a rule is shared by are scopes.
+            return Ok(());
         }
         write!(
             f,

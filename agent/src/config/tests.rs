@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{agent::Attestation, authority::CaKey, value::*, *};
 
+mod identities;
 mod publish;
 mod trust_domains;
 

@@ -15,6 +15,9 @@ use super::{
     value::{Listen, Span},
 };
 
+/// Longest hint, in bytes: SPIFFE Workload API §5.2.1.
+const MAX_HINT: usize = 1024;
+
 /// A mistake, by the path of its field.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -55,6 +58,18 @@ impl Problems {
             span.0 < least || span.0 > most,
             at,
             format!("expected {} to {}, found {span}", Span(least), Span(most)),
+        );
+    }
+
+    /// What a workload is told an identity is for.
+    fn hint(&mut self, at: Path, hint: Option<&str>) {
+        let is_usable = |hint: &str| {
+            (1..=MAX_HINT).contains(&hint.len()) && !hint.chars().any(char::is_control)
+        };
+        self.add_if(
+            hint.is_some_and(|hint| !is_usable(hint)),
+            at,
+            format!("expected 1 to {MAX_HINT} bytes without control characters"),
         );
     }
 

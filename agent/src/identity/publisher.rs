@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::sync::watch;
-use warifu::identity::{Identity, TrustBundle, X509Svid};
+use warifu::identity::{FurtherSvid, Identity, TrustBundle, X509Svid};
 
 use super::{Current, metrics::Metrics};
 use crate::telemetry::{ready::Condition, timestamp::Timestamp};
@@ -55,23 +55,35 @@ impl Publisher {
     pub(super) fn publish(
         &self,
         svid: X509Svid,
+        further: Arc<[FurtherSvid]>,
         bundle: TrustBundle,
         federated: Arc<[TrustBundle]>,
     ) {
         let mut generation = lock(&self.0.generation);
         *generation += 1;
-        let snapshot = Identity {
+        self.send(Identity {
             svid,
+            further,
             bundle,
             federated,
             generation: *generation,
-        };
+        });
+    }
+
+    /// While the generation is held.
+    fn send(&self, snapshot: Identity) {
         self.0
             .metrics
-            .published(*generation, snapshot.svid.not_after());
+            .published(snapshot.generation, snapshot.svid.not_after());
         self.0.current.send_replace(Some(Arc::new(snapshot)));
         *lock(&self.0.expired) = None;
         self.0.condition.met();
+    }
+
+    /// Publishes `identity` again, with these further identities.
+    pub(super) fn republish(&self, identity: &Identity, further: Arc<[FurtherSvid]>) {
+        let (svid, bundle) = (identity.svid.clone(), identity.bundle.clone());
+        self.publish(svid, further, bundle, Arc::clone(&identity.federated));
     }
 
     /// Notes why there is no new identity. While the old one is good nothing else changes (S13).
@@ -90,9 +102,26 @@ impl Publisher {
         *lock(&self.0.trouble) = None;
     }
 
-    /// Takes back what has expired.
+    /// Takes back what has expired: all, with the first identity; else those further ones that have.
     fn withdraw(&self, now: SystemTime) {
-        let _ordered = lock(&self.0.generation);
+        let mut generation = lock(&self.0.generation);
+        let current = self.current();
+        if let Some(identity) = current.filter(|identity| identity.svid.not_after() > now) {
+            let is_good = |further: &&FurtherSvid| further.svid.not_after() > now;
+            let left: Arc<[_]> = identity.further.iter().filter(is_good).cloned().collect();
+            if left.len() < identity.further.len() {
+                tracing::warn!("a further identity has expired, and could not be renewed");
+                *generation += 1;
+                self.send(Identity {
+                    svid: identity.svid.clone(),
+                    further: left,
+                    bundle: identity.bundle.clone(),
+                    federated: Arc::clone(&identity.federated),
+                    generation: *generation,
+                });
+            }
+            return;
+        }
         let mut expired = None;
         self.0.current.send_if_modified(|current| {
             expired = current
@@ -130,7 +159,7 @@ pub(super) async fn withdraw_expired(publisher: Publisher) {
         let not_after = current
             .borrow_and_update()
             .as_ref()
-            .map(|identity| identity.svid.not_after());
+            .map(|identity| identity.first_expiry());
         let now = SystemTime::now();
         let sleep = match not_after {
             Some(not_after) => match not_after.duration_since(now) {
@@ -163,23 +192,71 @@ mod tests {
 
     /// Valid until `not_after`, which has whole seconds.
     fn publish(publisher: &Publisher, not_after: SystemTime) {
+        publish_with(publisher, not_after, &[]);
+    }
+
+    /// With further ones that are valid so long.
+    fn publish_with(publisher: &Publisher, not_after: SystemTime, further: &[SystemTime]) {
+        let first = svid("/orders", not_after);
+        let further = further.iter().enumerate().map(|(number, not_after)| {
+            let svid = svid(&format!("/further-{number}"), *not_after);
+            FurtherSvid { svid, hint: None }
+        });
+        let bundle = TrustBundle {
+            trust_domain: first.id().trust_domain().clone(),
+            x509_authorities: Vec::new(),
+            jwt_authorities: KeySet::new(Vec::new()),
+            sequence: 1,
+            refresh_hint: Duration::from_secs(300),
+        };
+        publisher.publish(first, further.collect(), bundle, Arc::default());
+    }
+
+    fn svid(path: &str, not_after: SystemTime) -> X509Svid {
         let mut params = CertificateParams::default();
-        let uri = "spiffe://example.org/orders".try_into().unwrap();
+        let uri = format!("spiffe://example.org{path}");
+        let uri = uri.as_str().try_into().unwrap();
         params.subject_alt_names = vec![SanType::URI(uri)];
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.not_after = not_after.into();
         let key = KeyPair::generate().unwrap();
         let leaf = params.self_signed(&key).unwrap().der().clone();
-        let svid = X509Svid::new(vec![leaf], key.into()).unwrap();
-        let bundle = TrustBundle {
-            trust_domain: svid.id().trust_domain().clone(),
-            x509_authorities: Vec::new(),
-            jwt_authorities: KeySet::new(Vec::new()),
-            sequence: 1,
-            refresh_hint: Duration::from_secs(300),
+        X509Svid::new(vec![leaf], key.into()).unwrap()
+    }
+
+    #[test]
+    fn s13_a_further_identity_that_expires_goes_alone_and_the_first_takes_all_with_it() {
+        let readiness = Readiness::default();
+        let condition = readiness.condition("identity", "starting");
+        let (publisher, current) = Publisher::new(condition, Metrics::default());
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let held = || {
+            let current = current.borrow();
+            let current = current.as_ref()?;
+            let ids = current.svids().map(|svid| svid.id().path().to_owned());
+            Some((current.generation, ids.collect::<Vec<_>>()))
         };
-        publisher.publish(svid, bundle, Arc::default());
+        let some = |generation, ids: &[&str]| {
+            Some((generation, ids.iter().map(|&id| id.to_owned()).collect()))
+        };
+        publish_with(
+            &publisher,
+            at(2_000_000_020),
+            &[at(2_000_000_010), at(2_000_000_030)],
+        );
+        assert_eq!(
+            current.borrow().as_ref().unwrap().first_expiry(),
+            at(2_000_000_010)
+        );
+        publisher.withdraw(at(2_000_000_009));
+        assert_eq!(held(), some(1, &["/orders", "/further-0", "/further-1"]));
+        publisher.withdraw(at(2_000_000_010));
+        assert_eq!(held(), some(2, &["/orders", "/further-1"]));
+        assert!(readiness.missing().is_empty());
+        publisher.withdraw(at(2_000_000_020));
+        assert_eq!(held(), None);
+        assert_eq!(readiness.missing().len(), 1);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use http::HeaderValue;
 use tokio::{sync::Notify, time::timeout};
-use warifu::identity::{Identity, TrustBundle};
+use warifu::identity::{FurtherSvid, Identity, TrustBundle, X509Svid};
 
 use super::{metrics::Metrics, publisher::MAX_SLEEP, vault::Vault};
 use crate::{
@@ -263,11 +263,30 @@ impl Follower {
         if known.list.is_empty() {
             return false;
         }
-        let chain = Provenance::of_chain(identity.svid.id(), identity.svid.chain());
-        chain
-            .issuers
-            .iter()
-            .any(|key| known.list.revokes_issuer(key))
+        let is_revoked = |svid: &X509Svid| {
+            let chain = Provenance::of_chain(svid.id(), svid.chain());
+            let mut issuers = chain.issuers.iter();
+            issuers.any(|key| known.list.revokes_issuer(key))
+        };
+        identity.svids().any(is_revoked)
+    }
+
+    /// Those of `further` identities whose SPIFFE IDs are not revoked. What else revokes one (its lineage, its role)
+    /// revokes the first, too, and a renewal tells of that.
+    pub(super) fn without_revoked(&self, further: Arc<[FurtherSvid]>) -> Arc<[FurtherSvid]> {
+        let known = self.revocations.load();
+        let is_revoked = |further: &FurtherSvid| {
+            let it = Provenance {
+                spiffe_id: Some(further.svid.id().to_string().into()),
+                ..Provenance::default()
+            };
+            known.list.revokes(&it).is_some()
+        };
+        if known.list.is_empty() || !further.iter().any(is_revoked) {
+            return further;
+        }
+        let left = further.iter().filter(|further| !is_revoked(further));
+        left.cloned().collect()
     }
 
     async fn keep(&self, published: Published) {

@@ -14,7 +14,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use warifu::{
-    identity::{Identity, TrustBundle, X509Svid},
+    SpiffeId,
+    identity::{Identity, TrustBundle},
     jwt::SigningKey,
 };
 
@@ -23,6 +24,7 @@ use super::{
     access_keys::{self, AccessKeys},
     clock, csr,
     evidence::Gatherer,
+    issued::Issued,
     metrics::Metrics,
     publisher::{MAX_SLEEP, Publisher},
     revocations::{Follower, Revocations},
@@ -71,9 +73,15 @@ impl Shared {
         }
     }
 
-    pub(super) async fn mint_jwt(&self, audiences: &[String]) -> Result<MintedJwt, ClientError> {
+    pub(super) async fn mint_jwt(
+        &self,
+        audiences: &[String],
+        spiffe_id: Option<&SpiffeId>,
+    ) -> Result<MintedJwt, ClientError> {
         let (record, key) = (self.record()?, &self.renewal_key);
-        self.client.jwt_svid(&record, audiences, key).await
+        let id = spiffe_id.map(SpiffeId::to_string);
+        let minting = self.client.jwt_svid(&record, audiences, id.as_deref(), key);
+        minting.await
     }
 
     pub(super) async fn mint_access_token(
@@ -244,7 +252,7 @@ impl Task {
         });
         let identity = self.publisher.current();
         let remaining = identity.map(|identity| {
-            let left = identity.svid.not_after().duration_since(SystemTime::now());
+            let left = identity.first_expiry().duration_since(SystemTime::now());
             left.unwrap_or_default()
         });
         let failure = Failure {
@@ -402,23 +410,19 @@ impl Task {
             bundle: bundle.clone(),
         })
         .await;
-        let svid = X509Svid::new(credentials.chain, key).map_err(|why| ClientError::Broken {
+        let issued = Issued::new(credentials.chain, credentials.further, key, &bundle);
+        let issued = issued.map_err(|why| ClientError::Broken {
             authority: self.shared.client.authority().to_owned(),
-            why: format!("what it issued is not an X.509-SVID of ours: {why}"),
+            why,
         })?;
-        if !svid.id().is_member_of(&bundle.trust_domain) {
-            return Err(ClientError::Broken {
-                authority: self.shared.client.authority().to_owned(),
-                why: format!("it issued {}, of another trust domain", svid.id()),
-            });
-        }
         let now = SystemTime::now();
         let is_first = self.publisher.current().is_none();
-        clock::check(&svid, now, self.shared.client.skew(), is_first)?;
-        let renew_at =
-            rotation::renew_at(now, svid.not_before(), svid.not_after(), rotation::random());
+        let Issued { svid, further } = &issued;
+        clock::check(svid, now, self.shared.client.skew(), is_first)?;
+        let renew_at = issued.renew_at(now, rotation::random());
         tracing::info!(
             spiffe_id = %svid.id(),
+            further = further.len(),
             not_after = %Timestamp(svid.not_after()),
             renewal = %Timestamp(renew_at),
             attested_until = %Timestamp(credentials.record_expires_at),
@@ -430,7 +434,10 @@ impl Task {
         let bundle = self.first_bundles(bundle).await;
         self.plan_poll(bundle.refresh_hint);
         let federated = Arc::clone(&self.federated);
-        self.publisher.publish(svid, bundle, federated);
+        // What the authority had not heard of yet, when it issued.
+        let further = self.follower.without_revoked(issued.further.into());
+        self.publisher
+            .publish(issued.svid, further, bundle, federated);
         // After the identity, which needs none of them.
         self.access_keys.first(&self.shared.client).await;
         Ok(())
@@ -460,6 +467,11 @@ impl Task {
             if self.follower.is_issuer_revoked(&identity) {
                 tracing::warn!("the key that signed this X.509-SVID is revoked; renewing at once");
                 self.renew_at = Some(SystemTime::now());
+            }
+            let further = self.follower.without_revoked(Arc::clone(&identity.further));
+            if further.len() < identity.further.len() {
+                tracing::warn!("a further identity is revoked; it is not served any more");
+                self.publisher.republish(&identity, further);
             }
         }
         self.plan_poll(hint);
@@ -520,9 +532,6 @@ impl Task {
         if !is_new && same(&self.federated, &identity.federated) {
             return;
         }
-        let svid = &identity.svid;
-        let again = X509Svid::new(svid.chain().to_vec(), svid.key().clone_key());
-        let Ok(svid) = again else { return };
         if is_new {
             tracing::info!(sequence = bundle.sequence, "the trust bundle changed");
             if let Some(mut attested) = self.attested.clone() {
@@ -533,8 +542,9 @@ impl Task {
             let others = self.federated.len();
             tracing::info!(others, "the bundles of other trust domains changed");
         }
+        let (svid, further) = (identity.svid.clone(), Arc::clone(&identity.further));
         let federated = Arc::clone(&self.federated);
-        self.publisher.publish(svid, bundle, federated);
+        self.publisher.publish(svid, further, bundle, federated);
     }
 
     async fn keep(&mut self, attested: Attested) {

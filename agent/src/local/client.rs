@@ -142,11 +142,16 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// The X.509-SVID of this process, the first where it has several; waited for at most `patience`.
+/// The X.509-SVID of this process: that of `spiffe_id`, or the first where it has several; waited for at most
+/// `patience`.
 ///
 /// # Errors
 /// See [`ClientError`].
-pub async fn fetch_x509(endpoint: &Endpoint, patience: Duration) -> Result<Issued, ClientError> {
+pub async fn fetch_x509(
+    endpoint: &Endpoint,
+    spiffe_id: Option<&SpiffeId>,
+    patience: Duration,
+) -> Result<Issued, ClientError> {
     patiently(endpoint, patience, async |mut api: Api| {
         let answers = api.fetch_x509svid(request(X509svidRequest {})).await?;
         let first = answers.into_inner().message().await?;
@@ -154,26 +159,32 @@ pub async fn fetch_x509(endpoint: &Endpoint, patience: Duration) -> Result<Issue
     })
     .await
     .and_then(|answer| {
-        issued(answer).map_err(|why| ClientError::Broken {
+        let svid = chosen(answer, spiffe_id).map_err(|why| ClientError::Refused {
+            endpoint: endpoint.clone(),
+            why,
+        })?;
+        issued(svid).map_err(|why| ClientError::Broken {
             endpoint: endpoint.clone(),
             why,
         })
     })
 }
 
-/// A JWT-SVID of this process for `audience`, the first where it has several; waited for at most `patience`.
+/// A JWT-SVID of this process for `audience`: that of `spiffe_id`, or the first where it has several; waited for at
+/// most `patience`.
 ///
 /// # Errors
 /// See [`ClientError`].
 pub async fn fetch_jwt(
     endpoint: &Endpoint,
     audience: &str,
+    spiffe_id: Option<&SpiffeId>,
     patience: Duration,
 ) -> Result<Secret<String>, ClientError> {
     let answer = patiently(endpoint, patience, async |mut api: Api| {
         let asked = JwtsvidRequest {
             audience: vec![audience.to_owned()],
-            spiffe_id: String::new(),
+            spiffe_id: spiffe_id.map(SpiffeId::to_string).unwrap_or_default(),
         };
         Ok(api.fetch_jwtsvid(request(asked)).await?.into_inner())
     });
@@ -240,15 +251,27 @@ fn request<T>(message: T) -> tonic::Request<T> {
     request
 }
 
-fn issued(answer: X509svidResponse) -> Result<Issued, String> {
-    let first = answer.svids.into_iter().next();
+/// Of what this process has, the one it asked for.
+fn chosen(answer: X509svidResponse, asked: Option<&SpiffeId>) -> Result<X509svid, String> {
+    let Some(asked) = asked.map(SpiffeId::to_string) else {
+        let first = answer.svids.into_iter().next();
+        return first.ok_or_else(|| "it holds no X.509-SVID".to_owned());
+    };
+    let held: Vec<String> = answer.svids.iter().map(|it| it.spiffe_id.clone()).collect();
+    let mut svids = answer.svids.into_iter();
+    svids
+        .find(|svid| svid.spiffe_id == asked)
+        .ok_or_else(|| format!("this workload is not {asked}; it is {}", held.join(" and ")))
+}
+
+fn issued(svid: X509svid) -> Result<Issued, String> {
     let X509svid {
         spiffe_id,
         x509_svid,
         x509_svid_key,
         bundle,
         ..
-    } = first.ok_or("it holds no X.509-SVID")?;
+    } = svid;
     let key = PrivatePkcs8KeyDer::from(x509_svid_key.to_vec());
     let svid = X509Svid::new(certificates(&x509_svid)?, key).map_err(|why| why.to_string())?;
     if svid.id().to_string() != spiffe_id {
@@ -264,11 +287,7 @@ fn issued(answer: X509svidResponse) -> Result<Issued, String> {
     Ok(Issued {
         id: svid.id().clone(),
         not_after: svid.not_after(),
-        content: Content {
-            certificate: svid.chain_pem(),
-            key: svid.key_pem(),
-            bundle: bundle.x509_pem(),
-        },
+        content: Content::new(&svid, &bundle),
     })
 }
 

@@ -18,7 +18,7 @@ use std::{
 use prometheus_client::registry::Registry;
 use thiserror::Error;
 use tokio::task::{JoinHandle, spawn_blocking};
-use warifu::identity::Identity;
+use warifu::{SpiffeId, identity::Identity};
 
 use crate::{
     config::local::{After, Files},
@@ -114,6 +114,7 @@ pub fn start(
         let keeper = Keeper {
             metrics: metrics.set(&state.place),
             state,
+            spiffe_id: set.spiffe_id.clone(),
             after: set.after.clone(),
             after_is_due: false,
         };
@@ -157,6 +158,8 @@ impl State {
 /// Keeps one set.
 struct Keeper {
     state: State,
+    /// Whose, if not the first identity's.
+    spiffe_id: Option<SpiffeId>,
     after: Option<After>,
     /// Files changed, and nobody was told yet.
     after_is_due: bool,
@@ -172,6 +175,21 @@ enum KeepError {
     After(#[from] AfterError),
     #[error("writing files: {0}")]
     Task(#[from] tokio::task::JoinError),
+    #[error(
+        "this workload is not {wanted}; it is {held}. Does the authority's rule grant it, in `also`, and is it not \
+         revoked?"
+    )]
+    NotHeld { wanted: SpiffeId, held: String },
+}
+
+impl KeepError {
+    fn not_held(wanted: &SpiffeId, identity: &Identity) -> Self {
+        let held: Vec<String> = identity.svids().map(|svid| svid.id().to_string()).collect();
+        Self::NotHeld {
+            wanted: wanted.clone(),
+            held: held.join(" and "),
+        }
+    }
 }
 
 impl Keeper {
@@ -210,9 +228,20 @@ impl Keeper {
 
     /// Has the files be those of `identity`, and whom it concerns told.
     async fn bring(&mut self, identity: Arc<Identity>) -> Result<(), KeepError> {
-        let not_after = identity.svid.not_after();
+        let svid = match &self.spiffe_id {
+            None => &identity.svid,
+            Some(id) => match identity.svid_of(id) {
+                Some(svid) => svid,
+                None => {
+                    self.report_expired_by(SystemTime::now());
+                    return Err(KeepError::not_held(id, &identity));
+                }
+            },
+        };
+        let not_after = svid.not_after();
+        let content = Content::new(svid, &identity.bundle);
         let place = Arc::clone(&self.state.place);
-        let written = spawn_blocking(move || place.write(&Content::from(&*identity))).await?;
+        let written = spawn_blocking(move || place.write(&content)).await?;
         if matches!(written, Ok(true)) {
             self.written(not_after);
             self.after_is_due = self.after.is_some();
@@ -251,6 +280,7 @@ impl Keeper {
 
     fn failed(&self, why: &KeepError) {
         self.metrics.failed(match why {
+            KeepError::NotHeld { .. } => "not-held",
             KeepError::Write(_) | KeepError::Task(_) => "write",
             KeepError::After(_) => "after",
         });
@@ -270,6 +300,14 @@ impl Keeper {
             }
         }
         status.last_error = Some(why);
+    }
+
+    /// Of an identity that this workload has no more, the files stay until their certificate is good for nothing.
+    fn report_expired_by(&self, now: SystemTime) {
+        let not_after = self.state.status().not_after;
+        if not_after.is_some_and(|not_after| not_after <= now) {
+            self.report_expired();
+        }
     }
 
     fn report_expired(&self) {

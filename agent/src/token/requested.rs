@@ -12,7 +12,7 @@ use warifu::SpiffeId;
 
 use super::{MAX_SLEEP, MIN_SLEEP, MintError, Shared, Source, Token, TokenStatus, Wanted, lock};
 
-/// Sets of audiences whose tokens are held at once; so many mints at most are under way, too. An app calls a few
+/// Tokens, of whichever identity and set of audiences, that are held at once; so many mints at most are under way, too. An app calls a few
 /// services; at 2 KiB each this is half a megabyte.
 pub const MAX_REQUESTED: usize = 256;
 
@@ -72,7 +72,7 @@ impl Requested {
         &self.held
     }
 
-    /// A JWT-SVID of `subject`, whose identity this agent holds, for exactly `audiences` in any order. As
+    /// A JWT-SVID of `subject`, the first identity this agent holds, for exactly `audiences` in any order. As
     /// [`Source::token`]; those who ask for the same share one mint.
     ///
     /// # Errors
@@ -80,11 +80,23 @@ impl Requested {
     pub async fn jwt_svid(
         &self,
         subject: &SpiffeId,
-        mut audiences: Vec<String>,
+        audiences: Vec<String>,
     ) -> Result<Token, MintError> {
-        audiences.sort();
-        audiences.dedup();
-        self.token(subject, Wanted::JwtSvid { audiences }).await
+        let (audiences, of) = (in_order(audiences), None);
+        self.token(subject, Wanted::JwtSvid { audiences, of }).await
+    }
+
+    /// As [`jwt_svid`](Self::jwt_svid), of a further identity this agent holds.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn further_jwt_svid(
+        &self,
+        subject: &SpiffeId,
+        audiences: Vec<String>,
+    ) -> Result<Token, MintError> {
+        let (audiences, of) = (in_order(audiences), Some(subject.clone()));
+        self.token(subject, Wanted::JwtSvid { audiences, of }).await
     }
 
     /// As [`jwt_svid`](Self::jwt_svid), for any token.
@@ -95,6 +107,13 @@ impl Requested {
         let source = self.held.source(Key(subject.clone(), wanted))?;
         source.token().await
     }
+}
+
+/// Each once, in one order: who asks for the same in another has the same token.
+fn in_order(mut audiences: Vec<String>) -> Vec<String> {
+    audiences.sort();
+    audiences.dedup();
+    audiences
 }
 
 impl Held {

@@ -2,6 +2,8 @@
 
 use std::{borrow::Cow, collections::BTreeSet};
 
+use warifu::SpiffeId;
+
 /// A token to be had. Two that are equal are one token: it is minted once for all who want it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Wanted {
@@ -9,6 +11,8 @@ pub enum Wanted {
     JwtSvid {
         /// `aud`.
         audiences: Vec<String>,
+        /// The further identity it is of; of the first where absent.
+        of: Option<SpiffeId>,
     },
     /// An access token (RFC 9068).
     AccessToken {
@@ -24,6 +28,7 @@ impl Wanted {
     pub fn jwt_svid(audience: &str) -> Self {
         Self::JwtSvid {
             audiences: vec![audience.to_owned()],
+            of: None,
         }
     }
 
@@ -38,11 +43,19 @@ impl Wanted {
     /// Its audience, or all of them, for people.
     pub fn audience(&self) -> Cow<'_, str> {
         match self {
-            Self::JwtSvid { audiences } => match audiences.as_slice() {
+            Self::JwtSvid { audiences, .. } => match audiences.as_slice() {
                 [one] => one.into(),
                 several => several.join(", ").into(),
             },
             Self::AccessToken { audience, .. } => audience.into(),
+        }
+    }
+
+    /// The further identity it is of, if it is not of the first.
+    pub fn further(&self) -> Option<&SpiffeId> {
+        match self {
+            Self::JwtSvid { of, .. } => of.as_ref(),
+            Self::AccessToken { .. } => None,
         }
     }
 

@@ -124,6 +124,16 @@ impl X509Svid {
     }
 }
 
+impl Clone for X509Svid {
+    fn clone(&self) -> Self {
+        Self {
+            leaf: self.leaf.clone(),
+            key: Zeroizing::new(self.key.clone_key()),
+            certified: Arc::clone(&self.certified),
+        }
+    }
+}
+
 impl fmt::Debug for X509Svid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("X509Svid")

@@ -75,6 +75,7 @@ impl TestCa {
         Identity {
             bundle: self.bundle(svid.id().trust_domain().as_str()),
             svid,
+            further: Default::default(),
             federated: Default::default(),
             generation: 1,
         }

@@ -55,7 +55,7 @@ attestation: {{join-token: {{token: \"file:{}\"}}}}
 
     /// A fresh JWT-SVID for `audience`.
     pub async fn token(&self, audience: &str) -> String {
-        let minted = self.handle.mint_jwt(&[audience.to_owned()]).await;
+        let minted = self.handle.mint_jwt(&[audience.to_owned()], None).await;
         minted.expect("a token").token.expose().clone()
     }
 }

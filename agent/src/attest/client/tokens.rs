@@ -44,7 +44,7 @@ pub struct AccessTokenKeys {
 }
 
 impl Client {
-    /// A JWT-SVID for exactly `audiences`.
+    /// A JWT-SVID for exactly `audiences`, of the identity `spiffe_id`, or of the first.
     ///
     /// # Errors
     /// See [`ClientError`].
@@ -52,16 +52,19 @@ impl Client {
         &self,
         record: &str,
         audiences: &[String],
+        spiffe_id: Option<&str>,
         renewal_key: &SigningKey,
     ) -> Result<MintedJwt, ClientError> {
         let svid: wire::JwtSvid = self
             .challenged(wire::JWT_SVID, |challenge| {
-                let transcript = proof::jwt_svid(&self.trust_domain, &challenge, audiences, record);
+                let transcript =
+                    proof::jwt_svid(&self.trust_domain, &challenge, audiences, spiffe_id, record);
                 Ok(wire::JwtSvidRequest {
                     proof: Base64(renewal_key.sign_raw(&transcript)),
                     challenge,
                     record: record.to_owned(),
                     audiences: audiences.to_vec(),
+                    spiffe_id: spiffe_id.map(str::to_owned),
                 })
             })
             .await?;

@@ -223,7 +223,7 @@ impl Issuing {
             token,
             expires_at,
             leads_to: leads_to
-                .map(|grant| grant.spiffe_id.to_string())
+                .map(|grants| grants.first.spiffe_id.to_string())
                 .map_err(|why| why.to_string()),
         })
     }

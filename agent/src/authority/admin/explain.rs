@@ -10,7 +10,7 @@ use crate::{
     authority::{
         denied::Denied,
         issue::Issuing,
-        rules::{Facts, Outcome},
+        rules::{Facts, Grants, Outcome},
     },
     config::value::template::is_fact_name,
 };
@@ -88,6 +88,28 @@ pub struct Granted {
     pub audiences: Vec<String>,
     /// Scopes of tokens.
     pub scopes: Vec<String>,
+    /// Further identities of the same workload.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<GrantedAlso>,
+}
+
+/// A further identity. Lives are those of the first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantedAlso {
+    /// The identity.
+    pub spiffe_id: String,
+    /// What it is for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// DNS names of a certificate.
+    pub dns: Vec<String>,
+    /// Audiences of tokens.
+    pub audiences: Vec<String>,
+    /// Scopes of tokens.
+    pub scopes: Vec<String>,
+    /// Why it is left out all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<String>,
 }
 
 impl Issuing {
@@ -131,9 +153,10 @@ impl Issuing {
                 revoked: None,
             });
         };
-        let grant = self.rules.decide(&attestor, &facts).ok();
-        let revoked = grant.as_ref().and_then(|grant| {
-            let refused = self.refuse_revoked(&self.provenance(grant, &attestor, &facts, None));
+        let grants = self.rules.decide(&attestor, &facts).ok();
+        let revoked = grants.as_ref().and_then(|grants| {
+            let provenance = self.provenance(&grants.first, &attestor, &facts, None);
+            let refused = self.refuse_revoked(&provenance);
             refused.err().map(|why| why.message)
         });
         let rules = self
@@ -147,19 +170,38 @@ impl Issuing {
             rules: rules
                 .map(|(rule, (id, outcome))| OfRule { rule, id, outcome })
                 .collect(),
-            granted: grant.map(|grant| Granted {
-                rule: grant.rule,
-                spiffe_id: grant.spiffe_id.to_string(),
-                ttl: grant.ttl.as_secs(),
-                jwt_ttl: grant.jwt_ttl.as_secs(),
-                dns: grant.dns,
-                audiences: grant.audiences,
-                scopes: grant.scopes,
-            }),
+            granted: grants.map(|grants| self.granted_by(grants)),
             revoked,
             attestor: Some(attestor),
             facts,
         })
+    }
+}
+
+impl Issuing {
+    fn granted_by(&self, Grants { first, further }: Grants) -> Granted {
+        let also = further.into_iter().map(|grant| {
+            let spiffe_id = grant.spiffe_id.to_string();
+            let revoked = self.refuse_revoked_id(&spiffe_id).err();
+            GrantedAlso {
+                spiffe_id,
+                hint: grant.hint,
+                dns: grant.dns,
+                audiences: grant.audiences,
+                scopes: grant.scopes,
+                revoked: revoked.map(|why| why.message),
+            }
+        });
+        Granted {
+            rule: first.rule,
+            spiffe_id: first.spiffe_id.to_string(),
+            ttl: first.ttl.as_secs(),
+            jwt_ttl: first.jwt_ttl.as_secs(),
+            dns: first.dns,
+            audiences: first.audiences,
+            scopes: first.scopes,
+            also: also.collect(),
+        }
     }
 }
 

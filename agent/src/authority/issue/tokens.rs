@@ -21,10 +21,13 @@ use crate::{
         denied::Denied,
         keys,
         record::{Record, unix},
-        rules::Grant,
+        rules::{Grant, Grants},
     },
     telemetry::timestamp::Timestamp,
 };
+
+/// Most of a SPIFFE ID that an error repeats, in characters.
+const SHOWN: usize = 256;
 
 /// RFC 9068 §2.1.
 const ACCESS_TOKEN: &str = "at+jwt";
@@ -114,14 +117,41 @@ impl Issuing {
     ) -> Result<(wire::JwtSvid, audit::Issued), Denied> {
         let (challenge, record) = (&request.challenge, &request.record);
         check_audiences(&request.audiences)?;
-        let transcript =
-            proof::jwt_svid(self.trust_domain(), challenge, &request.audiences, record);
+        let transcript = proof::jwt_svid(
+            self.trust_domain(),
+            challenge,
+            &request.audiences,
+            request.spiffe_id.as_deref(),
+            record,
+        );
         let record = self.held(now, challenge, record, &request.proof, &transcript, who)?;
-        let grant = self.entitled(&record.attestor, &record.facts, &record.lineage)?;
+        let grants = self.entitled(&record.attestor, &record.facts, &record.lineage)?;
+        let grant = match &request.spiffe_id {
+            None => &grants.first,
+            Some(id) => self.granted(&grants, id)?,
+        };
         for audience in &request.audiences {
-            self.check_audience(audience, &grant)?;
+            self.check_audience(audience, grant)?;
         }
-        self.mint_jwt_svid(&record, &grant, &request.audiences, now)
+        self.mint_jwt_svid(&record, grant, &request.audiences, now)
+    }
+
+    /// What goes with the identity `id`, where it is among those the rules grant now (S5).
+    fn granted<'a>(&self, grants: &'a Grants, id: &str) -> Result<&'a Grant, Denied> {
+        if let Some(grant) = grants.of(id) {
+            return Ok(grant);
+        }
+        // One that is granted, and revoked, is not among them either.
+        self.refuse_revoked_id(id)?;
+        // What was asked for is not repeated at any length.
+        let id: String = id.chars().take(SHOWN).collect();
+        Err(Denied::new(
+            ErrorCode::IdentityRefused,
+            format!(
+                "{} is not granted {id:?} as well: add it to `also` of rules[{}]",
+                grants.first.spiffe_id, grants.first.rule
+            ),
+        ))
     }
 
     fn try_access_token(
@@ -140,7 +170,8 @@ impl Issuing {
             &request.scopes,
         );
         let record = self.held(now, challenge, record, &request.proof, &transcript, who)?;
-        let grant = self.entitled(&record.attestor, &record.facts, &record.lineage)?;
+        let grants = self.entitled(&record.attestor, &record.facts, &record.lineage)?;
+        let grant = grants.first;
         self.check_audience(&request.audience, &grant)?;
         let scopes = granted_scopes(&request.scopes, &grant)?;
         self.mint_access_token(&record, &grant, &request.audience, scopes, now)
@@ -178,11 +209,11 @@ impl Issuing {
             remote: asked.remote,
             now,
         };
-        let (record, grant) = self
+        let (record, grants) = self
             .prove(presented, None, who, |grant| scopes(grant).map(drop))
             .await?;
-        let scopes = scopes(&grant)?;
-        self.mint_access_token(&record, &grant, &request.audience, scopes, now)
+        let scopes = scopes(&grants.first)?;
+        self.mint_access_token(&record, &grants.first, &request.audience, scopes, now)
     }
 
     fn check_audience(&self, audience: &str, grant: &Grant) -> Result<(), Denied> {
@@ -196,8 +227,9 @@ impl Issuing {
         Err(Denied::new(
             ErrorCode::AudienceRefused,
             format!(
-                "{} may not have a token for audience {audience:?}: add it to `audiences` of rules[{}]",
-                grant.spiffe_id, grant.rule
+                "{} may not have a token for audience {audience:?}: add it to `audiences` of {}",
+                grant.spiffe_id,
+                grant.origin()
             ),
         ))
     }
@@ -288,6 +320,7 @@ impl Token {
             serial: None,
             jti: Some(self.id.clone()),
             audiences: audiences.to_vec(),
+            further: vec![],
             expires_at: Timestamp(expires_at),
         }
     }
@@ -315,8 +348,9 @@ fn granted_scopes(asked: &[String], grant: &Grant) -> Result<Vec<String>, Denied
         Some(scope) => Err(Denied::new(
             ErrorCode::ScopeRefused,
             format!(
-                "{} may not have a token with scope {scope:?}: add it to `scopes` of rules[{}]",
-                grant.spiffe_id, grant.rule
+                "{} may not have a token with scope {scope:?}: add it to `scopes` of {}",
+                grant.spiffe_id,
+                grant.origin()
             ),
         )),
     }

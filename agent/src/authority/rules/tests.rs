@@ -13,6 +13,7 @@ fn rule(attestor: &str, matches: &[(&str, &str)], id: &str) -> Rule {
             .map(|(k, v)| ((*k).into(), v.parse().unwrap()))
             .collect(),
         id: id.parse().unwrap(),
+        also: vec![],
         ttl: Span(Duration::from_secs(3600)),
         jwt_ttl: Span(Duration::from_secs(300)),
         dns: vec![],
@@ -43,7 +44,7 @@ fn facts(pairs: &[(&str, &str)]) -> Facts {
 fn id(rules: &Rules, given: &[(&str, &str)]) -> Result<String, Refusal> {
     rules
         .decide("join", &facts(given))
-        .map(|grant| grant.spiffe_id.to_string())
+        .map(|grants| grants.first.spiffe_id.to_string())
 }
 
 #[test]
@@ -118,8 +119,8 @@ fn s18_a_dns_name_takes_whole_lower_case_labels_and_never_the_authoritys() {
     let mut of = rule("join", &[], "/{s}");
     of.dns = vec!["{s}.internal".parse().unwrap()];
     let rules = compile_all(std::slice::from_ref(&of)).unwrap();
-    let grant = rules.decide("join", &facts(&[("s", "orders")])).unwrap();
-    assert_eq!(grant.dns, ["orders.internal"]);
+    let grants = rules.decide("join", &facts(&[("s", "orders")])).unwrap();
+    assert_eq!(grants.first.dns, ["orders.internal"]);
     for value in [
         "authority",
         "Orders",
@@ -167,13 +168,107 @@ fn explains_which_rule_decided_and_why_the_others_did_not() {
     assert!(outcomes[4].starts_with("not asked"), "{outcomes:?}");
 }
 
+/// A rule with further identities.
+fn with_also(also: &[(&str, Option<&str>)]) -> Rule {
+    let also = also.iter().map(|(id, hint)| Also {
+        id: id.parse().unwrap(),
+        hint: hint.map(str::to_owned),
+        dns: vec![],
+        audiences: vec![],
+        scopes: vec![],
+    });
+    Rule {
+        also: also.collect(),
+        ..rule("join", &[], "/{service}")
+    }
+}
+
+#[test]
+fn a_rule_grants_its_further_identities_beside_the_first_in_its_order() {
+    let mut of = with_also(&[
+        ("/{service}/reports", Some("reports")),
+        ("/{service}/jobs", None),
+    ]);
+    of.also[0].dns = vec!["reports.internal".parse().unwrap()];
+    of.also[0].audiences = vec!["ledger".into()];
+    of.also[0].scopes = vec!["read".into()];
+    let rules = compile_all(&[of]).unwrap();
+    let grants = rules
+        .decide("join", &facts(&[("service", "orders")]))
+        .unwrap();
+    assert_eq!(grants.first.spiffe_id.path(), "/orders");
+    assert_eq!((grants.first.also, &grants.first.hint), (None, &None));
+    let [reports, jobs] = grants.further.as_slice() else {
+        panic!("{grants:?}")
+    };
+    assert_eq!(reports.spiffe_id.path(), "/orders/reports");
+    assert_eq!(reports.hint.as_deref(), Some("reports"));
+    assert_eq!(reports.dns, ["reports.internal"]);
+    assert!(reports.allows_audience("ledger") && !grants.first.allows_audience("ledger"));
+    assert_eq!(reports.scopes, ["read"]);
+    assert_eq!(
+        (reports.ttl, reports.jwt_ttl),
+        (grants.first.ttl, grants.first.jwt_ttl)
+    );
+    assert_eq!(jobs.spiffe_id.path(), "/orders/jobs");
+    assert_eq!(
+        (jobs.origin(), jobs.hint.as_deref()),
+        ("rules[0].also[1]".to_owned(), None)
+    );
+    assert_eq!(grants.of("spiffe://example.org/orders/jobs"), Some(jobs));
+    assert_eq!(grants.of("spiffe://example.org/orders/other"), None);
+}
+
+#[test]
+fn s18_a_further_identity_is_as_safe_as_the_first() {
+    let why = |of: Rule, service| {
+        // As a file that was never checked.
+        let rules = Rules::of(
+            &TrustDomain::new("example.org").unwrap(),
+            &[of],
+            &["authority.internal".to_owned()],
+        );
+        let refused = rules.decide("join", &facts(&[("service", service)]));
+        refused.unwrap_err().to_string()
+    };
+    let reserved = why(with_also(&[("/{service}/x", None)]), "warifu");
+    assert!(reserved.contains("reserved"), "{reserved}");
+    let reserved = why(with_also(&[("/x", None), ("/{stage}/x", None)]), "a");
+    assert!(
+        reserved.contains("also[1].id: fact \"stage\" was not attested"),
+        "{reserved}"
+    );
+    // Whoever is called reports would be everybody's reports.
+    let twice = why(with_also(&[("/reports", None)]), "reports");
+    assert!(
+        twice.contains("also[0].id: spiffe://example.org/reports is another of its own"),
+        "{twice}"
+    );
+    let mut named = with_also(&[("/x", None)]);
+    named.also[0].dns = vec!["{service}.internal".parse().unwrap()];
+    let taken = why(named, "authority");
+    assert!(
+        taken.contains("also[0].dns: authority.internal is the authority's own name"),
+        "{taken}"
+    );
+}
+
+#[test]
+fn s18_a_rule_whose_identities_collide_is_refused_when_it_is_loaded() {
+    let why = |also: &[(&str, Option<&str>)]| compile_all(&[with_also(also)]).map(|_| ());
+    why(&[("/{service}/reports", None)]).unwrap();
+    let error = why(&[("/{service}/reports", None), ("/reports", None)]).unwrap_err();
+    assert_eq!((error.rule, error.field.as_str()), (0, "also[1].id"));
+    assert!(error.to_string().contains("two workloads"), "{error}");
+}
+
 #[test]
 fn audiences_are_exact_or_all() {
     let mut of = rule("join", &[], "/x");
     of.audiences = vec!["payments".into()];
     let granted = |of: &Rule| {
         let rules = compile_all(std::slice::from_ref(of)).unwrap();
-        rules.decide("join", &Facts::new()).unwrap()
+        rules.decide("join", &Facts::new()).unwrap().first
     };
     let grant = granted(&of);
     assert!(grant.allows_audience("payments"));
@@ -190,8 +285,8 @@ proptest! {
         a in "\\PC{0,12}", b in "[a-zA-Z0-9./%_-]{0,12}",
     ) {
         let rules = compile_all(&[rule("join", &[], "/{a}/x-{b}")]).unwrap();
-        if let Ok(grant) = rules.decide("join", &facts(&[("a", &a), ("b", &b)])) {
-            let path = grant.spiffe_id.path().to_owned();
+        if let Ok(grants) = rules.decide("join", &facts(&[("a", &a), ("b", &b)])) {
+            let path = grants.first.spiffe_id.path().to_owned();
             prop_assert_eq!(&path, &format!("/{a}/x-{b}"), "filled in, not mapped");
             prop_assert_eq!(path.matches('/').count(), 2);
             prop_assert!(!path.to_lowercase().starts_with("/warifu/"));
@@ -219,7 +314,7 @@ proptest! {
             for attestor in ["join", "ci", "nobody"] {
                 let first = rules.rules.iter().position(|rule| rule.mismatch(attestor, &facts).is_none());
                 let found = match rules.decide(attestor, &facts) {
-                    Ok(grant) => Some(grant.rule),
+                    Ok(grants) => Some(grants.first.rule),
                     Err(Refusal::Unfillable { rule, .. }) => Some(rule),
                     Err(_) => None,
                 };
@@ -265,5 +360,15 @@ fn facts_are_the_same_where_every_fact_a_rule_names_is() {
     );
     assert!(!same(&[("pod", "a")], &[("pod", "b")]));
     assert!(!same(&[orders, prod], &[]), "what entitled to nothing");
+    // A further identity of another name is another identity.
+    let rules = compile_all(&[Rule {
+        id: "/orders".parse().unwrap(),
+        ..with_also(&[("/orders/{stage}", None)])
+    }]);
+    let rules = rules.unwrap();
+    let same_further =
+        |a: &[(&str, &str)], b: &[(&str, &str)]| rules.same("join", &facts(a), &facts(b));
+    assert!(same_further(&[prod, ("pod", "a")], &[prod, ("pod", "b")]));
+    assert!(!same_further(&[prod], &[("stage", "test")]));
     assert!(!same(&[], &[]));
 }

@@ -118,13 +118,13 @@ async fn an_agent_becomes_ready_renews_and_mints() {
     );
     let jwt = agent
         .handle
-        .mint_jwt(&["payments".to_owned()])
+        .mint_jwt(&["payments".to_owned()], None)
         .await
         .unwrap();
     assert!(jwt.expires_at > SystemTime::now());
     let refused = agent
         .handle
-        .mint_jwt(&["billing".to_owned()])
+        .mint_jwt(&["billing".to_owned()], None)
         .await
         .unwrap_err();
     assert_eq!(refused.refusal(), Some(ErrorCode::AudienceRefused));

@@ -120,7 +120,7 @@ async fn an_agent_attests_renews_and_mints_over_one_connection() {
     client.trust(&granted.bundle);
     let renewed = client.renew(&granted.record, &csr(), &key).await.unwrap();
     let jwt = client
-        .jwt_svid(&renewed.record, &["payments".to_owned()], &key)
+        .jwt_svid(&renewed.record, &["payments".to_owned()], None, &key)
         .await
         .unwrap();
     assert!(jwt.expires_at > SystemTime::now());

@@ -140,17 +140,45 @@ fn shown(granted: &Granted) -> Result<String, fmt::Error> {
     let mut out = String::new();
     writeln!(out, "issued: {}", granted.spiffe_id)?;
     writeln!(out, "  {:<16} {}", "certificate", span(granted.ttl))?;
+    write!(
+        out,
+        "{}",
+        shown_names(&granted.dns, &granted.audiences, &granted.scopes)?
+    )?;
+    if !granted.audiences.is_empty() {
+        writeln!(out, "  {:<16} {}", "JWT-SVID", span(granted.jwt_ttl))?;
+    }
+    for also in &granted.also {
+        match &also.revoked {
+            None => writeln!(out, "and also: {}", also.spiffe_id)?,
+            Some(why) => writeln!(out, "but not {}, for it is {why}", also.spiffe_id)?,
+        }
+        if let Some(hint) = &also.hint {
+            writeln!(out, "  {:<16} {hint}", "hint")?;
+        }
+        write!(
+            out,
+            "{}",
+            shown_names(&also.dns, &also.audiences, &also.scopes)?
+        )?;
+    }
+    Ok(out)
+}
+
+fn shown_names(
+    dns: &[String],
+    audiences: &[String],
+    scopes: &[String],
+) -> Result<String, fmt::Error> {
+    let mut out = String::new();
     for (name, values) in [
-        ("DNS names", &granted.dns),
-        ("audiences", &granted.audiences),
-        ("scopes", &granted.scopes),
+        ("DNS names", dns),
+        ("audiences", audiences),
+        ("scopes", scopes),
     ] {
         if !values.is_empty() {
             writeln!(out, "  {name:<16} {}", values.join(", "))?;
         }
-    }
-    if !granted.audiences.is_empty() {
-        writeln!(out, "  {:<16} {}", "JWT-SVID", span(granted.jwt_ttl))?;
     }
     Ok(out)
 }

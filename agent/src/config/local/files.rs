@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use warifu::SpiffeId;
 
 use crate::config::value::{self, As, name};
 
@@ -15,6 +16,10 @@ pub struct Files {
     #[serde(deserialize_with = "value::one::<name::AbsolutePath, _>")]
     #[schemars(with = "As<name::AbsolutePath>")]
     pub directory: PathBuf,
+    /// Which of the workload's identities they are of, where it has several; the first where absent.
+    #[serde(default, deserialize_with = "value::option::<name::Id, _>")]
+    #[schemars(with = "Option<As<name::Id>>")]
+    pub spiffe_id: Option<SpiffeId>,
     /// What they are called.
     #[serde(default)]
     pub names: FileNames,

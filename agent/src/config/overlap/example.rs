@@ -11,6 +11,8 @@ use crate::config::authority::facts::{
 pub struct Example {
     /// The rule, counted from 0.
     pub rule: usize,
+    /// Which of its further identities, counted from 0; `None` for its first.
+    pub also: Option<usize>,
     /// Whose facts.
     pub attestor: String,
     /// The facts.
@@ -33,6 +35,16 @@ pub(super) fn sample(fact: &str, which: usize, variant: usize) -> &'static str {
     };
     let [one, other] = pair;
     if which == 0 { one } else { other }
+}
+
+impl Example {
+    /// What gives it, as an operator finds it.
+    pub(super) fn origin(&self) -> String {
+        match self.also {
+            None => format!("rules[{}]", self.rule),
+            Some(also) => format!("rules[{}].also[{also}]", self.rule),
+        }
+    }
 }
 
 impl fmt::Display for Example {

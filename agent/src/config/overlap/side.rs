@@ -114,8 +114,13 @@ impl<'a> Side<'a> {
 
     /// The facts of its templates.
     fn in_templates(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        let dns = self.rule.dns.iter().flat_map(|name| name.labels());
-        let pieces: Vec<&Piece> = self.rule.id.segments().iter().chain(dns).collect();
+        // Of all its identities: one that can't be filled in makes the rule refuse.
+        let templates = self.rule.templates();
+        let pieces = templates.flat_map(|(_, id, dns)| {
+            let labels = dns.iter().flat_map(|name| name.labels());
+            id.segments().iter().chain(labels)
+        });
+        let pieces: Vec<&'a Piece> = pieces.collect();
         pieces.into_iter().filter_map(|piece| piece.fact.as_deref())
     }
 

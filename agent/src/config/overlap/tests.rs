@@ -295,6 +295,63 @@ fn s18_within_one_scope_a_template_may_not_make_what_another_rule_writes_for_oth
 }
 
 #[test]
+fn s18_further_identities_are_held_against_all_the_others() {
+    // Of one rule with itself.
+    refused(
+        &["attestor: home, match: {role: '*'}, id: '/{role}', also: [{id: /reports}]"],
+        "0 one SPIFFE ID for two workloads: /reports for home with {account: 111111111111, partition: aws, role: \
+         reports} (rules[0]) and for home with",
+    );
+    refused(
+        &[
+            "attestor: home, match: {role: '*'}, id: '/{role}', also: [{id: '/{role}-reports'}], shared: true",
+        ],
+        "two workloads",
+    );
+    fine(&["attestor: home, match: {role: '*'}, id: '/{role}', also: [{id: '/{role}/reports'}]"]);
+    fine(&["attestor: home, match: {role: 'svc-*'}, id: '/{role}', also: [{id: /reports}]"]);
+    // One that all of them have is what the operator wrote.
+    fine(&["attestor: home, match: {role: '*'}, id: '/svc/{role}', also: [{id: /reports}]"]);
+    // The account of a further one.
+    let of = |also: &str| {
+        format!(
+            "attestor: aws, match: {{role: '*'}}, id: '/{{account}}/{{role}}', also: [{{{also}}}]"
+        )
+    };
+    refused(
+        &[&of("id: '/x/y/{role}'")],
+        "0 one SPIFFE ID for two accounts: /x/y/",
+    );
+    refused(
+        &[&of("id: '/x/{account}/{role}', dns: ['{role}.x']")],
+        "one DNS name for two accounts",
+    );
+    fine(&[&of(
+        "id: '/x/{account}/{role}', dns: ['{role}.{account}.x']",
+    )]);
+    // Of two rules.
+    let orders = "attestor: home, match: {role: orders}, id: /orders, also: [{id: /a}, {id: /b}]";
+    refused(
+        &[orders, "attestor: blue, match: {namespace: shop}, id: /b"],
+        "1 one SPIFFE ID for what two attestors prove: /b for home with",
+    );
+    refused(
+        &[
+            orders,
+            "attestor: blue, match: {namespace: shop}, id: /x, also: [{id: /y}, {id: /b}]",
+        ],
+        "(rules[0].also[1]) and for blue with {namespace: shop} (rules[1].also[1])",
+    );
+    // A template of pods makes a rule one of pods.
+    refused(
+        &[
+            "attestor: aws, match: {account: '111111111111'}, id: '/{role}', also: [{id: '/{cluster_account}/{cluster_region}/{cluster}/{namespace}/x'}]",
+        ],
+        "two clusters",
+    );
+}
+
+#[test]
 fn rules_that_can_never_decide_hurt_nobody() {
     fine(&[
         "attestor: aws, match: {account: '333333333333'}, id: /a",

@@ -71,7 +71,12 @@ pub(in crate::config) fn agent(config: &AgentConfig) -> Vec<Problem> {
         );
     }
     outbound::outbound(config, &mut problems);
-    local::local(&config.local, &root().key("local"), &mut problems);
+    local::local(
+        &config.local,
+        &config.trust_domain,
+        &root().key("local"),
+        &mut problems,
+    );
     problems.add_if(
         config.admin.listen.as_ref().is_some_and(|listen| !listen.is_local()),
         root().key("admin").key("listen"),

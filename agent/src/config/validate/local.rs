@@ -1,5 +1,7 @@
 //! `local:` of the agent's file.
 
+use warifu::TrustDomain;
+
 use super::{Path, Problems};
 use crate::config::{
     local::{Clients, Local},
@@ -11,7 +13,7 @@ mod files;
 mod oauth;
 mod workload_api;
 
-pub(super) fn local(local: &Local, at: &Path, problems: &mut Problems) {
+pub(super) fn local(local: &Local, trust_domain: &TrustDomain, at: &Path, problems: &mut Problems) {
     if let Some(api) = &local.workload_api {
         workload_api::workload_api(api, &at.key("workload_api"), problems);
     }
@@ -23,7 +25,7 @@ pub(super) fn local(local: &Local, at: &Path, problems: &mut Problems) {
     if let Some(oauth) = &local.oauth {
         oauth::oauth(oauth, &at.key("oauth"), problems);
     }
-    files::files(&local.files, &at.key("files"), problems);
+    files::files(&local.files, trust_domain, &at.key("files"), problems);
 }
 
 /// Where the local listeners are.

@@ -76,6 +76,7 @@ impl Ca {
         Identity {
             bundle: self.bundle(svid.id().trust_domain().clone()),
             svid,
+            further: Default::default(),
             federated: Default::default(),
             generation,
         }

@@ -158,26 +158,35 @@ impl Fixture {
 }
 
 /// An answer with an X.509-SVID, and the key in it.
-fn answer() -> (X509svidResponse, Vec<u8>) {
+fn svid(id: &str) -> (X509svid, Vec<u8>) {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
-    params.subject_alt_names = vec![SanType::URI(ORDERS.try_into().unwrap())];
+    params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     let leaf = params.self_signed(&key).unwrap().der().to_vec();
     let svid = X509svid {
-        spiffe_id: ORDERS.to_owned(),
+        spiffe_id: id.to_owned(),
         x509_svid: leaf.clone().into(),
         x509_svid_key: key.serialize_der().into(),
         // Two roots, one after the other.
         bundle: [leaf.clone(), leaf].concat().into(),
         hint: String::new(),
     };
+    (svid, key.serialize_der())
+}
+
+fn of_first(answer: X509svidResponse) -> Result<Issued, String> {
+    chosen(answer, None).and_then(issued)
+}
+
+fn answer() -> (X509svidResponse, Vec<u8>) {
+    let (svid, key) = svid(ORDERS);
     let answer = X509svidResponse {
         svids: vec![svid],
         ..Default::default()
     };
-    (answer, key.serialize_der())
+    (answer, key)
 }
 
 #[test]
@@ -202,21 +211,48 @@ fn an_endpoint_is_spelt_as_the_specification_says() {
 async fn an_svid_is_fetched_as_files_hold_it() {
     let (answer, _) = answer();
     let fixture = Fixture::serve(Fake::new(answer));
-    let issued = fetch_x509(&fixture.endpoint(), PATIENCE).await.unwrap();
+    let issued = fetch_x509(&fixture.endpoint(), None, PATIENCE)
+        .await
+        .unwrap();
     assert_eq!(issued.id.to_string(), ORDERS);
     let blocks = |pem: &str, label: &str| pem.matches(&format!("-----BEGIN {label}-----")).count();
     assert_eq!(blocks(&issued.content.certificate, "CERTIFICATE"), 1);
     assert_eq!(blocks(issued.content.key.expose(), "PRIVATE KEY"), 1);
     assert_eq!(blocks(&issued.content.bundle, "CERTIFICATE"), 2);
-    let token = fetch_jwt(&fixture.endpoint(), "payments", PATIENCE).await;
+    let token = fetch_jwt(&fixture.endpoint(), "payments", None, PATIENCE).await;
     assert_eq!(token.unwrap().expose(), "token for payments");
+}
+
+#[tokio::test]
+async fn of_several_identities_the_one_that_is_asked_for_is_fetched_or_none() {
+    const REPORTS: &str = "spiffe://example.org/reports";
+    let (mut answer, _) = answer();
+    let reports = X509svid {
+        bundle: answer.svids[0].bundle.clone(),
+        ..svid(REPORTS).0
+    };
+    answer.svids.push(reports);
+    let fixture = Fixture::serve(Fake::new(answer));
+    let endpoint = fixture.endpoint();
+    for id in [ORDERS, REPORTS] {
+        let asked = id.parse().unwrap();
+        let issued = fetch_x509(&endpoint, Some(&asked), PATIENCE).await.unwrap();
+        assert_eq!(issued.id, asked);
+    }
+    let other = "spiffe://example.org/other".parse().unwrap();
+    let refused = fetch_x509(&endpoint, Some(&other), PATIENCE)
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, ClientError::Refused { .. }), "{refused}");
+    let why = format!("this workload is not {other}; it is {ORDERS} and {REPORTS}");
+    assert!(refused.to_string().ends_with(&why), "{refused}");
 }
 
 #[tokio::test]
 async fn an_agent_that_starts_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let endpoint = Fixture::endpoint_in(&dir);
-    let fetching = tokio::spawn(async move { fetch_x509(&endpoint, PATIENCE).await });
+    let fetching = tokio::spawn(async move { fetch_x509(&endpoint, None, PATIENCE).await });
     tokio::time::sleep(Duration::from_millis(50)).await;
     let (answer, _) = answer();
     let fake = Fake {
@@ -235,7 +271,7 @@ async fn a_refusal_is_told_at_once_and_what_may_pass_when_patience_ends() {
         ..Fake::new(answer.clone())
     });
     let began = Instant::now();
-    let refused = fetch_x509(&refusing.endpoint(), PATIENCE)
+    let refused = fetch_x509(&refusing.endpoint(), None, PATIENCE)
         .await
         .unwrap_err();
     assert!(matches!(refused, ClientError::Refused { .. }), "{refused}");
@@ -247,13 +283,13 @@ async fn a_refusal_is_told_at_once_and_what_may_pass_when_patience_ends() {
         ..Fake::new(answer)
     });
     let short = Duration::from_millis(500);
-    let late = fetch_jwt(&starting.endpoint(), "payments", short).await;
+    let late = fetch_jwt(&starting.endpoint(), "payments", None, short).await;
     let late = late.unwrap_err();
     assert!(matches!(late, ClientError::Unavailable { .. }), "{late}");
     assert!(late.to_string().ends_with("no identity yet"), "{late}");
 
     let nowhere: Endpoint = "unix:/nonexistent/api.sock".parse().unwrap();
-    let nobody = fetch_x509(&nowhere, short).await.unwrap_err();
+    let nobody = fetch_x509(&nowhere, None, short).await.unwrap_err();
     assert!(matches!(nobody, ClientError::Connect { .. }), "{nobody}");
 }
 
@@ -263,7 +299,7 @@ async fn who_accepts_and_says_nothing_is_not_waited_for_beyond_patience() {
     let _silent = tokio::net::UnixListener::bind(dir.path().join("api.sock")).unwrap();
     let began = Instant::now();
     let endpoint = Fixture::endpoint_in(&dir);
-    let late = fetch_x509(&endpoint, Duration::from_millis(500)).await;
+    let late = fetch_x509(&endpoint, None, Duration::from_millis(500)).await;
     assert!(
         matches!(late, Err(ClientError::Unavailable { .. })),
         "{late:?}"
@@ -277,9 +313,9 @@ async fn s17_what_is_no_svid_is_an_error_and_s12_says_nothing_of_the_key() {
     let wrong = |change: fn(&mut X509svid)| {
         let mut answer = good.clone();
         change(&mut answer.svids[0]);
-        issued(answer).unwrap_err()
+        of_first(answer).unwrap_err()
     };
-    assert!(issued(X509svidResponse::default()).is_err());
+    assert!(of_first(X509svidResponse::default()).is_err());
     for why in [
         wrong(|svid| svid.x509_svid = vec![0x30, 0x82].into()),
         wrong(|svid| svid.bundle = vec![7; 9].into()),
@@ -288,7 +324,7 @@ async fn s17_what_is_no_svid_is_an_error_and_s12_says_nothing_of_the_key() {
     ] {
         assert!(!why.is_empty());
     }
-    let shown = format!("{:?}", issued(good.clone()).unwrap());
+    let shown = format!("{:?}", of_first(good.clone()).unwrap());
     let bytes = format!("{:?}", &key[40..48]);
     assert!(
         !shown.contains("PRIVATE KEY") && !shown.contains(&bytes),

@@ -66,7 +66,7 @@ impl Metrics {
         // There before anything happens, so that an alert has something to look at.
         let _ = self.written.get_or_create(&label);
         let _ = self.not_after.get_or_create(&label);
-        for step in ["write", "after"] {
+        for step in ["write", "after", "not-held"] {
             let certificate = label.certificate.clone();
             let _ = self.failures.get_or_create(&Failed { certificate, step });
         }

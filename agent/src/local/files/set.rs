@@ -29,7 +29,10 @@ use rustix::fs::{
     memfd_create, mkdirat, open, openat, readlinkat, renameat, statat, symlinkat, unlinkat,
 };
 use thiserror::Error;
-use warifu::{Secret, identity::Identity};
+use warifu::{
+    Secret,
+    identity::{TrustBundle, X509Svid},
+};
 use zeroize::Zeroizing;
 
 use crate::config::local::{FileNames, Files};
@@ -81,12 +84,13 @@ impl From<&Files> for Place {
     }
 }
 
-impl From<&Identity> for Content {
-    fn from(identity: &Identity) -> Self {
+impl Content {
+    /// Of one of the identities' X.509-SVIDs.
+    pub fn new(svid: &X509Svid, bundle: &TrustBundle) -> Self {
         Self {
-            certificate: identity.svid.chain_pem(),
-            key: identity.svid.key_pem(),
-            bundle: identity.bundle.x509_pem(),
+            certificate: svid.chain_pem(),
+            key: svid.key_pem(),
+            bundle: bundle.x509_pem(),
         }
     }
 }

@@ -7,7 +7,7 @@ use rcgen::{CertificateParams, IsCa, KeyPair, KeyUsagePurpose, SanType};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use tokio::sync::watch;
 use warifu::{
-    identity::{TrustBundle, X509Svid},
+    identity::{FurtherSvid, TrustBundle, X509Svid},
     jwt::KeySet,
 };
 
@@ -17,25 +17,39 @@ use crate::{
     http::server::{Drain, drain},
 };
 
-fn identity(generation: u64, not_after: SystemTime) -> Arc<Identity> {
+fn svid(id: &str, not_after: SystemTime) -> X509Svid {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
-    let id = "spiffe://example.org/orders";
     params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.not_after = not_after.into();
     let leaf = params.self_signed(&key).unwrap().der().clone();
     let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+    X509Svid::new(vec![leaf], key).unwrap()
+}
+
+fn identity(generation: u64, not_after: SystemTime) -> Arc<Identity> {
+    with_further(generation, not_after, &[])
+}
+
+fn with_further(generation: u64, not_after: SystemTime, further: &[X509Svid]) -> Arc<Identity> {
+    let first = svid("spiffe://example.org/orders", not_after);
+    let root = first.chain()[0].clone();
+    let further = further.iter().map(|svid| FurtherSvid {
+        svid: svid.clone(),
+        hint: None,
+    });
     Arc::new(Identity {
-        svid: X509Svid::new(vec![leaf.clone()], key).unwrap(),
+        svid: first,
         bundle: TrustBundle {
             trust_domain: "example.org".parse().unwrap(),
-            x509_authorities: vec![leaf],
+            x509_authorities: vec![root],
             jwt_authorities: KeySet::default(),
             sequence: 1,
             refresh_hint: Duration::from_secs(300),
         },
+        further: further.collect(),
         federated: Arc::default(),
         generation,
     })
@@ -56,8 +70,14 @@ struct Fixture {
 impl Fixture {
     /// Keeps files in `files` of a directory, which is not there yet.
     fn new(after: impl FnOnce(&Path) -> Option<After>) -> Self {
+        Self::of(None, after)
+    }
+
+    /// The same of one identity.
+    fn of(spiffe_id: Option<SpiffeId>, after: impl FnOnce(&Path) -> Option<After>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let set = Files {
+            spiffe_id,
             directory: dir.path().join("files"),
             names: FileNames::default(),
             uid: None,
@@ -112,6 +132,55 @@ fn append_to_runs(dir: &Path) -> Option<After> {
     Some(After::Command(
         ["/bin/sh", "-c", &script].map(str::to_owned).to_vec(),
     ))
+}
+
+#[tokio::test]
+async fn files_are_of_the_identity_they_name_and_stay_when_the_workload_is_not_that_any_more() {
+    let reports: SpiffeId = "spiffe://example.org/reports".parse().unwrap();
+    let fixture = Fixture::of(Some(reports.clone()), |_| None);
+    fixture.make_directory();
+    fixture.identity.send_replace(Some(identity(1, soon())));
+    let not_held = |it: &Fixture| {
+        it.status()
+            .last_error
+            .is_some_and(|why| why.contains("this workload is not"))
+    };
+    fixture.until("it is not held", not_held).await;
+    assert_eq!(fixture.certificate(), "", "nothing of another identity");
+
+    let svid = svid(&reports.to_string(), soon());
+    fixture
+        .identity
+        .send_replace(Some(with_further(2, soon(), std::slice::from_ref(&svid))));
+    fixture
+        .until("written", |it| it.certificate() == svid.chain_pem())
+        .await;
+    fixture
+        .until("well again", |it| it.status().failures == 0)
+        .await;
+    assert_eq!(fixture.status().not_after, Some(svid.not_after()));
+
+    fixture.identity.send_replace(Some(identity(3, soon())));
+    fixture.until("it is not held", not_held).await;
+    assert_eq!(fixture.certificate(), svid.chain_pem());
+    assert!(!fixture.status().expired);
+}
+
+#[tokio::test]
+async fn files_of_an_identity_that_is_no_more_are_reported_when_they_expire() {
+    let reports: SpiffeId = "spiffe://example.org/reports".parse().unwrap();
+    let fixture = Fixture::of(Some(reports.clone()), |_| None);
+    fixture.make_directory();
+    let short = svid(&reports.to_string(), SystemTime::now());
+    fixture
+        .identity
+        .send_replace(Some(with_further(1, soon(), &[short])));
+    fixture
+        .until("written", |it| it.status().written.is_some())
+        .await;
+    assert!(!fixture.status().expired);
+    fixture.identity.send_replace(Some(identity(2, soon())));
+    fixture.until("expired", |it| it.status().expired).await;
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ pub(super) struct Secrets<'a>(pub(super) &'a Identity);
 
 /// A secret, whatever the name it was found by.
 pub(super) enum Found<'a> {
-    /// Our certificate chain and key.
+    /// A certificate chain and key of ours.
     Certificate(&'a X509Svid),
     /// The roots of our trust domain, for Envoy's own verifier.
     Roots(&'a TrustBundle),
@@ -42,8 +42,8 @@ pub(super) enum Found<'a> {
 impl<'a> Secrets<'a> {
     /// What who asks for everything gets: everything once, under the names that SPIFFE gives it, as SPIRE does.
     pub(super) fn names(&self) -> Vec<String> {
-        let svid = self.0.svid.id().to_string();
-        self.bundles().map(domain_id).chain([svid]).collect()
+        let svids = self.0.svids().map(|svid| svid.id().to_string());
+        self.bundles().map(domain_id).chain(svids).collect()
     }
 
     /// The secret of this name; `None` where there is none for this workload.
@@ -53,8 +53,11 @@ impl<'a> Secrets<'a> {
             CERTIFICATE => Some(Found::Certificate(&identity.svid)),
             OWN_ROOTS => Some(Found::Roots(&identity.bundle)),
             ALL_ROOTS => Some(Found::Domains(self.bundles().collect())),
-            id if identity.svid.id().to_string() == id => Some(Found::Certificate(&identity.svid)),
             id => {
+                let mut svids = identity.svids();
+                if let Some(svid) = svids.find(|svid| svid.id().to_string() == id) {
+                    return Some(Found::Certificate(svid));
+                }
                 let mut bundles = self.bundles();
                 let bundle = bundles.find(|bundle| domain_id(bundle) == id)?;
                 Some(Found::Domains(vec![bundle]))

@@ -156,7 +156,7 @@ fn unknown(name: &str, secrets: &Secrets<'_>) -> Status {
     let name: String = name.chars().take(100).collect();
     let own = secrets.0.svid.id();
     Status::permission_denied(format!(
-        "no secret {name:?} for {own}; there are default, ROOTCA, ALL, its own SPIFFE ID, \
+        "no secret {name:?} for {own}; there are default, ROOTCA, ALL, its own SPIFFE IDs, \
          and spiffe:// with a trust domain that is its own or federated with it"
     ))
 }

@@ -11,7 +11,7 @@ use tonic::{
     codegen::tokio_stream::{StreamExt, wrappers::ReceiverStream},
 };
 use warifu::{
-    identity::{Identity, TrustBundle, X509Svid},
+    identity::{FurtherSvid, Identity, TrustBundle, X509Svid},
     jwt::KeySet,
 };
 
@@ -147,22 +147,26 @@ fn asker() -> Asker {
 
 /// A snapshot with a fresh key, and the roots of these domains, each named by a byte.
 fn identity(own: u8, federated: &[(&str, u8)]) -> Identity {
-    let mut params = CertificateParams::default();
-    let uri = "spiffe://example.org/orders".try_into().unwrap();
-    params.subject_alt_names = vec![SanType::URI(uri)];
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    let key = KeyPair::generate().unwrap();
-    let leaf = params.self_signed(&key).unwrap().der().clone();
     Identity {
-        svid: X509Svid::new(vec![leaf], key.into()).unwrap(),
+        svid: svid("spiffe://example.org/orders"),
         bundle: bundle("example.org", own),
+        further: Arc::default(),
         federated: federated
             .iter()
             .map(|(name, root)| bundle(name, *root))
             .collect(),
         generation: 1,
     }
+}
+
+fn svid(id: &str) -> X509Svid {
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    let key = KeyPair::generate().unwrap();
+    let leaf = params.self_signed(&key).unwrap().der().clone();
+    X509Svid::new(vec![leaf], key.into()).unwrap()
 }
 
 fn bundle(trust_domain: &str, root: u8) -> TrustBundle {
@@ -177,9 +181,9 @@ fn bundle(trust_domain: &str, root: u8) -> TrustBundle {
 
 /// The same certificate, beside other bundles.
 fn beside(known: &Identity, own: u8, federated: &[(&str, u8)]) -> Identity {
-    let svid = &known.svid;
     Identity {
-        svid: X509Svid::new(svid.chain().to_vec(), svid.key().clone_key()).unwrap(),
+        svid: known.svid.clone(),
+        further: Arc::clone(&known.further),
         ..identity(own, federated)
     }
 }
@@ -257,6 +261,49 @@ fn domains(secret: &Secret) -> Vec<(String, String)> {
     domains
         .map(|it| (it.name, text(it.trust_bundle.as_ref())))
         .collect()
+}
+
+#[tokio::test]
+async fn each_identity_is_a_secret_of_its_own_and_default_is_the_first() {
+    let first = identity(1, &[]);
+    let mut other = identity(1, &[]);
+    other.svid = svid("spiffe://example.org/reports");
+    let reports = FurtherSvid {
+        svid: other.svid.clone(),
+        hint: Some("reports".to_owned()),
+    };
+    let both = Identity {
+        further: [reports].into(),
+        ..beside(&first, 1, &[])
+    };
+    let agent = Agent::new(Some(both));
+    let chain = async |name: &str| {
+        let mut client = agent.world();
+        client.say(ask(&[name])).await;
+        let response = client.hear().await;
+        match secrets(&response).remove(0).r#type {
+            Some(Type::TlsCertificate(certificate)) => text(certificate.certificate_chain.as_ref()),
+            other => panic!("{name}: {other:?}"),
+        }
+    };
+    assert_eq!(chain("default").await, first.svid.chain_pem());
+    assert_eq!(
+        chain("spiffe://example.org/orders").await,
+        first.svid.chain_pem()
+    );
+    assert_eq!(
+        chain("spiffe://example.org/reports").await,
+        other.svid.chain_pem()
+    );
+    let mut everything = agent.world();
+    everything.say(ask(&[])).await;
+    let names = names(&everything.hear().await);
+    let expected = [
+        "spiffe://example.org",
+        "spiffe://example.org/orders",
+        "spiffe://example.org/reports",
+    ];
+    assert_eq!(names, expected);
 }
 
 #[tokio::test]

@@ -6,13 +6,15 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost_types::{ListValue, Struct, Value as ProstValue, value::Kind};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use tokio::task::JoinSet;
 use tonic::Status;
 use warifu::{
     SpiffeId,
-    identity::Identity,
+    identity::{Identity, X509Svid},
     jwt::{Claims, JwtError, Profile, verify},
 };
 
+use super::snapshot::listed;
 use crate::{
     attest::wire::{MAX_AUDIENCE, MAX_AUDIENCES},
     local::{
@@ -38,37 +40,89 @@ pub(super) fn check(asked: &JwtsvidRequest) -> Result<(), Status> {
     )))
 }
 
-/// A JWT-SVID for the audiences `asked` names, of `identity`.
+/// JWT-SVIDs for the audiences `asked` names: of the identity it names, or of all there are in `identity`, the default
+/// one first, whose hint is `hint`.
+///
+/// What can be had of the others is given; but without the default one's token there is no answer. A client takes the
+/// first for the default, and must not call as somebody else because of a refusal it was not told of.
 pub(super) async fn fetch(
     tokens: &Requested,
     identity: &Identity,
     asked: JwtsvidRequest,
     hint: &str,
 ) -> Result<JwtsvidResponse, Status> {
-    let id = identity.svid.id();
-    if !asked.spiffe_id.is_empty() && asked.spiffe_id != id.to_string() {
-        return Err(match SpiffeId::new(&asked.spiffe_id) {
-            Ok(_) => absence::not_ours(&asked.spiffe_id),
-            Err(why) => Status::invalid_argument(format!("spiffe_id: {why}")),
-        });
-    }
-    let token = tokens.jwt_svid(id, asked.audience).await;
-    let token = token.map_err(|why| match why {
+    let all = listed(identity, hint);
+    let is_asked_for = |(svid, _): &(&X509Svid, &str)| {
+        asked.spiffe_id.is_empty() || svid.id().to_string() == asked.spiffe_id
+    };
+    let mut wanted = all.filter(is_asked_for).map(|(svid, hint)| {
+        let of_first = svid.id() == identity.svid.id();
+        Mint {
+            tokens: tokens.clone(),
+            id: svid.id().clone(),
+            of_first,
+            audiences: asked.audience.clone(),
+            hint: hint.to_owned(),
+        }
+    });
+    let first = wanted.next().ok_or_else(|| not_held(&asked.spiffe_id))?;
+    // All at once: each may be a question to the authority.
+    let mut others: JoinSet<_> = wanted
+        .enumerate()
+        .map(|(place, mint)| async move { (place, mint.minted().await) })
+        .collect();
+    let first = first.minted().await.map_err(|why| match why {
         MintError::Refused { .. } => absence::refused(&why.to_string()),
         // Tokens given out here are the authority's.
         MintError::Denied { .. } | MintError::Unavailable { .. } => {
             absence::unavailable(&why.to_string())
         }
     })?;
-    let token = token.expose();
+    let mut further = BTreeMap::new();
+    while let Some(done) = others.join_next().await {
+        if let Ok((place, Ok(svid))) = done {
+            further.insert(place, svid);
+        }
+    }
+    let svids = std::iter::once(first).chain(further.into_values());
     Ok(JwtsvidResponse {
-        svids: vec![Jwtsvid {
-            // A rule that was changed names the next token otherwise before the next certificate.
-            spiffe_id: subject(token).unwrap_or_else(|| id.to_string()),
-            svid: token.to_owned(),
-            hint: hint.to_owned(),
-        }],
+        svids: svids.collect(),
     })
+}
+
+/// A JWT-SVID that is asked for.
+struct Mint {
+    tokens: Requested,
+    id: SpiffeId,
+    of_first: bool,
+    audiences: Vec<String>,
+    hint: String,
+}
+
+impl Mint {
+    async fn minted(self) -> Result<Jwtsvid, MintError> {
+        let token = match self.of_first {
+            true => self.tokens.jwt_svid(&self.id, self.audiences).await?,
+            false => {
+                let minting = self.tokens.further_jwt_svid(&self.id, self.audiences);
+                minting.await?
+            }
+        };
+        let token = token.expose();
+        Ok(Jwtsvid {
+            // A rule that was changed names the next token otherwise before the next certificate.
+            spiffe_id: subject(token).unwrap_or_else(|| self.id.to_string()),
+            svid: token.to_owned(),
+            hint: self.hint,
+        })
+    }
+}
+
+fn not_held(asked: &str) -> Status {
+    match SpiffeId::new(asked) {
+        Ok(_) => absence::not_ours(asked),
+        Err(why) => Status::invalid_argument(format!("spiffe_id: {why}")),
+    }
 }
 
 /// `sub` of a token the authority just gave us; nothing is decided by it.

@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes};
 use prost::Message;
 use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
-use warifu::identity::{Identity, TrustBundle};
+use warifu::identity::{Identity, TrustBundle, X509Svid};
 use zeroize::Zeroizing;
 
 use crate::local::proto::workload::{
@@ -39,7 +39,7 @@ pub(super) struct Snapshots {
 }
 
 impl Snapshots {
-    /// `hint` goes with every X.509-SVID.
+    /// `hint` goes with the default X.509-SVID.
     pub(super) fn new(hint: String) -> Self {
         Self {
             hint,
@@ -69,24 +69,26 @@ impl Snapshots {
 impl Snapshot {
     fn new(identity: &Identity, hint: &str) -> Self {
         let Identity {
-            svid,
             bundle,
             federated,
             generation,
+            ..
         } = identity;
         let all = || std::iter::once(bundle).chain(federated.iter());
-        let key = Zeroizing::new(svid.key().secret_pkcs8_der().to_vec());
-        let svid = X509svid {
-            spiffe_id: svid.id().to_string(),
-            x509_svid: concatenated(svid.chain()),
-            x509_svid_key: Bytes::from_owner(key),
-            bundle: concatenated(&bundle.x509_authorities),
-            hint: hint.to_owned(),
-        };
+        let svids = listed(identity, hint).map(|(svid, hint)| {
+            let key = Zeroizing::new(svid.key().secret_pkcs8_der().to_vec());
+            X509svid {
+                spiffe_id: svid.id().to_string(),
+                x509_svid: concatenated(svid.chain()),
+                x509_svid_key: Bytes::from_owner(key),
+                bundle: concatenated(&bundle.x509_authorities),
+                hint: hint.to_owned(),
+            }
+        });
         Self {
             generation: *generation,
             x509_svid: frame(&X509svidResponse {
-                svids: vec![svid],
+                svids: svids.collect(),
                 crl: Vec::new(),
                 federated_bundles: x509_bundles(federated.iter()),
             }),
@@ -107,6 +109,20 @@ impl Snapshot {
             Content::JwtBundles => &self.jwt_bundles,
         }
     }
+}
+
+/// The X.509-SVIDs of `identity` with their hints, the default one first; `hint` is its own. A hint is told once: of
+/// two identities with one hint clients see the first only (SPIFFE Workload API §5.2.1), so a further one that has the
+/// default's is told without.
+pub(super) fn listed<'a>(
+    identity: &'a Identity,
+    hint: &'a str,
+) -> impl Iterator<Item = (&'a X509Svid, &'a str)> {
+    let further = identity.further.iter().map(move |further| {
+        let own = further.hint.as_deref().unwrap_or_default();
+        (&further.svid, if own == hint { "" } else { own })
+    });
+    std::iter::once((&identity.svid, hint)).chain(further)
 }
 
 /// `message` as gRPC sends it: not compressed, its length, itself. What it held is wiped when the last copy goes.

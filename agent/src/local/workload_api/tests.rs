@@ -1,10 +1,12 @@
 use std::time::Duration;
 
 use tonic::Code;
+use warifu::identity::Identity;
 
 use super::*;
 use crate::local::proto::workload::{
-    JwtBundlesRequest, JwtsvidRequest, ValidateJwtsvidRequest, X509BundlesRequest, X509svidRequest,
+    JwtBundlesRequest, Jwtsvid, JwtsvidRequest, ValidateJwtsvidRequest, X509BundlesRequest,
+    X509svidRequest,
 };
 use fixture::{Authority, Ca, ID, World, with_header};
 
@@ -300,6 +302,138 @@ async fn s20_a_process_that_is_not_listed_is_told_no_identity_issued_and_no_more
             assert_eq!(refused.message(), "no identity issued");
         }
     }
+}
+
+const REPORTS: &str = "spiffe://example.org/reports";
+const JOBS: &str = "spiffe://example.org/jobs";
+
+fn jwt_of(id: &str, audience: &str) -> tonic::Request<JwtsvidRequest> {
+    with_header(JwtsvidRequest {
+        audience: vec![audience.to_owned()],
+        spiffe_id: id.to_owned(),
+    })
+}
+
+fn tokens(answer: &[Jwtsvid]) -> Vec<(&str, &str)> {
+    let tokens = answer.iter();
+    tokens
+        .map(|it| (it.spiffe_id.as_str(), it.hint.as_str()))
+        .collect()
+}
+
+#[tokio::test]
+async fn all_identities_are_listed_the_default_one_first_each_with_its_own_hint_once() {
+    let world = World::new();
+    // The last has the hint of the default one, which this agent's configuration chose.
+    let further = [
+        (REPORTS, Some("reports")),
+        (JOBS, None),
+        ("spiffe://example.org/x", Some("internal")),
+    ];
+    let identity = Arc::new(world.ca.several(1, &further));
+    world.identity.send_replace(Some(Arc::clone(&identity)));
+    let mut client = world.client().await;
+    let asked = client.fetch_x509svid(with_header(X509svidRequest {})).await;
+    let mut svids = asked.unwrap().into_inner();
+    let first = svids.message().await.unwrap().unwrap();
+    let told: Vec<_> = first
+        .svids
+        .iter()
+        .map(|it| (it.spiffe_id.as_str(), it.hint.as_str()))
+        .collect();
+    let expected = [
+        (ID, "internal"),
+        (REPORTS, "reports"),
+        (JOBS, ""),
+        ("spiffe://example.org/x", ""),
+    ];
+    assert_eq!(told, expected);
+    for (told, svid) in first.svids.iter().zip(identity.svids()) {
+        assert_eq!(told.x509_svid, svid.chain()[0].to_vec());
+        assert_eq!(told.x509_svid_key, svid.key().secret_pkcs8_der());
+        assert_eq!(told.bundle, first.svids[0].bundle);
+    }
+    // One that is no more is redacted, by the whole state without it.
+    let left = Identity {
+        further: identity.further.iter().skip(1).cloned().collect(),
+        ..world.ca.again(&identity, 2)
+    };
+    world.identity.send_replace(Some(Arc::new(left)));
+    let next = svids.message().await.unwrap().unwrap();
+    assert_eq!(next.svids.len(), 3);
+    assert!(next.svids.iter().all(|it| it.spiffe_id != REPORTS));
+}
+
+#[tokio::test]
+async fn a_token_is_had_of_each_identity_or_of_the_one_that_is_asked_for() {
+    let world = World::new();
+    let further = [(REPORTS, Some("reports")), (JOBS, None)];
+    world
+        .identity
+        .send_replace(Some(Arc::new(world.ca.several(1, &further))));
+    let mut client = world.client().await;
+    let all = client
+        .fetch_jwtsvid(jwt_of("", "payments"))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        tokens(&all.svids),
+        [(ID, "internal"), (REPORTS, "reports"), (JOBS, "")]
+    );
+    for (id, hint) in [(ID, "internal"), (REPORTS, "reports"), (JOBS, "")] {
+        let one = client
+            .fetch_jwtsvid(jwt_of(id, "payments"))
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(tokens(&one.svids), [(id, hint)]);
+        let valid = client.validate_jwtsvid(with_header(ValidateJwtsvidRequest {
+            audience: "payments".to_owned(),
+            svid: one.svids[0].svid.clone(),
+        }));
+        assert_eq!(valid.await.unwrap().into_inner().spiffe_id, id);
+    }
+    let mints = world.minter.mints.load(std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(mints, 3, "one for each identity, and none again");
+    let refused = client
+        .fetch_jwtsvid(jwt_of("spiffe://example.org/other", "payments"))
+        .await;
+    let refused = refused.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(
+        refused.message().contains("no identity issued"),
+        "{refused}"
+    );
+    let refused = client.fetch_jwtsvid(jwt_of("not an id", "payments")).await;
+    assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn without_the_default_identitys_token_no_other_is_given_in_its_place() {
+    let world = World::new();
+    let further = [(REPORTS, Some("reports"))];
+    world
+        .identity
+        .send_replace(Some(Arc::new(world.ca.several(1, &further))));
+    let mut client = world.client().await;
+    let refuse = |id: &str| *world.minter.refused.lock().unwrap() = vec![id.to_owned()];
+    refuse(REPORTS);
+    let some = client
+        .fetch_jwtsvid(jwt_of("", "a"))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(tokens(&some.svids), [(ID, "internal")]);
+    refuse(ID);
+    let refused = client.fetch_jwtsvid(jwt_of("", "b")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let one = client
+        .fetch_jwtsvid(jwt_of(REPORTS, "b"))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(tokens(&one.svids), [(REPORTS, "reports")]);
 }
 
 #[tokio::test]

@@ -663,6 +663,7 @@ impl Ca {
         Identity {
             svid: X509Svid::new(vec![leaf], key).unwrap(),
             bundle,
+            further: Default::default(),
             federated: Default::default(),
             generation,
         }

@@ -105,12 +105,13 @@ fn scope(rule: &Rule, facts: &Facts) -> Vec<String> {
     let of = |name: &str| facts.get(name).cloned().unwrap_or_default();
     let looks_at = |name: &str| {
         let template = format!("{{{name}}}");
+        let mut templates = rule.templates();
         rule.r#match.contains_key(name)
-            || rule.id.to_string().contains(&template)
-            || rule
-                .dns
-                .iter()
-                .any(|dns| dns.to_string().contains(&template))
+            || templates.any(|(_, id, dns)| {
+                let mut dns = dns.iter();
+                id.to_string().contains(&template)
+                    || dns.any(|dns| dns.to_string().contains(&template))
+            })
     };
     match &*rule.attestor {
         "aws" | "signed" | "one" => {
@@ -151,11 +152,16 @@ fn any_rule() -> impl Strategy<Value = Rule> {
         .prop_filter("a fact is named once", |id| {
             id.parse::<IdTemplate>().is_ok()
         });
-    let dns = prop_oneof![
-        3 => Just(vec![]),
-        1 => Just(vec!["{role}.x"]), 1 => Just(vec!["{role}.{account}.x"]), 1 => Just(vec!["a.x"]),
-        1 => Just(vec!["{service_account}.{namespace}.x"]),
-    ];
+    let dns = || {
+        prop_oneof![
+            3 => Just(vec![]),
+            1 => Just(vec!["{role}.x"]), 1 => Just(vec!["{role}.{account}.x"]), 1 => Just(vec!["a.x"]),
+            1 => Just(vec!["{service_account}.{namespace}.x"]),
+        ]
+    };
+    let also = (id.clone(), dns()).prop_map(|(id, dns)| also(&id, &dns));
+    let also = prop_oneof![3 => Just(vec![]), 2 => prop::collection::vec(also, 1..3)];
+    let dns = dns();
     let account = prop_oneof![
         2 => Just(None), 2 => Just(Some("111111111111")), 2 => Just(Some("222222222222")), 1 => Just(Some("*")),
         1 => Just(Some("1*"))
@@ -166,8 +172,8 @@ fn any_rule() -> impl Strategy<Value = Rule> {
     let value = || prop::option::of("[ab*]{1,2}");
     let partition = prop_oneof![2 => Just(None), 5 => Just(Some("aws")), 1 => Just(Some("aws-cn")), 1 => Just(Some("*"))];
     let demands = (partition, account, arn, value(), value(), value());
-    (attestor, demands, id, dns, prop::bool::weighted(0.1)).prop_map(
-        |(attestor, demands, id, dns, shared)| {
+    (attestor, demands, id, dns, also, prop::bool::weighted(0.1)).prop_map(
+        |(attestor, demands, id, dns, also, shared)| {
             let (partition, account, arn, role, namespace, service_account) = demands;
             let of_aws = ["aws", "signed", "one"].contains(&attestor);
             let mut all: Vec<(&str, &str)> = Vec::new();
@@ -192,11 +198,22 @@ fn any_rule() -> impl Strategy<Value = Rule> {
             );
             Rule {
                 shared,
+                also,
                 dns: dns.iter().map(|it| it.parse().unwrap()).collect(),
                 ..rule(attestor, &all, &id)
             }
         },
     )
+}
+
+fn also(id: &str, dns: &[&str]) -> Also {
+    Also {
+        id: id.parse().unwrap(),
+        hint: None,
+        dns: dns.iter().map(|it| it.parse().unwrap()).collect(),
+        audiences: vec![],
+        scopes: vec![],
+    }
 }
 
 fn unchecked(rules: &[Rule]) -> Rules {
@@ -218,21 +235,31 @@ proptest! {
     fn s18_rules_that_pass_give_no_identity_to_two_scopes(rules in prop::collection::vec(any_rule(), 1..8)) {
         let rules = passing(rules);
         let compiled = unchecked(&rules);
-        let mut holders: BTreeMap<String, (Vec<String>, usize, Facts)> = BTreeMap::new();
+        let mut holders: BTreeMap<String, (Vec<String>, Grant, Facts)> = BTreeMap::new();
         for (attestor, facts) in everybody() {
-            let Ok(grant) = compiled.decide(attestor, &facts) else { continue };
-            prop_assert!(!grant.spiffe_id.path().to_lowercase().starts_with("/warifu"));
-            let rule = &rules[grant.rule];
-            let scope = scope(rule, &facts);
-            for identity in grant.dns.iter().cloned().chain([grant.spiffe_id.to_string()]) {
-                let (theirs, number, other) = holders
-                    .entry(identity.clone())
-                    .or_insert_with(|| (scope.clone(), grant.rule, facts.clone()));
-                let meant = rule.shared && rules[*number].shared;
-                prop_assert!(
-                    *theirs == scope || meant,
-                    "{} for {:?} by rules[{}] and {:?} by rules[{}]", identity, facts, grant.rule, other, number
-                );
+            let Ok(Grants { first, further }) = compiled.decide(attestor, &facts) else { continue };
+            let mut own = BTreeSet::new();
+            for grant in std::iter::once(first).chain(further) {
+                prop_assert!(!grant.spiffe_id.path().to_lowercase().starts_with("/warifu"));
+                prop_assert!(own.insert(grant.spiffe_id.to_string()), "{} twice", grant.spiffe_id);
+                let rule = &rules[grant.rule];
+                let scope = scope(rule, &facts);
+                for identity in grant.dns.iter().cloned().chain([grant.spiffe_id.to_string()]) {
+                    let (theirs, by, other) = holders
+                        .entry(identity.clone())
+                        .or_insert_with(|| (scope.clone(), grant.clone(), facts.clone()));
+                    let meant = rule.shared && rules[by.rule].shared;
+                    prop_assert!(
+                        *theirs == scope || meant,
+                        "{} for {:?} by {} and {:?} by {}", identity, facts, grant.origin(), other, by.origin()
+                    );
+                    // One workload's first identity is no other's further one, though both are of one scope.
+                    let of_one_rule = identity.starts_with("spiffe:") && by.rule == grant.rule;
+                    prop_assert!(
+                        !of_one_rule || by.also == grant.also,
+                        "{} for {:?} by {} and {:?} by {}", identity, facts, grant.origin(), other, by.origin()
+                    );
+                }
             }
         }
     }
@@ -250,11 +277,13 @@ proptest! {
                 for name in PODS.iter().chain(&["role", "service_account", "account", "partition"]) {
                     facts.entry((*name).to_owned()).or_insert_with(|| "b".to_owned());
                 }
-                let all = BTreeSet::from_iter([
-                    fill::path(&rule.id, &facts),
-                    // Each template by itself: another may be impossible to fill with these.
-                ].into_iter().chain(rule.dns.iter().map(|dns| fill::dns(dns, &facts))).flatten());
-                all.contains(&found.identity)
+                let mut templates = rule.templates();
+                let (_, id, dns) = templates.find(|(also, ..)| *also == example.also).unwrap();
+                // Each template by itself: another may be impossible to fill with these.
+                match found.dns {
+                    None => fill::path(id, &facts).as_ref() == Ok(&found.identity),
+                    Some(_) => dns.iter().any(|dns| fill::dns(dns, &facts).as_ref() == Ok(&found.identity)),
+                }
             };
             prop_assert!(wanted(one) && wanted(other), "{}", found);
             for example in [one, other] {

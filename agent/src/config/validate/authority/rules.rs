@@ -4,12 +4,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::SHORTEST;
 use crate::config::{
-    authority::{Administrator, Attestor, AuthorityConfig, Rule, facts},
+    authority::{Administrator, Also, Attestor, AuthorityConfig, Rule, facts},
     overlap,
     suggest::nearest,
     validate::{Path, Problems, root},
     value::{
-        Glob, Span,
+        DnsTemplate, Glob, IdTemplate, Span,
         template::{Piece, is_fact_name},
     },
 };
@@ -18,6 +18,9 @@ use crate::config::{
 const LONGEST_JWT: Duration = Duration::from_secs(24 * 60 * 60);
 /// Twice what a file of 1 MiB can hold in practice; holding each against each takes a second then.
 const MAX_RULES: usize = 10_000;
+/// Further identities of one rule. Each costs a signature at every renewal, and a certificate in every answer and in
+/// every message of the Workload API. Programs that share a pod or task need two or three.
+const MAX_ALSO: usize = 8;
 /// Administrators are asked one after the other.
 const MAX_ADMINISTRATORS: usize = 100;
 /// Facts that a rule or an administrator is matched by: no attestor proves more that tell anything.
@@ -38,9 +41,13 @@ pub(super) fn rules(config: &AuthorityConfig, problems: &mut Problems) {
     }
     for found in overlap::find(&config.rules, &config.attestors) {
         let rule = at.index(found.rule);
+        let identity = match found.also {
+            None => rule,
+            Some(also) => rule.key("also").index(also),
+        };
         let field = match found.dns {
-            None => rule.key("id"),
-            Some(name) => rule.key("dns").index(name),
+            None => identity.key("id"),
+            Some(name) => identity.key("dns").index(name),
         };
         problems.add(field, found.to_string());
     }
@@ -95,7 +102,8 @@ fn administrator(
 fn rule(config: &AuthorityConfig, rule: &Rule, at: &Path, problems: &mut Problems) {
     problems.attestor(config, &rule.attestor, at);
     let attestor = config.attestors.get(&rule.attestor);
-    problems.template(attestor, rule.id.segments(), &at.key("id"));
+    identity(config, rule, Identity::from(rule), at, problems);
+    also(config, rule, &at.key("also"), problems);
     problems.facts(
         attestor,
         &rule.r#match,
@@ -113,10 +121,72 @@ fn rule(config: &AuthorityConfig, rule: &Rule, at: &Path, problems: &mut Problem
         ),
     );
     problems.span(at.key("jwt_ttl"), rule.jwt_ttl, SHORTEST, LONGEST_JWT);
-    problems.at_most(MAX_DNS, rule.dns.len(), at.key("dns"));
-    problems.at_most(MAX_NAMES, rule.audiences.len(), at.key("audiences"));
-    problems.at_most(MAX_NAMES, rule.scopes.len(), at.key("scopes"));
-    for (index, name) in rule.dns.iter().enumerate() {
+}
+
+/// What a rule says of one identity.
+struct Identity<'a> {
+    id: &'a IdTemplate,
+    dns: &'a [DnsTemplate],
+    audiences: &'a [String],
+    scopes: &'a [String],
+}
+
+impl<'a> From<&'a Rule> for Identity<'a> {
+    fn from(rule: &'a Rule) -> Self {
+        Self {
+            id: &rule.id,
+            dns: &rule.dns,
+            audiences: &rule.audiences,
+            scopes: &rule.scopes,
+        }
+    }
+}
+
+impl<'a> From<&'a Also> for Identity<'a> {
+    fn from(also: &'a Also) -> Self {
+        Self {
+            id: &also.id,
+            dns: &also.dns,
+            audiences: &also.audiences,
+            scopes: &also.scopes,
+        }
+    }
+}
+
+/// The further identities.
+fn also(config: &AuthorityConfig, rule: &Rule, at: &Path, problems: &mut Problems) {
+    problems.at_most(MAX_ALSO, rule.also.len(), at.clone());
+    for (index, also) in rule.also.iter().enumerate().take(MAX_ALSO) {
+        let at = at.index(index);
+        identity(config, rule, Identity::from(also), &at, problems);
+        problems.hint(at.key("hint"), also.hint.as_deref());
+        let before = || rule.also.iter().take(index);
+        problems.add_if(
+            also.hint.is_some() && before().any(|other| other.hint == also.hint),
+            at.key("hint"),
+            "expected a hint of its own: of two identities with one hint a workload sees the first only",
+        );
+        problems.add_if(
+            also.id == rule.id || before().any(|other| other.id == also.id),
+            at.key("id"),
+            "this rule gives that identity already",
+        );
+    }
+}
+
+fn identity(
+    config: &AuthorityConfig,
+    rule: &Rule,
+    identity: Identity<'_>,
+    at: &Path,
+    problems: &mut Problems,
+) {
+    let attestor = config.attestors.get(&rule.attestor);
+    problems.template(attestor, identity.id.segments(), &at.key("id"));
+    problems.at_most(MAX_DNS, identity.dns.len(), at.key("dns"));
+    problems.at_most(MAX_NAMES, identity.audiences.len(), at.key("audiences"));
+    problems.at_most(MAX_NAMES, identity.scopes.len(), at.key("scopes"));
+    for (index, name) in identity.dns.iter().enumerate() {
         problems.template(attestor, name.labels(), &at.key("dns").index(index));
         let taken = config
             .dns_names
@@ -129,7 +199,7 @@ fn rule(config: &AuthorityConfig, rule: &Rule, at: &Path, problems: &mut Problem
         );
     }
     let wildcard = |audience: &String| audience.contains('*') && audience != "*";
-    for (index, audience) in rule.audiences.iter().enumerate() {
+    for (index, audience) in identity.audiences.iter().enumerate() {
         problems.add_if(
             wildcard(audience),
             at.key("audiences").index(index),

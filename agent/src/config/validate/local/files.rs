@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use warifu::{SpiffeId, TrustDomain};
+
 use crate::config::{
     local::{After, Files},
     validate::{Path, Problems},
@@ -10,7 +12,12 @@ use crate::config::{
 /// More sets of files than one workload has programs.
 const MAX_SETS: usize = 16;
 
-pub(super) fn files(sets: &[Files], at: &Path, problems: &mut Problems) {
+pub(super) fn files(
+    sets: &[Files],
+    trust_domain: &TrustDomain,
+    at: &Path,
+    problems: &mut Problems,
+) {
     problems.at_most(MAX_SETS, sets.len(), at.clone());
     let mut taken = BTreeMap::new();
     for (index, set) in sets.iter().enumerate() {
@@ -30,6 +37,13 @@ pub(super) fn files(sets: &[Files], at: &Path, problems: &mut Problems) {
             if let Some(other) = taken.insert(set.directory.join(name), at.clone()) {
                 problems.add(at, format!("this file is written already: {other}"));
             }
+        }
+        let foreign = |id: &&SpiffeId| !id.is_member_of(trust_domain);
+        if let Some(id) = set.spiffe_id.as_ref().filter(foreign) {
+            problems.add(
+                at.key("spiffe_id"),
+                format!("expected a SPIFFE ID of {trust_domain}, found {id}"),
+            );
         }
         for (field, number) in [("uid", set.uid), ("gid", set.gid)] {
             // chown(2) takes it for "leave as it is".

@@ -6,9 +6,6 @@ use crate::config::{
     value::Listen,
 };
 
-/// SPIFFE Workload API §5.2.1.
-const MAX_HINT: usize = 1024;
-
 pub(super) fn workload_api(api: &WorkloadApi, at: &Path, problems: &mut Problems) {
     super::listener(&api.listen, &api.clients, at, problems);
     problems.add_if(
@@ -17,10 +14,5 @@ pub(super) fn workload_api(api: &WorkloadApi, at: &Path, problems: &mut Problems
         "expected a unix socket: over TCP every process of this machine (its pod or task) has this workload's private \
          key for the asking. If that is meant, say unsafe_tcp: true",
     );
-    let hint = api.hint.as_deref();
-    problems.add_if(
-        hint.is_some_and(|hint| hint.is_empty() || hint.len() > MAX_HINT),
-        at.key("hint"),
-        format!("expected 1 to {MAX_HINT} bytes"),
-    );
+    problems.hint(at.key("hint"), api.hint.as_deref());
 }

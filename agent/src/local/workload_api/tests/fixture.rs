@@ -23,7 +23,7 @@ use tokio::{net::UnixStream, sync::watch, task::JoinHandle};
 use tonic::body::Body;
 use warifu::{
     Secret,
-    identity::{Identity, TrustBundle, X509Svid},
+    identity::{FurtherSvid, Identity, TrustBundle, X509Svid},
     jwt::{KeySet, SigningKey, sign},
 };
 
@@ -77,27 +77,44 @@ impl Ca {
         }
     }
 
-    pub(super) fn identity(&self, generation: u64, federated: &[TrustBundle]) -> Identity {
+    fn svid(&self, id: &str) -> X509Svid {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
-        params.subject_alt_names = vec![SanType::URI(ID.try_into().unwrap())];
+        params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let leaf = params.signed_by(&key, &self.issuer).unwrap().der().clone();
+        X509Svid::new(vec![leaf], key.serialize_der().into()).unwrap()
+    }
+
+    pub(super) fn identity(&self, generation: u64, federated: &[TrustBundle]) -> Identity {
         Identity {
-            svid: X509Svid::new(vec![leaf], key.serialize_der().into()).unwrap(),
+            svid: self.svid(ID),
             bundle: self.bundle("example.org"),
+            further: Default::default(),
             federated: federated.into(),
             generation,
         }
     }
 
+    /// With further identities, and their hints.
+    pub(super) fn several(&self, generation: u64, further: &[(&str, Option<&str>)]) -> Identity {
+        let further = further.iter().map(|(id, hint)| FurtherSvid {
+            svid: self.svid(id),
+            hint: hint.map(str::to_owned),
+        });
+        Identity {
+            further: further.collect(),
+            ..self.identity(generation, &[])
+        }
+    }
+
     /// The same as a snapshot of another generation.
     pub(super) fn again(&self, identity: &Identity, generation: u64) -> Identity {
-        let svid = &identity.svid;
         Identity {
-            svid: X509Svid::new(svid.chain().to_vec(), svid.key().clone_key()).unwrap(),
+            svid: identity.svid.clone(),
             bundle: identity.bundle.clone(),
+            further: Arc::clone(&identity.further),
             federated: Arc::clone(&identity.federated),
             generation,
         }
@@ -134,6 +151,8 @@ pub(super) struct Minter {
     ca: Arc<Ca>,
     pub(super) authority: Mutex<Authority>,
     pub(super) mints: AtomicUsize,
+    /// SPIFFE IDs that get no token.
+    pub(super) refused: Mutex<Vec<String>>,
 }
 
 impl std::fmt::Debug for Minter {
@@ -151,13 +170,21 @@ impl Mint for Handle {
         minter.mints.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
             let audience = wanted.audience().into_owned();
-            let Wanted::JwtSvid { audiences } = wanted else {
+            let Wanted::JwtSvid { audiences, of } = wanted else {
                 panic!("{wanted:?}")
             };
             let life = Duration::from_secs(300);
+            let subject = of.map_or_else(|| ID.to_owned(), |of| of.to_string());
+            if minter.refused.lock().unwrap().contains(&subject) {
+                return Err(MintError::Refused {
+                    audience,
+                    to: Objection::Audience,
+                    why: "add it to `audiences` of rules[0]".to_owned(),
+                });
+            }
             match *minter.authority.lock().unwrap() {
                 Authority::Grants => Ok(Minted {
-                    token: Secret::new(minter.ca.token(ID, &audiences, life)),
+                    token: Secret::new(minter.ca.token(&subject, &audiences, life)),
                     expires_at: SystemTime::now() + life,
                     scopes: Vec::new(),
                 }),
@@ -220,6 +247,7 @@ impl World {
             ca: Arc::clone(&ca),
             authority: Mutex::new(Authority::Grants),
             mints: AtomicUsize::new(0),
+            refused: Mutex::default(),
         });
         let tokens = Tokens::new(Arc::new(Handle(Arc::clone(&minter))));
         let (identity, current) = watch::channel(None);
