@@ -89,6 +89,8 @@ mod sds_refused;
 mod sds_rotation;
 mod sds_start_order;
 mod secrets_stay_secret;
+#[cfg(feature = "peers-go")]
+mod several_identities;
 mod signals;
 mod signed_context_in_python;
 mod sigv4_botocore;

@@ -10,6 +10,7 @@
 
 mod aws;
 mod aws_sdk;
+mod choosing;
 mod envoy;
 mod files;
 #[cfg(feature = "peers-go")]
@@ -38,6 +39,7 @@ pub use self::go::{GoServer, go};
 pub use self::{
     aws::{Boto, CallError, Caller, SignRequest},
     aws_sdk::{AwsSdk, Environment, RUST_ASKS},
+    choosing::{AUDIENCE, Choosing},
     envoy::Envoy,
     files::{write_identity, write_pem},
     ministack::{Ministack, SessionKeys, UserKeys},

@@ -33,6 +33,7 @@ type settings struct {
 	style       string
 	socket      string
 	follow      bool
+	hint        string
 }
 
 func (s settings) file(name string) string { return filepath.Join(s.dir, name) }
@@ -45,9 +46,9 @@ func main() {
 }
 
 func run(args []string) error {
-	commands := map[string]func(settings) error{"judge": judge, "serve": serve, "call": call, "federate": federate, "oauth": oauth, "workload": workload, "aws": aws}
+	commands := map[string]func(settings) error{"judge": judge, "serve": serve, "call": call, "federate": federate, "oauth": oauth, "workload": workload, "several": several, "aws": aws}
 	if len(args) == 0 || commands[args[0]] == nil {
-		return fmt.Errorf("expected judge, serve, call, federate, oauth, workload or aws, and flags")
+		return fmt.Errorf("expected judge, serve, call, federate, oauth, workload, several or aws, and flags")
 	}
 	var s settings
 	var trustDomain string
@@ -55,15 +56,16 @@ func run(args []string) error {
 	flags.StringVar(&s.dir, "dir", "", "the directory of certificates and keys")
 	flags.StringVar(&trustDomain, "trust-domain", "", "the trust domain of everyone")
 	flags.StringVar(&s.expect, "expect", "", "the SPIFFE ID of the other side; federate: empty for https_web")
-	flags.StringVar(&s.audience, "audience", "", "judge: the audience the JWT-SVID is for; oauth: the one to ask for")
+	flags.StringVar(&s.audience, "audience", "", "judge, several: the audience the JWT-SVID is for; oauth: the one to ask for")
 	flags.StringVar(&s.url, "url", "", "call, federate: what to get; oauth: the token endpoint")
 	flags.BoolVar(&s.http2, "http2", false, "call: over HTTP/2")
 	flags.BoolVar(&s.raw, "raw", false, "call: present the files as they are, even if they are no X.509-SVID")
-	flags.StringVar(&s.addressFile, "address-file", "", "serve, workload: where to write the address once it listens; oauth: a unix socket")
+	flags.StringVar(&s.addressFile, "address-file", "", "serve, workload: where to write the address once it listens; several: what it has; oauth: a unix socket")
 	flags.StringVar(&s.scopes, "scopes", "", "oauth: the scopes, with spaces between them")
 	flags.StringVar(&s.style, "style", "basic", "oauth: how the client authenticates: basic, post, none")
-	flags.StringVar(&s.socket, "socket", "", "workload: the Workload API, as unix:///path")
 	flags.BoolVar(&s.follow, "follow", false, "oauth: ask for each line of the input")
+	flags.StringVar(&s.socket, "socket", "", "workload, several: the Workload API, as unix:///path")
+	flags.StringVar(&s.hint, "hint", "", "several: of the identity to choose")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
 	}
