@@ -23,7 +23,7 @@ use crate::{
     config::{
         self, AgentConfig,
         agent::{Attestation, WhenStale},
-        value::Listen,
+        value::{Listen, SecretRef},
     },
     http::{
         pool::{self, Pool},
@@ -33,6 +33,7 @@ use crate::{
     inbound::{self, Environment},
     local,
     outbound::{self, Outbound, Sign},
+    secrets::{self, Secrets},
     telemetry::{
         audit::{Audit, AuditError},
         metrics,
@@ -40,7 +41,7 @@ use crate::{
     },
     token::{KeptFresh, Tokens},
 };
-use adapt::{FromAuthority, NamedSigner};
+use adapt::{FromAuthority, FromSecretsManager, NamedSigner};
 use status::status;
 
 mod adapt;
@@ -88,6 +89,8 @@ pub struct Agent {
     _renewal: identity::Handle,
     /// Keeps the routes' tokens at hand.
     _fresh: KeptFresh,
+    /// Keeps the routes' secrets at hand.
+    _secrets: secrets::KeptFresh,
 }
 
 /// Why an agent could not start. Each is a mistake on this machine: an authority that is away, or an
@@ -163,6 +166,8 @@ pub async fn start_agent(
     }
     let tokens = Tokens::new(Arc::new(FromAuthority(renewal.clone())));
     tokens.register(&mut registry);
+    let secrets = secrets_of(config, roles.as_ref(), &identity);
+    secrets.register(&mut registry);
     let signers = signers(config.outbound.as_ref(), roles.as_ref(), &identity);
 
     // What carries requests belongs to the data runtime: its sockets, its timers, its tasks.
@@ -196,6 +201,7 @@ pub async fn start_agent(
             identity: identity.clone(),
             revocations: renewal.revocations().clone(),
             tokens: &tokens,
+            secrets: &secrets,
             signers,
             public_tls: outbound::public_tls()?,
             pool: &to_upstreams,
@@ -237,19 +243,21 @@ pub async fn start_agent(
     let files = &config.local.files;
     let files = local::files::start(files, &identity, &draining, &mut registry)?;
     serving.0.extend(files.tasks);
-    // Of every audience a route names, now that they are named.
-    let fresh = tokens.keep_fresh({
+    // Of every audience and secret a route names, now that they are named.
+    let has_identity = || {
         let mut identity = identity.clone();
         async move {
             let _ = identity.wait_for(Option::is_some).await;
         }
-    });
+    };
+    let fresh = tokens.keep_fresh(has_identity());
+    let kept_secrets = secrets.keep_fresh(has_identity());
 
     let status = status(
         config,
         &identity,
         &renewal,
-        &tokens,
+        (&tokens, &secrets),
         roles,
         (&local.addresses, &local_metrics),
         files.states,
@@ -302,6 +310,7 @@ pub async fn start_agent(
         audit,
         _renewal: renewal,
         _fresh: fresh,
+        _secrets: kept_secrets,
     })
 }
 
@@ -399,19 +408,35 @@ impl Drop for Serving {
 
 /// AWS is looked at only where a route, the attestation or a local endpoint needs it.
 async fn roles(config: &AgentConfig, registry: &mut Registry) -> Result<Option<Roles>, StartError> {
-    let signs =
-        |outbound: &config::outbound::Outbound| outbound.routes.iter().any(|it| it.sigv4.is_some());
+    let needs = |route: &config::outbound::Route| {
+        let mut secrets = route.secrets();
+        route.sigv4.is_some() || secrets.any(|it| matches!(it, SecretRef::Managed(_)))
+    };
     let attests = matches!(
         config.attestation,
         Attestation::AwsWebIdentity | Attestation::AwsCallerIdentity
     );
     let gives = !config.local.aws_credentials.is_empty();
-    if !attests && !gives && !config.outbound.as_ref().is_some_and(signs) {
+    let mut routes = config.outbound.iter().flat_map(|it| &it.routes);
+    if !attests && !gives && !routes.any(needs) {
         return Ok(None);
     }
     let roles = Roles::from_environment(&config.aws).await?;
     roles.register(registry);
     Ok(Some(roles))
+}
+
+fn secrets_of(
+    config: &AgentConfig,
+    roles: Option<&Roles>,
+    identity: &identity::Current,
+) -> Secrets {
+    let settings = &config.aws.secretsmanager;
+    let vault = roles.map(|roles| {
+        let vault = FromSecretsManager::new(roles.clone(), settings.clone(), identity.clone());
+        Arc::new(vault) as Arc<dyn secrets::Vault>
+    });
+    Secrets::new(vault, settings.refresh.0)
 }
 
 fn signers(

@@ -18,6 +18,7 @@ mod partition;
 mod refresh;
 mod roles;
 mod sdk;
+mod secrets_manager;
 mod session;
 mod signer;
 mod sigv4;
@@ -34,6 +35,7 @@ pub use self::{
     partition::{Partition, partition, sts_host},
     roles::Roles,
     sdk::{sdk, sdk_at},
+    secrets_manager::SecretsManager,
     session::{RoleSession, SetupError, session_name},
     signer::Signer,
     sigv4::refuse_streamed,

@@ -16,6 +16,7 @@ pub mod overlap;
 pub mod private;
 mod reader;
 pub mod schema;
+pub mod secretsmanager;
 mod suggest;
 mod validate;
 pub mod value;

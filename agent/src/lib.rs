@@ -1,7 +1,7 @@
 //! The trusted daemon beside a service: attests, issues, signs, decides and proxies.
 //!
 //! Imports point down only (a test holds them to it):
-//! `main → demo → app → {inbound, outbound, local, authority, admin} → {identity, token} → {attest, aws, policy}
+//! `main → demo → app → {inbound, outbound, local, authority, admin} → {identity, token} → secrets → {attest, aws, policy}
 //! → {http, revocation} → {config, telemetry} → client-lib`.
 
 pub mod admin;
@@ -18,5 +18,6 @@ pub mod local;
 pub mod outbound;
 pub mod policy;
 pub mod revocation;
+pub mod secrets;
 pub mod telemetry;
 pub mod token;

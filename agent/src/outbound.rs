@@ -33,6 +33,7 @@ use crate::{
         server::{Connection, Opened, Refused, Service},
     },
     identity,
+    secrets::Secrets,
     token::Tokens,
 };
 
@@ -42,7 +43,7 @@ use refusal::Refusal;
 use route::{Route, Routes};
 use websocket::WebSocket;
 
-pub use attach::Sign;
+pub use attach::{Sign, rewrite_cognito};
 pub use link::public_tls;
 pub use route::RouteError;
 pub use tcp::Tcp;
@@ -69,6 +70,8 @@ pub struct Setup<'a> {
     pub revocations: identity::Revocations,
     /// Tokens for routes that say `jwt`.
     pub tokens: &'a Tokens,
+    /// Secrets that routes name.
+    pub secrets: &'a Secrets,
     /// What signs for routes that say `sigv4`, by the route's host.
     pub signers: BTreeMap<String, Arc<dyn Sign>>,
     /// Verifies upstreams without `mtls`: [`public_tls`].

@@ -28,6 +28,7 @@ use warifu::Secret;
 use cache::{Cache, Step};
 
 mod cache;
+pub mod oauth;
 mod requested;
 mod wanted;
 

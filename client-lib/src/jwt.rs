@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-pub(crate) mod json;
+pub mod json;
 pub mod jwks;
 mod key;
 pub(crate) mod params;

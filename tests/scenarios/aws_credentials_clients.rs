@@ -79,7 +79,7 @@ async fn the_rust_sdk_is_asked() {
 async fn ask_rust() -> Result<Value, String> {
     let settings = Aws {
         region: None,
-        sts_endpoint: None,
+        ..Aws::default()
     };
     let sdk = aws::sdk(&settings, &mut Registry::default()).await;
     let sdk = sdk.map_err(|why| why.to_string())?;

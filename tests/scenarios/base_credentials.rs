@@ -103,7 +103,7 @@ async fn look(home: &Path, environment: &[(&str, String)]) -> String {
 async fn signed_as() -> String {
     let settings = Aws {
         region: Some("eu-west-1".to_owned()),
-        sts_endpoint: None,
+        ..Aws::default()
     };
     let roles = Roles::from_environment(&settings).await.unwrap();
     let route = RouteSigV4 {

@@ -13,6 +13,7 @@ const STOREYS: &[&[&str]] = &[
     &["app"],
     &["inbound", "outbound", "local", "authority", "admin"],
     &["identity", "token"],
+    &["secrets"],
     &["attest", "aws", "policy"],
     &["http", "revocation"],
     &["config", "telemetry"],

@@ -13,6 +13,8 @@ const ROLE: &str = "arn:aws:iam::123456789012:role/caller";
 const BASE_SECRET: &str = "base/secret/hunter2";
 const ROLE_SECRET: &str = "role/secret/hunter2";
 const SESSION_TOKEN: &str = "session+token/hunter2==";
+const HEADER_SECRET: &str = "header-secret-hunter2";
+const CLIENT_SECRET: &str = "client-secret-hunter2";
 const APPS_COOKIE: &str = "cookie-hunter2";
 const APPS_BEARER: &str = "bearer-hunter2";
 
@@ -100,7 +102,11 @@ fn orders(sandbox: &Sandbox, payments: &AgentProcess, app: &PlainApp, sts: &Plai
          mtls: {{expect: \"spiffe://example.org/payments\"}}, jwt: {{audience: billing}}}}\n  \
          - {{host: api, upstream: \"http://{app}\", \
          sigv4: {{service: execute-api, role: \"{ROLE}\"}}}}\n  \
-         - {{host: plain, upstream: \"http://{app}\"}}\n\
+         - {{host: plain, upstream: \"http://{app}\"}}\n  \
+         - {{host: keyed, upstream: \"http://{app}\", \
+         secret_header: {{name: x-custom-auth, value: \"file:{dir}header.secret\"}}}}\n  \
+         - {{host: tokened, upstream: \"http://{app}\", oauth: {{token_url: \"http://{app}/token\", \
+         client: {{id: orders, client_secret_post: \"file:{dir}client.secret\"}}}}}}\n\
          local:\n  workload_api: {{listen: \"unix:{dir}workload.sock\"}}\n  aws_credentials:\n  \
          - {{listen: 127.0.0.1:0, role: \"{ROLE}\", token_file: {dir}aws.token}}\n  \
          - {{listen: 127.0.0.1:0, role: \"{ROLE}\", unsafe_imds: true}}\n"
@@ -130,6 +136,8 @@ fn s12_no_secret_shows_in_anything_a_mesh_writes_or_says() {
         .authority();
     let (app, sts) = (PlainApp::prompt(), sts());
     let workload_api = format!("unix:{}", sandbox.path("workload.sock").display());
+    sandbox.write("header.secret", HEADER_SECRET);
+    sandbox.write("client.secret", CLIENT_SECRET);
     let mut secrets = Secrets(Vec::new());
     let mut said = Vec::new();
 
@@ -158,7 +166,12 @@ fn s12_no_secret_shows_in_anything_a_mesh_writes_or_says() {
     secrets.text("the app's JWT-SVID", &token);
 
     // Calls that succeed.
-    for (host, path) in [("payments", "/charges"), ("api", "/"), ("plain", "/")] {
+    for (host, path) in [
+        ("payments", "/charges"),
+        ("api", "/"),
+        ("plain", "/"),
+        ("keyed", "/"),
+    ] {
         let answer = orders.call(host, path);
         assert_eq!(answer.status, 200, "{host}: {}", answer.text);
     }
@@ -198,11 +211,12 @@ fn s12_no_secret_shows_in_anything_a_mesh_writes_or_says() {
         command.join(" "),
         ended_command.stdout + &ended_command.stderr,
     ));
-    // Calls that fail: no rule, a token for others, no route, and a token that is none.
+    // Calls that fail: no rule, a token for others, no route, a token that is none, and a provider that gives none.
     for (host, path, status) in [
         ("payments", "/refunds", 403),
         ("wrong-audience", "/charges", 401),
         ("unknown", "/", 403),
+        ("tokened", "/", 503),
         (
             &format!("unknown\r\nauthorization: Bearer {APPS_BEARER}"),
             "/",
@@ -219,6 +233,8 @@ fn s12_no_secret_shows_in_anything_a_mesh_writes_or_says() {
         SESSION_TOKEN,
         APPS_BEARER,
         APPS_COOKIE,
+        HEADER_SECRET,
+        CLIENT_SECRET,
         "x-warifu-context: eyJ",
     ] {
         assert!(
@@ -231,6 +247,8 @@ fn s12_no_secret_shows_in_anything_a_mesh_writes_or_says() {
     secrets.text("the base secret", BASE_SECRET);
     secrets.text("the role session's secret", ROLE_SECRET);
     secrets.text("the session token", SESSION_TOKEN);
+    secrets.text("the header's secret", HEADER_SECRET);
+    secrets.text("the client's secret", CLIENT_SECRET);
     secrets.text("the app's cookie", APPS_COOKIE);
     secrets.text("the app's bearer token", APPS_BEARER);
     for name in ["orders", "payments"] {
@@ -308,7 +326,7 @@ fn assert_private(sandbox: &Sandbox) {
     let mut seen = 0;
     for (path, (mode, _)) in sandbox.content() {
         let name = path.file_name().unwrap().to_str().unwrap();
-        let ours = name.ends_with(".yaml");
+        let ours = name.ends_with(".yaml") || name.ends_with(".secret");
         // Public by design: what the app verifies its agent with, and the socket of the Workload API, where the kernel
         // says who asks.
         let public = ["context.jwks", "workload.sock"].contains(&name);

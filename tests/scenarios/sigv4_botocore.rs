@@ -107,7 +107,7 @@ async fn sign(case: &Case) -> Option<Parts> {
     let keys = Credentials::new(ID, SECRET, case.token.map(str::to_owned), None, "test");
     let settings = Aws {
         region: Some(case.region.to_owned()),
-        sts_endpoint: None,
+        ..Aws::default()
     };
     let roles = Roles::with_provider(&settings, SharedCredentialsProvider::new(keys)).await;
     let route = RouteSigV4 {

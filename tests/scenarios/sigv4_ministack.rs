@@ -59,6 +59,7 @@ async fn signer(ministack: &Ministack) -> Signer {
     let role = ministack.create_role("caller", trust, may("execute-api:Invoke"));
     let settings = Aws {
         region: Some(Ministack::REGION.to_owned()),
+        secretsmanager: Default::default(),
         sts_endpoint: Some(Upstream {
             tls: false,
             host: ministack.address().ip().to_string(),

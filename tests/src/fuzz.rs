@@ -12,7 +12,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method,
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
     header::{CONNECTION, CONTENT_LENGTH, HOST, TE},
 };
 use rustls_pki_types::CertificateDer;
@@ -37,6 +37,8 @@ use warifu_agent::{
         path::normal_form,
     },
     local,
+    outbound::rewrite_cognito,
+    token::oauth::read_answer,
 };
 
 /// A function of bytes, by its name.
@@ -48,6 +50,7 @@ pub const TARGETS: &[FuzzTarget] = &[
     ("caller", caller),
     ("caller_identity", caller_identity),
     ("certificate", certificate),
+    ("cognito", cognito),
     ("configuration", configuration),
     ("headers", headers),
     ("issuing_api", issuing_api),
@@ -55,6 +58,7 @@ pub const TARGETS: &[FuzzTarget] = &[
     ("names", names),
     ("oauth", oauth),
     ("path", path),
+    ("token_answer", token_answer),
 ];
 
 /// Whoever verifies has this key, and it is this late.
@@ -279,6 +283,65 @@ pub fn oauth(bytes: &[u8]) {
             assert_eq!(again.as_ref(), Some(&shown), "{escaped}");
         }
     }
+}
+
+/// What a token endpoint answers: a status, a line of its own, then the body. A token fits a header; an error repeats nothing.
+pub fn token_answer(bytes: &[u8]) {
+    let mut parts = bytes.splitn(2, |byte| *byte == b'\n');
+    let (first, body) = (parts.next().unwrap_or_default(), parts.next());
+    let body = body.unwrap_or_default();
+    let Ok(status) = StatusCode::from_bytes(first) else {
+        return;
+    };
+    match read_answer(status, "application/json", body) {
+        Ok(granted) => {
+            assert_eq!(status, StatusCode::OK);
+            let token = granted.token.expose();
+            assert!(!token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()));
+            assert!(!granted.lives.is_zero() && granted.lives <= Duration::from_secs(86_400));
+            assert!(!format!("{granted:?}").contains(token) || token.len() < 16);
+            // Whoever reads it otherwise reads the same.
+            let read: serde_json::Value = serde_json::from_slice(body).expect("JSON");
+            assert_eq!(read["access_token"], **token);
+        }
+        Err(refused) => {
+            let shown = format!("{refused:?}");
+            let text = str::from_utf8(body).unwrap_or_default();
+            for word in text.split('"').filter(|it| it.len() > 30) {
+                assert!(!shown.contains(word), "{shown}");
+            }
+        }
+    }
+}
+
+/// A request to Cognito: an action, then the body. What is passed on is the same request, with the hash and nothing else.
+pub fn cognito(bytes: &[u8]) {
+    const HASH: &str = "aGFzaA==";
+    let mut parts = bytes.splitn(2, |byte| *byte == b'\n');
+    let (action, body) = (parts.next().unwrap_or_default(), parts.next());
+    let body = body.unwrap_or_default();
+    let target = String::from_utf8_lossy(action);
+    let target = format!("AWSCognitoIdentityProviderService.{target}");
+    let Some(hashed) = rewrite_cognito(&target, body, HASH) else {
+        return;
+    };
+    let again = rewrite_cognito(&target, hashed.as_bytes(), HASH);
+    assert_eq!(again.as_deref(), Some(&*hashed), "it is not its own form");
+    let read = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).expect("JSON");
+    let (mut before, mut after) = (read(body), read(hashed.as_bytes()));
+    assert!(before["ClientId"].is_string());
+    let (holder, name) = match target.rsplit('.').next() {
+        Some("InitiateAuth") => ("/AuthParameters", "SECRET_HASH"),
+        Some("RespondToAuthChallenge") => ("/ChallengeResponses", "SECRET_HASH"),
+        _ => ("", "SecretHash"),
+    };
+    let take = |value: &mut serde_json::Value| {
+        let object = value.pointer_mut(holder).and_then(|it| it.as_object_mut());
+        object.expect("an object").remove(name)
+    };
+    assert_eq!(take(&mut after), Some(HASH.into()));
+    take(&mut before);
+    assert_eq!(before, after);
 }
 
 /// A path: its normal form is its own normal form, means the same, and has nothing two readers read

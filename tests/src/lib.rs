@@ -55,6 +55,14 @@ pub mod oauth;
     clippy::indexing_slicing,
     reason = "what the harness cannot do fails the test that asked for it"
 )]
+pub mod oauth_provider;
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what the harness cannot do fails the test that asked for it"
+)]
 pub mod oidc;
 pub mod peers;
 #[allow(
@@ -70,3 +78,11 @@ pub mod ports;
     reason = "what the harness cannot do fails the test that asked for it"
 )]
 pub mod process;
+#[allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what the harness cannot do fails the test that asked for it"
+)]
+pub mod upstreams;

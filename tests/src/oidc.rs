@@ -18,7 +18,7 @@ mod server;
 
 pub use keys::Algorithm;
 pub(crate) use keys::uuid;
-pub(crate) use server::{Answer, Server};
+pub(crate) use server::{Answer, PeerCertificates, Server};
 
 use keys::{Keys, encode};
 

@@ -7,10 +7,11 @@ use http::request::Parts;
 
 use crate::{
     attest::{ClientError, wire::ErrorCode},
-    aws::{self, Roles, SignError, Signer},
-    config::outbound::RouteSigV4,
+    aws::{self, RoleSession, Roles, SignError, Signer},
+    config::{self, defaults::ROLE_SESSION, outbound::RouteSigV4, value::ManagedSecret},
     identity,
     outbound::Sign,
+    secrets::{Reading, Stage, Vault, VaultError},
     token::{Mint, MintError, Minted, Minting, Objection, Wanted},
 };
 
@@ -40,9 +41,18 @@ impl Mint for FromAuthority {
                         scopes: it.scopes,
                     })
                 }
+                // Has a source of its own, which never comes here.
+                Wanted::Oauth(_) => return Err(not_the_authoritys(&wanted)),
             };
             minted.map_err(|error| not_minted(&wanted, &error))
         })
+    }
+}
+
+fn not_the_authoritys(wanted: &Wanted) -> MintError {
+    MintError::Unavailable {
+        audience: wanted.audience().into_owned(),
+        why: "the authority gives no tokens of other issuers".to_owned(),
     }
 }
 
@@ -58,6 +68,74 @@ fn not_minted(wanted: &Wanted, error: &ClientError) -> MintError {
         _ => Objection::Any,
     };
     MintError::Refused { audience, to, why }
+}
+
+/// Secrets of AWS Secrets Manager. Where a role reads them, its session is named after the workload, which is known when
+/// it has an identity.
+#[derive(Debug)]
+pub(super) struct FromSecretsManager {
+    roles: Roles,
+    settings: config::secretsmanager::SecretsManager,
+    identity: identity::Current,
+    client: OnceLock<aws::SecretsManager>,
+}
+
+impl FromSecretsManager {
+    pub(super) fn new(
+        roles: Roles,
+        settings: config::secretsmanager::SecretsManager,
+        identity: identity::Current,
+    ) -> Self {
+        Self {
+            roles,
+            settings,
+            identity,
+            client: OnceLock::new(),
+        }
+    }
+
+    fn client(&self) -> Result<aws::SecretsManager, VaultError> {
+        if let Some(client) = self.client.get() {
+            return Ok(client.clone());
+        }
+        let unavailable = |why: String| VaultError {
+            why,
+            refused: false,
+        };
+        let session = match &self.settings.role {
+            None => None,
+            Some(role) => {
+                let name = {
+                    let identity = self.identity.borrow();
+                    aws::session_name(None, identity.as_ref().map(|it| it.svid.id()))
+                };
+                let name = name.ok_or_else(|| {
+                    unavailable(
+                        "this agent has no identity yet, and the role session that reads secrets is named after it"
+                            .to_owned(),
+                    )
+                })?;
+                let session = RoleSession::new(role, &name, None, ROLE_SESSION);
+                Some(session.map_err(|why| unavailable(why.to_string()))?)
+            }
+        };
+        let endpoint = self.settings.endpoint.as_ref();
+        let client = aws::SecretsManager::new(&self.roles, session, endpoint);
+        Ok(self.client.get_or_init(|| client).clone())
+    }
+}
+
+impl Vault for FromSecretsManager {
+    fn read(&self, secret: ManagedSecret, stage: Stage) -> Reading {
+        let client = self.client();
+        Box::pin(async move {
+            let read = client?.read(&secret.id, stage.label()).await;
+            read.map_err(|why| VaultError {
+                refused: !why.is_outage(),
+                why: why.to_string(),
+            })
+        })
+    }
 }
 
 /// A signer whose role session is named after the workload, which is known when it has an identity.

@@ -17,6 +17,7 @@ use crate::{
     },
     identity,
     local::{self, files},
+    secrets::{SecretStatus, Secrets, Stage},
     telemetry::timestamp::Timestamp,
     token::{TokenStatus, Tokens, Wanted},
 };
@@ -26,7 +27,7 @@ pub(super) fn status(
     config: &AgentConfig,
     identity: &identity::Current,
     renewal: &identity::Handle,
-    tokens: &Tokens,
+    (tokens, secrets): (&Tokens, &Secrets),
     roles: Option<Roles>,
     (local, counted): (&local::Addresses, &local::Metrics),
     files: Vec<files::State>,
@@ -39,7 +40,8 @@ pub(super) fn status(
     let endpoints = endpoints.zip(&local.aws_credentials).map(endpoint);
     let endpoints: Vec<Value> = endpoints.collect();
     let (workload_api, counted) = (local.workload_api.clone(), counted.clone());
-    let (identity, renewal, tokens) = (identity.clone(), renewal.clone(), tokens.clone());
+    let (identity, renewal) = (identity.clone(), renewal.clone());
+    let (tokens, secrets) = (tokens.clone(), secrets.clone());
     Arc::new(move || {
         let held = identity.borrow().clone();
         let revocations = revocations(&renewal);
@@ -66,6 +68,7 @@ pub(super) fn status(
             "revocations": revocations,
             "routes": routes,
             "tokens": tokens,
+            "secrets": secrets.status().into_iter().map(secret).collect::<Vec<_>>(),
             "aws_credentials": credentials,
             "local": {
                 "aws_credentials": endpoints,
@@ -130,18 +133,31 @@ fn oauth_endpoint((config, listen): (&Oauth, &Listen)) -> Value {
 }
 
 fn token(token: TokenStatus) -> Value {
-    let scopes = match &token.wanted {
-        Wanted::JwtSvid { .. } => None,
-        Wanted::AccessToken { scopes, .. } => Some(scopes),
+    let grant = match &token.wanted {
+        Wanted::Oauth(grant) => Some(grant),
+        _ => None,
     };
     json!({
         "kind": token.wanted.kind(),
         "spiffe_id": token.wanted.further().map(ToString::to_string),
         "audience": token.wanted.audience(),
-        "scopes": scopes,
+        "scopes": token.wanted.scopes(),
+        "granted": token.scopes,
+        "token_url": grant.map(|it| &it.token_url),
+        "client": grant.map(|it| &it.client),
         "expires": token.expires.map(Timestamp),
         "failures": token.failures,
         "last_error": token.last_error,
+    })
+}
+
+fn secret(secret: SecretStatus) -> Value {
+    json!({
+        "name": secret.name,
+        "stage": secret.stage.map(Stage::label),
+        "read": secret.read.map(Timestamp),
+        "failures": secret.failures,
+        "last_error": secret.last_error,
     })
 }
 

@@ -60,6 +60,8 @@ pub struct Roles(Arc<Inner>);
 struct Inner {
     base: Cache,
     sts: aws_sdk_sts::Client,
+    /// What clients of other services are made from.
+    sdk: SdkConfig,
     region: String,
     clock: Clock,
     timing: Timing,
@@ -165,6 +167,7 @@ impl Roles {
             region: sdk
                 .region()
                 .map_or_else(String::new, |region| region.as_ref().to_owned()),
+            sdk: sdk.clone(),
             clock,
             timing,
             metrics,
@@ -201,6 +204,10 @@ impl Roles {
 
     pub(super) fn sts(&self) -> &aws_sdk_sts::Client {
         &self.0.sts
+    }
+
+    pub(super) fn sdk(&self) -> &SdkConfig {
+        &self.0.sdk
     }
 
     pub(super) fn base(&self) -> Cache {
@@ -315,7 +322,7 @@ async fn assume(
     ))
 }
 
-fn url(endpoint: &Upstream) -> String {
+pub(super) fn url(endpoint: &Upstream) -> String {
     let scheme = if endpoint.tls { "https" } else { "http" };
     let Upstream {
         host,

@@ -69,6 +69,7 @@ impl World {
         );
         let settings = Aws {
             region: Some("eu-west-1".to_owned()),
+            secretsmanager: Default::default(),
             sts_endpoint: Some(Upstream {
                 tls: false,
                 host: sts.address.ip().to_string(),

@@ -10,8 +10,9 @@ use super::{
     defaults,
     local::Local,
     outbound::{Outbound, Protocol},
+    secretsmanager::SecretsManager,
     value::{
-        self, As, Forward, HttpsOrigin, IdPattern, Listen, SecretRef, Span, SpkiPin, Target,
+        self, As, Forward, HttpsOrigin, IdPattern, Listen, SecretFile, Span, SpkiPin, Target,
         Upstream, name,
     },
 };
@@ -116,7 +117,7 @@ pub enum Attestation {
     /// `{join-token: {token: "file:/…"}}`.
     JoinToken {
         /// The single-use token.
-        token: SecretRef,
+        token: SecretFile,
     },
     /// A token of `sts:GetWebIdentityToken`, for the role this process has.
     AwsWebIdentity,
@@ -251,6 +252,9 @@ pub struct Aws {
     pub region: Option<String>,
     /// Another STS endpoint (`http://` for loopback only).
     pub sts_endpoint: Option<Upstream>,
+    /// How secrets that are named `secretsmanager:…` are read.
+    #[serde(default)]
+    pub secretsmanager: SecretsManager,
 }
 
 /// Admin listeners.

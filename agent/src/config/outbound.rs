@@ -4,16 +4,24 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use warifu::SpiffeId;
 
-use super::value::{self, As, HttpProxy, Listen, Upstream, name};
+use super::value::{self, As, HttpProxy, Listen, SecretRef, Upstream, name};
 
 mod access_token;
+mod cognito;
 mod jwt;
+mod oauth;
+mod secret_header;
 mod sigv4;
 mod tcp;
 mod transport;
 
 pub use access_token::RouteAccessToken;
+pub use cognito::RouteCognito;
 pub use jwt::RouteJwt;
+pub use oauth::{
+    PrivateKeyJwt, RouteOauth, RouteOauthClient, RsaSigning, SpiffeJwt, TlsClientAuth,
+};
+pub use secret_header::RouteSecretHeader;
 pub use sigv4::RouteSigV4;
 pub use tcp::TcpRoute;
 pub use transport::{Protocol, Retries, RouteTls, Timeouts};
@@ -47,6 +55,12 @@ pub struct Route {
     pub jwt: Option<RouteJwt>,
     /// An access token of the authority in `authorization`.
     pub access_token: Option<RouteAccessToken>,
+    /// An access token of another provider in `authorization`.
+    pub oauth: Option<RouteOauth>,
+    /// A secret in a header of its own.
+    pub secret_header: Option<RouteSecretHeader>,
+    /// SECRET_HASH for an Amazon Cognito user pool.
+    pub cognito: Option<RouteCognito>,
     /// An AWS SigV4 signature.
     pub sigv4: Option<RouteSigV4>,
     /// How the upstream is verified, where that is neither by `mtls` nor by the public roots.
@@ -70,10 +84,26 @@ impl Route {
         let named = [
             ("jwt", self.jwt.is_some()),
             ("access_token", self.access_token.is_some()),
+            ("oauth", self.oauth.is_some()),
+            ("secret_header", self.secret_header.is_some()),
+            ("cognito", self.cognito.is_some()),
             ("sigv4", self.sigv4.is_some()),
         ];
         let named = named.into_iter().filter(|(_, is_named)| *is_named);
         named.map(|(way, _)| way).collect()
+    }
+
+    /// The secrets that it names.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretRef> {
+        let client = self.oauth.as_ref().map(|it| &it.client);
+        let named = [
+            client.and_then(|it| it.client_secret_basic.as_ref()),
+            client.and_then(|it| it.client_secret_post.as_ref()),
+            client.and_then(|it| it.private_key_jwt.as_ref().map(|jwt| &jwt.key)),
+            self.secret_header.as_ref().map(|it| &it.value),
+            self.cognito.as_ref().map(|it| &it.client_secret),
+        ];
+        named.into_iter().flatten()
     }
 }
 

@@ -60,10 +60,7 @@ fn the_example_files_are_valid() {
     let Attestation::JoinToken { token } = agent.attestation else {
         panic!("{:?}", agent.attestation);
     };
-    assert_eq!(
-        token,
-        SecretRef::File("/run/secrets/warifu-join-token".into())
-    );
+    assert_eq!(token, SecretFile("/run/secrets/warifu-join-token".into()));
 
     let authority =
         parse_authority(AUTHORITY, "authority.yaml").unwrap_or_else(|errors| panic!("{errors}"));

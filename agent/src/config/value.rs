@@ -20,7 +20,7 @@ pub use pattern::{IdPattern, Segment, Target};
 pub(super) use quantity::size;
 pub use quantity::{Size, Span};
 pub use role::RolePattern;
-pub use secret::{SecretFileError, SecretRef, SpkiPin};
+pub use secret::{ManagedSecret, SecretFile, SecretFileError, SecretRef, SpkiPin};
 pub use template::{DnsTemplate, IdTemplate};
 pub use text::ValueError;
 pub(super) use text::{As, list, map, one, option, shortened};

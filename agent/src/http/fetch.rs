@@ -13,7 +13,10 @@ use http_body::Body as _;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{
+    ClientConfig, RootCertStore,
+    sign::{CertifiedKey, SingleCertAndKey},
+};
 use rustls_pki_types::{CertificateDer, pem::PemObject};
 use thiserror::Error;
 use tokio::time::timeout;
@@ -189,6 +192,17 @@ impl Fetcher {
         Self {
             tls: Arc::new(origin::for_http1(tls)),
             limits: Limits::default(),
+        }
+    }
+
+    /// The same, presenting a client certificate to whoever asks for one.
+    #[must_use]
+    pub fn presenting(&self, certified: Arc<CertifiedKey>) -> Self {
+        let mut tls = ClientConfig::clone(&self.tls);
+        tls.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(certified));
+        Self {
+            tls: Arc::new(tls),
+            limits: self.limits,
         }
     }
 

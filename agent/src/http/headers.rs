@@ -148,19 +148,10 @@ impl Filter {
         Self::new(&[HOP_BY_HOP], IDENTITY_PREFIXES, &[])
     }
 
-    /// Requests from the app to the network; with `attaches_authorization` the app's own
-    /// `authorization` gives way to the route's.
-    pub fn to_network(attaches_authorization: bool) -> Self {
-        let authorization: &[&str] = if attaches_authorization {
-            &["authorization"]
-        } else {
-            &[]
-        };
-        Self::new(
-            &[HOP_BY_HOP, IDENTITY, authorization],
-            IDENTITY_PREFIXES,
-            &[],
-        )
+    /// Requests from the app to the network. `attached` are the headers that the route sets: the app's own, however they
+    /// are spelt, give way to them.
+    pub fn to_network(attached: &[&str]) -> Self {
+        Self::new(&[HOP_BY_HOP, IDENTITY, attached], IDENTITY_PREFIXES, &[])
     }
 
     /// Responses from the network to the app.

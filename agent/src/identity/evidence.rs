@@ -18,7 +18,7 @@ use crate::{
     aws::{CallError, CallSigner, Roles},
     config::{
         agent::Attestation,
-        value::{SecretRef, Span},
+        value::{SecretFile, Span},
     },
     telemetry::timestamp::Timestamp,
 };
@@ -182,7 +182,7 @@ fn no_call(why: CallError) -> ClientError {
 async fn token(path: &Path, kind: &str) -> Result<Secret<String>, ClientError> {
     let missing =
         |why: String| ClientError::NoEvidence(format!("attestation.{kind}.token_file: {why}"));
-    let reference = SecretRef::File(path.to_owned());
+    let reference = SecretFile(path.to_owned());
     let token = read(reference, "the token").await.map_err(missing)?;
     let path = path.display();
     if token.expose().len() > MAX_TOKEN {
@@ -207,7 +207,7 @@ async fn token(path: &Path, kind: &str) -> Result<Secret<String>, ClientError> {
     Ok(token)
 }
 
-async fn read(reference: SecretRef, what: &str) -> Result<Secret<String>, String> {
+async fn read(reference: SecretFile, what: &str) -> Result<Secret<String>, String> {
     let read = tokio::task::spawn_blocking(move || reference.read()).await;
     read.map_err(|why| format!("reading {what}: {why}"))?
         .map_err(|why| why.to_string())

@@ -6,6 +6,9 @@ use std::{sync::Arc, time::Duration};
 
 use http::{Request, Response, request::Parts};
 
+use cognito::Cognito;
+use secret_header::SecretHeader;
+
 use super::{Setup, budget::Budget, metrics::Counters, refusal::Refusal, route::RouteError};
 use crate::{
     aws, config,
@@ -14,10 +17,14 @@ use crate::{
 };
 
 pub(super) use buffer::Buffers;
+pub use cognito::rewrite as rewrite_cognito;
 pub use sign::Sign;
 
 mod bearer;
 mod buffer;
+mod cognito;
+mod oauth;
+mod secret_header;
 mod sign;
 mod sigv4;
 
@@ -26,6 +33,8 @@ mod sigv4;
 pub(super) enum Credential {
     None,
     Bearer(Source),
+    SecretHeader(SecretHeader),
+    Cognito(Cognito),
     SigV4 {
         signer: Arc<dyn Sign>,
         max_body: usize,
@@ -62,6 +71,22 @@ impl Credential {
             let wanted = Wanted::access_token(&token.audience, token.scopes.iter().cloned());
             return Ok(Self::Bearer(setup.tokens.source(wanted)));
         }
+        if let Some(oauth) = &route.oauth {
+            return oauth::source(&route.host, oauth, setup).map(Self::Bearer);
+        }
+        if let Some(header) = &route.secret_header {
+            return Ok(Self::SecretHeader(SecretHeader {
+                name: header.name.clone(),
+                secret: setup.secrets.source(&header.value),
+            }));
+        }
+        if let Some(cognito) = &route.cognito {
+            return Ok(Self::Cognito(Cognito {
+                client_id: cognito.client_id.clone(),
+                secret: setup.secrets.source(&cognito.client_secret),
+                path: format!("{}/", route.upstream.base_path),
+            }));
+        }
         if let Some(sigv4) = &route.sigv4 {
             let signer = setup.signers.get(&route.host);
             let signer = signer.ok_or_else(|| RouteError::NoSigner {
@@ -75,9 +100,14 @@ impl Credential {
         Ok(Self::None)
     }
 
-    /// Whether anything is attached.
-    pub(super) fn is_some(&self) -> bool {
-        !matches!(self, Self::None)
+    /// The headers that give way to it.
+    pub(super) fn replaces(&self) -> Vec<&str> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Bearer(_) | Self::SigV4 { .. } => vec!["authorization"],
+            Self::SecretHeader(header) => vec![header.name.as_str()],
+            Self::Cognito(_) => cognito::REMOVED.to_vec(),
+        }
     }
 
     /// Attaches it, and sends.
@@ -90,6 +120,8 @@ impl Credential {
         match self {
             Self::None => call.send(parts, body).await,
             Self::Bearer(tokens) => bearer::send(call, tokens, parts, body).await,
+            Self::SecretHeader(header) => secret_header::send(call, header, parts, body).await,
+            Self::Cognito(cognito) => cognito::send(call, cognito, parts, body).await,
             Self::SigV4 { signer, max_body } => {
                 aws::refuse_streamed(&parts.headers)?;
                 let body = call.buffers.read(body, *max_body).await?;

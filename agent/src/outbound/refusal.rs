@@ -9,6 +9,7 @@ use warifu::TrustDomain;
 use crate::{
     aws::SignError,
     http::{answer::answer, body::Body, path::PathError, pool::SendError, upgrade::NoTunnel},
+    secrets::SecretError,
     token::MintError,
 };
 
@@ -61,6 +62,16 @@ pub(super) enum Refusal {
     Identity(String),
     #[error(transparent)]
     Token(#[from] MintError),
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error("the secret {0} has characters that no header has")]
+    SecretUnfit(String),
+    #[error("this route is for sign-in with Amazon Cognito only, and this request is not one: {0}")]
+    CognitoAction(&'static str),
+    #[error("this route is for the app client {ours}, and the request names another in ClientId")]
+    CognitoClient { ours: String },
+    #[error("the request can't be read as one to Amazon Cognito: {0}")]
+    CognitoBody(&'static str),
     #[error(
         "nothing to attach within the {0:?} this route may take; it is still being obtained, \
          `warifu status` says with what success"
@@ -121,6 +132,12 @@ impl Refusal {
             Self::Token(MintError::Refused { .. }) => (StatusCode::FORBIDDEN, "token-refused"),
             Self::Token(MintError::Denied { .. }) => (StatusCode::BAD_GATEWAY, "token-denied"),
             Self::Token(_) | Self::NotInTime(_) => (StatusCode::SERVICE_UNAVAILABLE, "no-token"),
+            Self::Secret(_) | Self::SecretUnfit(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "no-secret")
+            }
+            Self::CognitoAction(_) => (StatusCode::FORBIDDEN, "action-refused"),
+            Self::CognitoClient { .. } => (StatusCode::FORBIDDEN, "client-refused"),
+            Self::CognitoBody(_) => (StatusCode::BAD_REQUEST, "bad-body"),
             Self::Sign(SignError::Unsignable(_)) => (StatusCode::BAD_REQUEST, "unsignable"),
             Self::Sign(_) | Self::SignTimedOut(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "no-credentials")

@@ -67,6 +67,14 @@ pub enum RouteError {
         /// The route's host.
         route: String,
     },
+    /// The provider's certificate can't be verified as the route says.
+    #[error("route {route}: oauth: {why}")]
+    Oauth {
+        /// The route's host.
+        route: String,
+        /// What is wrong.
+        why: String,
+    },
     /// Which of them would serve?
     #[error("route {route} is there twice")]
     Twice {
@@ -150,7 +158,7 @@ impl Route {
             link: Link::new(route, setup)?,
             authority,
             base_path: upstream.base_path.clone(),
-            to_network: Arc::new(Filter::to_network(credential.is_some())),
+            to_network: Arc::new(Filter::to_network(&credential.replaces())),
             credential,
             from_network: Arc::new(Filter::from_network()),
             first_byte: route.timeouts.first_byte.0,

@@ -46,6 +46,7 @@ impl Mint for Handle {
             let scopes = match wanted {
                 Wanted::JwtSvid { .. } => Vec::new(),
                 Wanted::AccessToken { scopes, .. } => scopes.into_iter().collect(),
+                Wanted::Oauth(grant) => grant.scopes.into_iter().collect(),
             };
             Ok(Minted {
                 token,

@@ -4,6 +4,8 @@ use std::{borrow::Cow, collections::BTreeSet};
 
 use warifu::SpiffeId;
 
+use super::oauth::Grant;
+
 /// A token to be had. Two that are equal are one token: it is minted once for all who want it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Wanted {
@@ -21,6 +23,8 @@ pub enum Wanted {
         /// Of those the authority's rule grants; all of them where empty.
         scopes: BTreeSet<String>,
     },
+    /// A provider's access token, for client credentials.
+    Oauth(Box<Grant>),
 }
 
 impl Wanted {
@@ -48,6 +52,16 @@ impl Wanted {
                 several => several.join(", ").into(),
             },
             Self::AccessToken { audience, .. } => audience.into(),
+            Self::Oauth(grant) => grant.target().into(),
+        }
+    }
+
+    /// The scopes that are asked for.
+    pub fn scopes(&self) -> Option<&BTreeSet<String>> {
+        match self {
+            Self::JwtSvid { .. } => None,
+            Self::AccessToken { scopes, .. } => Some(scopes),
+            Self::Oauth(grant) => Some(&grant.scopes),
         }
     }
 
@@ -55,7 +69,7 @@ impl Wanted {
     pub fn further(&self) -> Option<&SpiffeId> {
         match self {
             Self::JwtSvid { of, .. } => of.as_ref(),
-            Self::AccessToken { .. } => None,
+            Self::AccessToken { .. } | Self::Oauth(_) => None,
         }
     }
 
@@ -64,6 +78,7 @@ impl Wanted {
         match self {
             Self::JwtSvid { .. } => "jwt-svid",
             Self::AccessToken { .. } => "access-token",
+            Self::Oauth(_) => "oauth",
         }
     }
 }

@@ -11,7 +11,10 @@ use serde_json::{Map, Value};
 const MAX_DEPTH: usize = 32;
 
 /// Parses one JSON object with unique member names at every level, and nothing after it.
-pub(crate) fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
+///
+/// # Errors
+/// When it is something else.
+pub fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = Strict { depth: 0 }.deserialize(&mut deserializer)?;
     deserializer.end()?;

@@ -74,7 +74,9 @@ impl Workload {
             self.sandbox.join_token("orders");
         }
         let region = Ministack::REGION;
-        let more = format!("aws: {{region: {region}, sts_endpoint: \"{sts}\"}}\n{more}");
+        let more = format!(
+            "aws: {{region: {region}, sts_endpoint: \"{sts}\", secretsmanager: {{endpoint: \"{sts}\", refresh: 10s}}}}\n{more}"
+        );
         let running = self
             .sandbox
             .agent("orders", &self.authority, &more)

@@ -12,7 +12,7 @@ use crate::{
     config::{
         agent::{Attestation, Revocation},
         authority::{TokenAlgorithm, TokenIssuer},
-        value::SecretRef,
+        value::SecretFile,
     },
     identity::{self, Current, Handle, Settings},
 };
@@ -76,7 +76,7 @@ fn settings(running: &Running, token: &Secret<String>) -> (Settings, PathBuf) {
         trust_domain: td(),
         authority: running.as_seen(),
         attestation: Attestation::JoinToken {
-            token: SecretRef::File(file.clone()),
+            token: SecretFile(file.clone()),
         },
         state_dir: None,
         revocation: Revocation::default(),

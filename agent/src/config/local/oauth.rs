@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Clients;
-use crate::config::value::{self, As, Listen, SecretRef, name};
+use crate::config::value::{self, As, Listen, SecretFile, name};
 
 /// An OAuth 2.0 token endpoint: access tokens of the authority for programs that know OAuth alone.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -34,5 +34,5 @@ pub struct OauthClient {
     /// `client_id`.
     pub id: String,
     /// `client_secret`: 32 bytes or more, chosen at random.
-    pub secret: SecretRef,
+    pub secret: SecretFile,
 }

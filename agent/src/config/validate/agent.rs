@@ -92,6 +92,13 @@ pub(in crate::config) fn agent(config: &AgentConfig) -> Vec<Problem> {
         Duration::from_secs(3),
         HOUR * 24 * 7,
     );
+    // Below, Secrets Manager is asked all the time; above, a rotation may be over before it is noticed.
+    problems.span(
+        root().key("aws").key("secretsmanager").key("refresh"),
+        config.aws.secretsmanager.refresh,
+        Duration::from_secs(10),
+        HOUR * 24,
+    );
     problems.add_if(
         config.workers == 0 || config.workers > MAX_WORKERS,
         root().key("workers"),

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use super::{Path, Problems, root};
 use crate::config::{AgentConfig, outbound::Route, value::Listen};
 
+mod oauth;
+mod secret_header;
 mod sigv4;
 mod transport;
 
@@ -78,6 +80,12 @@ fn route(config: &AgentConfig, route: &Route, at: &Path, problems: &mut Problems
         at.key("upstream"),
         format!("mtls needs https://, found {upstream}"),
     );
+    if let Some(oauth) = &route.oauth {
+        oauth::oauth(oauth, &at.key("oauth"), problems);
+    }
+    if let Some(header) = &route.secret_header {
+        secret_header::secret_header(header, &at.key("secret_header"), problems);
+    }
     if let Some(sigv4) = &route.sigv4 {
         sigv4::sigv4(sigv4, &at.key("sigv4"), problems);
     }

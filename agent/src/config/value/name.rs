@@ -46,6 +46,12 @@ kinds! {
     Audience -> String, "an audience such as payments", audience;
     /// A scope, as RFC 6749 §3.3 has it.
     Scope -> String, "a scope such as charges.read", scope;
+    /// What a client goes by at a provider of tokens.
+    ClientId -> String, "a client id: 1 to 255 visible ASCII characters", |text| visible(text, 255);
+    /// What a provider of tokens calls a key.
+    KeyId -> String, "a key id: 1 to 255 visible ASCII characters", |text| visible(text, 255);
+    /// What a token is for, as RFC 8707 §2 has it.
+    Resource -> String, "an absolute URI without #, such as https://api.partner.example", resource;
     /// An AWS region.
     Region -> String, "an AWS region such as eu-west-1", region;
     /// A SigV4 signing name.
@@ -204,6 +210,22 @@ const UNSIGNABLE: &[&str] = &[
 /// Whether a header can be no part of an AWS signature.
 pub fn is_unsignable(header: &HeaderName) -> bool {
     UNSIGNABLE.contains(&header.as_str())
+}
+
+fn visible(text: &str, most: usize) -> Result<String, Why> {
+    match (1..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        true => Ok(text.to_owned()),
+        false => Err("".into()),
+    }
+}
+
+fn resource(text: &str) -> Result<String, Why> {
+    let scheme = text.split_once(':').map(|(scheme, _)| scheme);
+    let is_scheme = |it: &str| it.starts_with(|c: char| c.is_ascii_alphabetic());
+    match scheme.is_some_and(is_scheme) && !text.contains('#') {
+        true => visible(text, 2048),
+        false => Err("".into()),
+    }
 }
 
 fn scope(text: &str) -> Result<String, Why> {

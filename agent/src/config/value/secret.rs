@@ -19,11 +19,26 @@ use super::{
 /// Larger than any token or key; a reference to a log file, say, is a mistake.
 const MAX_SECRET: u64 = 64 << 10;
 
-/// A secret named, never written inline: `file:/path`.
+/// A secret in a file: its whole content, one trailing newline removed.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SecretFile(pub PathBuf);
+
+/// A secret named, never written inline: `file:/path` or `secretsmanager:NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum SecretRef {
-    /// The whole content of a file, one trailing newline removed.
-    File(PathBuf),
+    /// In a file.
+    File(SecretFile),
+    /// In AWS Secrets Manager.
+    Managed(ManagedSecret),
+}
+
+/// A secret in AWS Secrets Manager: `NAME_OR_ARN`, or `NAME_OR_ARN#MEMBER` of a JSON object.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ManagedSecret {
+    /// Its name or ARN.
+    pub id: String,
+    /// The member of the JSON object it is; the whole text where absent.
+    pub member: Option<String>,
 }
 
 /// Why a secret could not be read. Never says what it is.
@@ -52,15 +67,15 @@ pub enum SecretFileError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SpkiPin(pub [u8; 32]);
 
-reads_from_text!(SecretRef, SpkiPin);
+reads_from_text!(SecretFile, SecretRef, SpkiPin);
 
-impl SecretRef {
+impl SecretFile {
     /// Reads the secret, now: it may have been rotated since the last time.
     ///
     /// # Errors
     /// When the file is missing, unreadable, empty, larger than 64 KiB or not UTF-8.
     pub fn read(&self) -> Result<Secret<String>, SecretFileError> {
-        let Self::File(path) = self;
+        let Self(path) = self;
         let failed = |source| SecretFileError::Read {
             path: path.clone(),
             source,
@@ -87,27 +102,83 @@ impl SecretRef {
     }
 }
 
-impl Kind for SecretRef {
+impl Kind for SecretFile {
     type Value = Self;
-    const NAME: &'static str = "SecretRef";
-    const EXPECTED: &'static str =
-        "a reference to a secret such as file:/run/secrets/token; a secret is never written inline";
+    const NAME: &'static str = "SecretFile";
+    const EXPECTED: &'static str = "a reference to a secret in a file such as file:/run/secrets/token; a secret is never \
+                                    written inline";
     const PATTERN: Option<&'static str> = Some("^file:/");
     const SECRET: bool = true;
 
     fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
         if text.starts_with("secretsmanager:") {
-            return Err("secretsmanager: is not supported by this version".into());
+            return Err("here it must be in a file".into());
         }
         let path = text.strip_prefix("file:").ok_or("")?;
-        Ok(Self::File(absolute_path(path)?))
+        Ok(Self(absolute_path(path)?))
+    }
+}
+
+impl Kind for SecretRef {
+    type Value = Self;
+    const NAME: &'static str = "SecretRef";
+    const EXPECTED: &'static str = "a reference to a secret such as file:/run/secrets/token or \
+                                    secretsmanager:prod/partner#client_secret; a secret is never written inline";
+    const PATTERN: Option<&'static str> = Some("^(file:/|secretsmanager:)");
+    const SECRET: bool = true;
+
+    fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
+        match text.strip_prefix("secretsmanager:") {
+            Some(managed) => managed_secret(managed).map(Self::Managed),
+            None => SecretFile::parse(text).map(Self::File),
+        }
+    }
+}
+
+/// <https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_CreateSecret.html>
+fn managed_secret(text: &str) -> Result<ManagedSecret, Cow<'static, str>> {
+    let (id, member) = match text.split_once('#') {
+        Some((id, member)) => (id, Some(member)),
+        None => (text, None),
+    };
+    let is_arn = id.starts_with("arn:");
+    let allowed =
+        |c: char| c.is_ascii_alphanumeric() || "/_+=.@-".contains(c) || is_arn && c == ':';
+    if !(1..=2048).contains(&id.len()) || !id.chars().all(allowed) {
+        return Err(
+            "after secretsmanager: comes a secret's name (letters, digits and /_+=.@-) or ARN"
+                .into(),
+        );
+    }
+    if is_arn && (id.split(':').nth(2) != Some("secretsmanager") || id.split(':').count() != 7) {
+        return Err(
+            "the ARN must be arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME-SUFFIX".into(),
+        );
+    }
+    if member.is_some_and(|it| it.is_empty() || it.len() > 255) {
+        return Err("after # comes the name of a member of the secret's JSON object".into());
+    }
+    Ok(ManagedSecret {
+        id: id.to_owned(),
+        member: member.map(str::to_owned),
+    })
+}
+
+impl fmt::Display for SecretFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "file:{}", self.0.display())
     }
 }
 
 impl fmt::Display for SecretRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self::File(path) = self;
-        write!(f, "file:{}", path.display())
+        match self {
+            Self::File(file) => file.fmt(f),
+            Self::Managed(ManagedSecret { id, member }) => match member {
+                Some(member) => write!(f, "secretsmanager:{id}#{member}"),
+                None => write!(f, "secretsmanager:{id}"),
+            },
+        }
     }
 }
 
@@ -153,15 +224,47 @@ mod tests {
         assert!("file:relative".parse::<SecretRef>().is_err());
         assert_eq!(
             "file:/run/t".parse::<SecretRef>().unwrap(),
-            SecretRef::File("/run/t".into())
+            SecretRef::File(SecretFile("/run/t".into()))
         );
+    }
+
+    #[test]
+    fn a_managed_secret_has_a_name_or_an_arn_and_perhaps_a_member() {
+        let arn = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:prod/partner-AbCdEf";
+        for (text, id, member) in [
+            ("secretsmanager:prod/partner", "prod/partner", None),
+            (
+                "secretsmanager:prod/partner#client_secret",
+                "prod/partner",
+                Some("client_secret"),
+            ),
+            (&format!("secretsmanager:{arn}#a b"), arn, Some("a b")),
+        ] {
+            let secret: SecretRef = text.parse().unwrap();
+            assert_eq!(secret.to_string(), text);
+            let member = member.map(str::to_owned);
+            let id = id.to_owned();
+            assert_eq!(secret, SecretRef::Managed(ManagedSecret { id, member }));
+        }
+        for wrong in [
+            "secretsmanager:",
+            "secretsmanager:a b",
+            "secretsmanager:a#",
+            "secretsmanager:#a",
+            "secretsmanager:a:b",
+            "secretsmanager:arn:aws:iam::123456789012:role/x",
+            "secretsmanager:arn:aws:secretsmanager:eu-west-1:123456789012:secret",
+        ] {
+            assert!(wrong.parse::<SecretRef>().is_err(), "{wrong}");
+        }
+        assert!("secretsmanager:a".parse::<SecretFile>().is_err());
     }
 
     #[test]
     fn a_secret_is_read_without_its_last_newline() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
-        let secret = SecretRef::File(path.clone());
+        let secret = SecretFile(path.clone());
         assert!(
             secret
                 .read()

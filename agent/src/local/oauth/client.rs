@@ -18,7 +18,7 @@ use super::form::{Credentials, Spelled};
 use crate::{
     config::{
         local::OauthClient,
-        value::{SecretFileError, SecretRef},
+        value::{SecretFile, SecretFileError},
     },
     local::bucket::Bucket,
 };
@@ -44,7 +44,7 @@ pub enum SecretError {
 /// The client of one endpoint.
 pub(super) struct Client {
     id: Digest,
-    secret: SecretRef,
+    secret: SecretFile,
     state: Mutex<State>,
 }
 
@@ -144,7 +144,7 @@ impl fmt::Debug for Client {
     }
 }
 
-fn read(secret: &SecretRef) -> Result<Digest, SecretError> {
+fn read(secret: &SecretFile) -> Result<Digest, SecretError> {
     let secret = secret.read()?;
     let bytes = secret.expose().as_bytes();
     match bytes.len() {
@@ -153,8 +153,8 @@ fn read(secret: &SecretRef) -> Result<Digest, SecretError> {
     }
 }
 
-fn stamp(secret: &SecretRef) -> Option<Stamp> {
-    let SecretRef::File(path) = secret;
+fn stamp(secret: &SecretFile) -> Option<Stamp> {
+    let SecretFile(path) = secret;
     let metadata = fs::metadata::<&Path>(path).ok()?;
     Some(Stamp {
         device: metadata.dev(),
@@ -197,7 +197,7 @@ mod tests {
         fs::write(&file, secret).unwrap();
         Client::new(&OauthClient {
             id: "app".into(),
-            secret: SecretRef::File(file),
+            secret: SecretFile(file),
         })
     }
 
@@ -270,7 +270,7 @@ mod tests {
         assert!(!short.contains("hunter2"));
         let missing = Client::new(&OauthClient {
             id: "app".into(),
-            secret: SecretRef::File(dir.path().join("none")),
+            secret: SecretFile(dir.path().join("none")),
         });
         assert!(missing.unwrap_err().to_string().contains("must exist"));
         let shown = format!("{:?}", client(dir.path(), SECRET).unwrap());

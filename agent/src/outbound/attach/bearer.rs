@@ -29,7 +29,7 @@ pub(super) async fn send(
         replace_in_background(tokens, token);
         return Ok(response);
     };
-    let Some(token) = tokens.other_than(&token).await else {
+    let Ok(Some(token)) = call.in_time(tokens.other_than(&token)).await else {
         return Ok(response);
     };
     drop(response);

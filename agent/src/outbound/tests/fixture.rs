@@ -37,6 +37,7 @@ use crate::{
         pool::Upstream,
         server::{self, Drain, Limits, Listener, serve},
     },
+    secrets::Secrets,
     token::{Mint, Minted, Minting, Wanted},
 };
 
@@ -132,6 +133,9 @@ impl Agent {
             mtls: None,
             jwt: None,
             access_token: None,
+            oauth: None,
+            secret_header: None,
+            cognito: None,
             sigv4: None,
             tls: None,
             proxy: None,
@@ -169,6 +173,7 @@ impl Agent {
             identity: self.identity.subscribe(),
             revocations: self.revocations.clone(),
             tokens: &Tokens::new(Arc::new(Handle(self.mint.clone()))),
+            secrets: &Secrets::new(None, Duration::from_secs(300)),
             signers: signers.collect(),
             public_tls: public_tls().unwrap(),
             pool: &Pool::new(100),

@@ -1,0 +1,34 @@
+//! `aws.secretsmanager`.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{
+    defaults,
+    value::{self, As, Span, Upstream, name},
+};
+
+/// How secrets of AWS Secrets Manager are read.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SecretsManager {
+    /// Another endpoint (`http://` for loopback only).
+    pub endpoint: Option<Upstream>,
+    /// The role that reads them; the base credentials' where absent.
+    #[serde(default, deserialize_with = "value::option::<name::RoleArn, _>")]
+    #[schemars(with = "Option<As<name::RoleArn>>")]
+    pub role: Option<String>,
+    /// How often they are read again.
+    #[serde(default = "defaults::secret_refresh")]
+    pub refresh: Span,
+}
+
+impl Default for SecretsManager {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            role: None,
+            refresh: defaults::secret_refresh(),
+        }
+    }
+}
