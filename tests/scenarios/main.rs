@@ -42,6 +42,7 @@ mod forged_headers;
 mod fuzz_seeds;
 mod garbage_is_survived;
 mod generated_code;
+mod grpc_streams;
 mod identity_expiry;
 mod imports_point_down;
 #[cfg(any(feature = "peers-go", feature = "peers-system"))]
@@ -103,6 +104,7 @@ mod sigv4_ministack;
 mod state_stores;
 mod svid_command;
 mod unusable_keys;
+mod websockets;
 #[cfg_attr(
     not(any(feature = "peers-go", feature = "peers-java")),
     allow(

@@ -41,6 +41,8 @@ use warifu_agent::{
     token::oauth::read_answer,
 };
 
+pub mod tunnels;
+
 /// A function of bytes, by its name.
 pub type FuzzTarget = (&'static str, fn(&[u8]));
 
@@ -58,7 +60,9 @@ pub const TARGETS: &[FuzzTarget] = &[
     ("names", names),
     ("oauth", oauth),
     ("path", path),
+    ("proxy_answer", tunnels::proxy_answer),
     ("token_answer", token_answer),
+    ("upgrade", tunnels::upgrade),
 ];
 
 /// Whoever verifies has this key, and it is this late.

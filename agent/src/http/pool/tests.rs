@@ -14,6 +14,8 @@ use tokio::{
 use super::*;
 use crate::http::headers::X_WARIFU_CONNECTION;
 
+mod worst;
+
 const SOON: Duration = Duration::from_secs(10);
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
