@@ -242,12 +242,12 @@ pub async fn serve<S: Service>(
 
 /// What is done with connections that are not HTTP.
 pub trait Carrier: Send + Sync + 'static {
-    /// Carries one to its end. Dropped, it cuts it.
+    /// Carries one until it ends by itself, which is `true`, or is cut. Dropped, it cuts it.
     fn carry(
-        self: Arc<Self>,
-        near: impl origin::Stream + 'static,
+        &self,
+        near: &mut impl origin::Stream,
         remote: Remote,
-    ) -> impl Future<Output = ()> + Send + 'static;
+    ) -> impl Future<Output = bool> + Send;
 }
 
 /// As [`serve`], for bytes that only the two ends understand. Connections beyond `max` are closed.
@@ -259,11 +259,14 @@ pub async fn serve_bytes<C: Carrier>(
     draining: Draining,
 ) -> usize {
     let open = Open::default();
-    let connection = |stream: io::Stream, remote: Remote, slot: slots::Slot| {
+    let connection = |mut stream: io::Stream, remote: Remote, slot: slots::Slot| {
         let (carrier, counted) = (Arc::clone(&carrier), metrics.accepted(slot.crowded));
         async move {
             if !slot.crowded {
-                carrier.carry(stream, remote).await;
+                match carrier.carry(&mut stream, remote).await {
+                    true => drop(stream),
+                    false => stream.cut(),
+                }
             }
             drop((counted, slot));
         }

@@ -197,7 +197,7 @@ impl Tunnel {
         match near.await {
             Ok(near) => {
                 let bounds = bounds.until(ends);
-                carry(TokioIo::new(near), far, bounds, &meter).await;
+                carry(&mut TokioIo::new(near), far, bounds, &meter).await;
             }
             Err(error) => {
                 tracing::debug!(%error, to = meter.to, "a tunnel did not begin");
@@ -241,7 +241,7 @@ impl Bounds {
 }
 
 /// Passes bytes between `near` and `far` until the tunnel ends. Dropped, it cuts both.
-pub async fn carry(near: impl Stream, far: FarParts, bounds: Bounds, meter: &Meter) -> End {
+pub async fn carry(near: &mut impl Stream, far: FarParts, bounds: Bounds, meter: &Meter) -> End {
     let FarParts {
         stream,
         ends,
@@ -251,13 +251,13 @@ pub async fn carry(near: impl Stream, far: FarParts, bounds: Bounds, meter: &Met
     join(near, stream, &bounds.until(ends).while_still(still), meter).await
 }
 
-async fn join(mut near: impl Stream, mut far: impl Stream, bounds: &Bounds, meter: &Meter) -> End {
+async fn join(near: &mut impl Stream, mut far: impl Stream, bounds: &Bounds, meter: &Meter) -> End {
     let mut open = Open::new(meter);
-    let end = until_an_end(&mut near, &mut far, bounds, meter).await;
+    let end = until_an_end(near, &mut far, bounds, meter).await;
     open.why = end.as_str();
     tracing::debug!(to = meter.to, ?end, "a tunnel ended");
-    if end != End::Closed {
-        // TLS says goodbye, so that neither side takes what it has for all there was to come by a cut.
+    // An end of ours is said in TLS. What broke is not passed off as an end: without TLS's goodbye it is known as cut.
+    if !matches!(end, End::Closed | End::Broken(_)) {
         let goodbye = async { tokio::join!(near.shutdown(), far.shutdown()) };
         let _ = tokio::time::timeout(GOODBYE, goodbye).await;
     }

@@ -9,7 +9,7 @@ use crate::{
         origin::Stream,
         pool::Far,
         server::{Carrier, Remote},
-        tunnel::{Bounds, carry},
+        tunnel::{Bounds, End, carry},
     },
     identity,
 };
@@ -48,16 +48,19 @@ impl Tcp {
 }
 
 impl Carrier for Tcp {
-    /// There is no answer to say it with: a connection that can't be carried is closed, counted and logged.
-    async fn carry(self: Arc<Self>, near: impl Stream + 'static, remote: Remote) {
+    /// There is no answer to say it with: a connection that can't be carried is cut, counted and logged. So is one whose
+    /// other side broke off: an app that took that for the end would take a part for the whole.
+    async fn carry(&self, near: &mut impl Stream, remote: Remote) -> bool {
         match self.connect().await {
             Ok(far) => {
                 let bounds = Bounds::idle(TCP_IDLE);
-                carry(near, far.into_parts(), bounds, &self.counters.tunnels).await;
+                let carried = carry(near, far.into_parts(), bounds, &self.counters.tunnels);
+                carried.await == End::Closed
             }
             Err(refusal) => {
                 self.counters.refused(&refusal);
-                tracing::warn!(to = self.to, %remote, %refusal, "a TCP connection was closed");
+                tracing::warn!(to = self.to, %remote, %refusal, "a TCP connection was cut");
+                false
             }
         }
     }

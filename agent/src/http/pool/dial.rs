@@ -162,7 +162,10 @@ impl Failed {
 mod tests {
     use std::collections::HashSet;
 
-    use tokio::net::TcpListener;
+    use tokio::{
+        net::{TcpListener, TcpSocket},
+        time::timeout,
+    };
 
     use super::*;
 
@@ -212,9 +215,16 @@ mod tests {
     async fn dead_addresses_among_the_answers_cost_little_and_are_left_aside_next_time() {
         let alive = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let alive = alive.local_addr().unwrap();
-        // Nobody listens at one; the other (of a network for documentation) may never answer.
+        // Nobody listens at one; the other has more callers waiting than it has room for, and says nothing to a new one.
         let refused = SocketAddr::from(([127, 0, 0, 1], 1));
-        let silent = SocketAddr::from(([192, 0, 2, 1], 1));
+        let crowded = TcpSocket::new_v4().unwrap();
+        crowded.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let crowded = crowded.listen(1).unwrap();
+        let silent = crowded.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = timeout(HEAD_START, TcpStream::connect(silent)).await {
+            waiting.push(stream.unwrap());
+        }
         let failed = Failed::default();
         let began = Instant::now();
         let stream = race(vec![refused, silent, alive], &failed).await.unwrap();

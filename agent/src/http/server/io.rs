@@ -25,6 +25,16 @@ pub(super) enum Stream {
     Unix(UnixStream),
 }
 
+impl Stream {
+    /// Closes it so that the peer knows that there was more to come (TCP: RST, not FIN).
+    pub(super) fn cut(self) {
+        if let Self::Tcp(stream) = self {
+            // Refused only by a connection that is gone.
+            let _ = stream.set_zero_linger();
+        }
+    }
+}
+
 /// A connection that HTTP is spoken over.
 #[derive(Debug)]
 pub(super) enum Io {

@@ -17,10 +17,10 @@ fn tunnel(
     DuplexStream,
     impl Future<Output = End> + use<>,
 ) {
-    let (near, ours) = duplex(1024);
+    let (near, mut ours) = duplex(1024);
     let (theirs, far) = duplex(1024);
     let meter = meter.clone();
-    let carried = tokio::spawn(async move { join(ours, theirs, &bounds, &meter).await });
+    let carried = tokio::spawn(async move { join(&mut ours, theirs, &bounds, &meter).await });
     (near, far, async move { carried.await.unwrap() })
 }
 

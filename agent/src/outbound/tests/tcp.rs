@@ -193,3 +193,29 @@ async fn a_connection_ends_when_the_identity_it_was_made_with_expires() {
         ))
         .await;
 }
+
+#[tokio::test]
+async fn an_app_is_not_told_that_a_connection_ended_when_it_was_cut() {
+    let ca = Ca::new();
+    let agent = Agent::new().identity(ca.identity(ORDERS, 1));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = listener.local_addr().unwrap();
+    let mut config =
+        warifu::tls::server_config(&ca.identity(PAYMENTS, 1), &[], &[ca.trust_domain()]).unwrap();
+    config.alpn_protocols.clear();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let (address, carried) = carrier(agent, upstream, PAYMENTS).await;
+    let mut app = TcpStream::connect(address).await.unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    let mut stream = acceptor.accept(stream).await.unwrap();
+    stream.write_all(b"half an answ").await.unwrap();
+    stream.flush().await.unwrap();
+    let mut half = [0; 12];
+    app.read_exact(&mut half).await.unwrap();
+    // TCP says goodbye, which anyone on the network can, and TLS does not.
+    let (mut tcp, _) = stream.into_inner();
+    tcp.shutdown().await.unwrap();
+    let error = app.read(&mut half).await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    carried.counts("why=\"broken\"").await;
+}
