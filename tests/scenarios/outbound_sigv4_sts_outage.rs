@@ -33,7 +33,7 @@ const HEALS_WITHIN: Duration = Duration::from_secs(40);
 
 fn route(host: &str, upstream: &str, timeout: &str) -> String {
     format!(
-        "- {{host: {host}, upstream: \"{upstream}/api\", timeout: {timeout}, \
+        "- {{host: {host}, upstream: \"{upstream}/api\", timeouts: {{first_byte: {timeout}}}, \
          sigv4: {{service: execute-api, role: \"{ROLE}\"}}}}\n"
     )
 }
