@@ -37,8 +37,8 @@ pub use self::{
     sdk::{sdk, sdk_at},
     secrets_manager::SecretsManager,
     session::{RoleSession, SetupError, session_name},
-    signer::Signer,
-    sigv4::refuse_streamed,
+    signer::{Presigned, Signer},
+    sigv4::{Payload, Plan, Profile},
     web_identity::TokenError,
 };
 

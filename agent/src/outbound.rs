@@ -7,7 +7,8 @@
 //! routes   what no route names is refused: nothing is minted, signed or connected for it (S5)
 //! link     the upstream, which the route says how to verify (S19)
 //! rewrite  the path in normal form, what the app must not say removed, the upstream's host
-//! attach   nothing, a JWT-SVID, or a SigV4 signature, which is made anew for every attempt
+//! attach   nothing, a JWT-SVID, or a SigV4 signature, which is made anew for every attempt (or is the answer:
+//!          a URL, presigned)
 //! send     over a pooled connection; again only what can't be done twice by it, within the route's budget: where
 //!          there was no connection, and once with a fresh token where the upstream says 401
 //! ```
@@ -15,7 +16,7 @@
 //! A request for a WebSocket goes the same way, over a connection of its own; what the upstream agreed to with
 //! its 101 becomes a tunnel.
 //!
-//! Bodies stream, but for those that are signed. Redirects are the app's business.
+//! Bodies stream, but for those that must be hashed to be signed. Redirects are the app's business.
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
@@ -37,13 +38,13 @@ use crate::{
     token::Tokens,
 };
 
-use attach::{Buffers, Call};
+use attach::{Buffers, Call, presign};
 use metrics::Metrics;
 use refusal::Refusal;
 use route::{Route, Routes};
 use websocket::WebSocket;
 
-pub use attach::{Sign, rewrite_cognito};
+pub use attach::{Sign, Signing, rewrite_cognito};
 pub use link::public_tls;
 pub use route::RouteError;
 pub use tcp::Tcp;
@@ -204,6 +205,8 @@ impl Calls {
             .upstream(identity.as_deref(), SystemTime::now())?;
 
         parts.uri = route.rewrite(&parts.uri)?;
+        // Asked before what the app says to the agent is removed.
+        let presign = presign::asked(&parts.headers)?;
         route.to_network.strip(&mut parts.headers);
         join_cookies(&mut parts.headers);
         parts.headers.insert(HOST, route.authority.clone());
@@ -220,7 +223,10 @@ impl Calls {
             buffers: &self.buffers,
         };
         route.budget.deposit();
-        route.credential.send(&call, parts, body).await
+        match presign {
+            None => route.credential.send(&call, parts, body).await,
+            Some(span) => route.credential.presign(&call, parts, body, span).await,
+        }
     }
 }
 

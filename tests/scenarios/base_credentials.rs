@@ -5,7 +5,7 @@
 //! The chain reads the process's environment, so each source is tried in a process of its own: this
 //! test binary, run again.
 
-use std::{net::SocketAddr, path::Path, process::Stdio, time::Duration};
+use std::{net::SocketAddr, path::Path, process::Stdio};
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -14,8 +14,8 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, process::Command};
 use warifu_agent::{
-    aws::{Roles, Signer},
-    config::{agent::Aws, outbound::RouteSigV4, value::Span},
+    aws::{Payload, Roles, Signer},
+    config::{agent::Aws, outbound::RouteSigV4},
 };
 
 /// Says that this process is the one that looks for credentials.
@@ -106,20 +106,11 @@ async fn signed_as() -> String {
         ..Aws::default()
     };
     let roles = Roles::from_environment(&settings).await.unwrap();
-    let route = RouteSigV4 {
-        service: "execute-api".to_owned(),
-        region: None,
-        role: None,
-        session_name: None,
-        external_id: None,
-        duration: Span(Duration::from_secs(900)),
-        signed_headers: Vec::new(),
-        max_body: 0,
-    };
+    let route = RouteSigV4::new("execute-api");
     let signer = Signer::new(&roles, &route, "test").unwrap();
     let request = Request::get("/").header("host", "example.com");
     let (mut parts, ()) = request.body(()).unwrap().into_parts();
-    match signer.sign(&mut parts, b"").await {
+    match signer.sign(&mut parts, &Payload::hash(b"")).await {
         Ok(()) => format!("{:?}", parts.headers["authorization"].to_str().unwrap()),
         Err(error) => error.to_string(),
     }

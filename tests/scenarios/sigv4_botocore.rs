@@ -2,27 +2,39 @@
 //! applied first (`aws::sigv4`), and what comes out leaves two signers nothing to differ on.
 
 use std::{
-    collections::BTreeSet,
-    sync::atomic::{AtomicU32, Ordering},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
-use http::{HeaderName, Request, header::AUTHORIZATION, request::Parts};
+use http::{HeaderMap, HeaderName, Request, header::AUTHORIZATION, request::Parts};
 use proptest::{
     prelude::*,
+    strategy::ValueTree,
     test_runner::{Config, TestRunner},
 };
 use warifu_agent::{
-    aws::{Roles, Signer},
-    config::{agent::Aws, outbound::RouteSigV4, value::Span},
+    aws::{Payload, Plan, Profile, Roles, Signer},
+    config::{agent::Aws, outbound::RouteSigV4},
 };
-use warifu_tests::peers::{Boto, SignRequest};
+use warifu_tests::peers::{Boto, SignPayload, SignRequest};
 
-const CASES: u32 = 400;
+const CASES: usize = 10_000;
+/// So many botocore signs at a time.
+const BATCH: usize = 500;
 const ID: &str = "AKIDEXAMPLE";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 const EXTRAS: [&str; 2] = ["x-tenant", "x-request-id"];
+const TOKENS: [Option<&str>; 3] = [None, Some("FwoGZXIvYXdzE//+=="), Some("t")];
+const REGIONS: [&str; 3] = ["us-east-1", "ap-northeast-1", "cn-north-1"];
+const SERVICES: [&str; 6] = [
+    "execute-api",
+    "lambda",
+    "sts",
+    "s3",
+    "vpc-lattice-svcs",
+    "aoss",
+];
 
 #[derive(Debug, Clone)]
 struct Case {
@@ -34,12 +46,21 @@ struct Case {
     target: String,
     headers: Vec<(&'static str, String)>,
     body: Vec<u8>,
+    /// What S3 is told of the body.
+    says: &'static str,
+    expires: Option<u64>,
+}
+
+/// What we send, and what stands for its body.
+struct Ours {
+    parts: Parts,
+    payload: SignPayload,
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    let service = prop::sample::select(vec!["execute-api", "lambda", "sts", "s3"]);
-    let region = prop::sample::select(vec!["us-east-1", "ap-northeast-1", "cn-north-1"]);
-    let token = prop::sample::select(vec![None, Some("FwoGZXIvYXdzE//+=="), Some("t")]);
+    let service = prop::sample::select(&SERVICES[..]);
+    let region = prop::sample::select(&REGIONS[..]);
+    let token = prop::sample::select(&TOKENS[..]);
     let method = prop::sample::select(vec!["GET", "POST", "PUT", "DELETE", "PATCH"]);
     let host = prop::sample::select(vec![
         "abc.execute-api.us-east-1.amazonaws.com",
@@ -56,14 +77,26 @@ fn case() -> impl Strategy<Value = Case> {
         "x-request-id",
         "user-agent",
         "x-amz-date",
+        "x-amz-security-token",
         "x-amz-meta-a",
+        "x-amz-target",
+        "x-amz-source-arn",
+        "x-amzn-bedrock-trace",
+        "x-amzn-trace-id",
         "accept",
         "authorization",
     ]);
     let headers = prop::collection::vec((name, "[ -~\t]{0,20}"), 0..6);
     let body = prop::collection::vec(any::<u8>(), 0..40);
-    (service, region, token, method, host, target, headers, body).prop_map(
-        |(service, region, token, method, host, target, headers, body)| Case {
+    let says = prop::sample::select(vec![
+        "",
+        "UNSIGNED-PAYLOAD",
+        "STREAMING-UNSIGNED-PAYLOAD-TRAILER",
+    ]);
+    let expires = prop::option::weighted(0.25, 1_u64..3600);
+    let called = (service, region, token, method, host, target);
+    (called, headers, body, says, expires).prop_map(
+        |((service, region, token, method, host, target), headers, body, says, expires)| Case {
             service,
             region,
             token,
@@ -71,103 +104,218 @@ fn case() -> impl Strategy<Value = Case> {
             host,
             target,
             headers,
-            body,
+            // botocore makes a presigned request's body a part of its query.
+            body: if expires.is_some() { Vec::new() } else { body },
+            says,
+            expires,
         },
     )
 }
 
-#[test]
-fn our_signature_is_botocores_for_any_request() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let boto = runtime.block_on(Boto::start()).unwrap();
-    let compared = AtomicU32::new(0);
-    let mut runner = TestRunner::new(Config {
-        cases: CASES,
-        failure_persistence: None,
-        ..Config::default()
-    });
-    let result = runner.run(&case(), |case| {
-        let Some(ours) = runtime.block_on(sign(&case)) else {
-            return Ok(());
-        };
-        let theirs = runtime.block_on(theirs(&boto, &case, &ours));
-        let theirs = theirs.map_err(TestCaseError::fail)?;
-        prop_assert_eq!(ours.headers[AUTHORIZATION].to_str().unwrap(), theirs);
-        compared.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    });
-    result.unwrap();
-    // Refused are escaped dot segments and, for S3, escaped slashes: not many.
-    let compared = compared.into_inner();
-    assert!(compared > CASES / 2, "only {compared} of {CASES} compared");
-}
-
-/// What we send; `None` where we refuse to sign.
-async fn sign(case: &Case) -> Option<Parts> {
-    let keys = Credentials::new(ID, SECRET, case.token.map(str::to_owned), None, "test");
-    let settings = Aws {
-        region: Some(case.region.to_owned()),
-        ..Aws::default()
-    };
-    let roles = Roles::with_provider(&settings, SharedCredentialsProvider::new(keys)).await;
-    let route = RouteSigV4 {
-        service: case.service.to_owned(),
-        region: None,
-        role: None,
-        session_name: None,
-        external_id: None,
-        duration: Span(Duration::from_secs(900)),
-        signed_headers: EXTRAS.map(HeaderName::from_static).to_vec(),
-        max_body: 1 << 20,
-    };
-    let signer = Signer::new(&roles.unwrap(), &route, "test").unwrap();
-    let mut request = Request::builder()
-        .method(case.method)
-        .uri(&case.target)
-        .header("host", case.host);
-    for (name, value) in &case.headers {
-        request = request.header(*name, value);
+#[tokio::test]
+async fn our_signature_is_botocores_for_any_of_ten_thousand_requests() {
+    let boto = Boto::start().await.unwrap();
+    let signers = Signers::new().await;
+    let mut runner = TestRunner::new(Config::default());
+    let mut compared = 0;
+    for _ in 0..CASES / BATCH {
+        let mut cases = Vec::with_capacity(BATCH);
+        for _ in 0..BATCH {
+            let case = case().new_tree(&mut runner).unwrap().current();
+            if let Some(ours) = signers.sign(&case).await {
+                cases.push((case, ours));
+            }
+        }
+        let texts: Vec<Texts> = cases
+            .iter()
+            .map(|(case, ours)| Texts::of(case, ours))
+            .collect();
+        let requests: Vec<_> = cases
+            .iter()
+            .zip(&texts)
+            .map(|((case, ours), texts)| request(case, ours, texts))
+            .collect();
+        let theirs = boto.sign(&requests).await.unwrap();
+        for (((case, ours), texts), theirs) in cases.iter().zip(&texts).zip(theirs) {
+            assert_eq!(
+                texts.signature, theirs,
+                "{case:?}\nwas sent as {:?}",
+                ours.parts
+            );
+        }
+        compared += cases.len();
     }
-    let (mut parts, ()) = request.body(()).unwrap().into_parts();
-    signer.sign(&mut parts, &case.body).await.ok()?;
-    Some(parts)
+    // Refused are escaped dot segments and keys that climb: not many.
+    assert!(
+        compared > CASES * 4 / 5,
+        "only {compared} of {CASES} compared"
+    );
 }
 
-/// botocore's `authorization` for what we send: same target, same headers as far as we sign them.
-async fn theirs(boto: &Boto, case: &Case, sent: &Parts) -> Result<String, String> {
-    let text = |name: &str| sent.headers.get(name).and_then(|value| value.to_str().ok());
-    let ours = text("authorization").ok_or("we did not sign")?;
-    let signed: BTreeSet<&str> = ours
-        .split("SignedHeaders=")
-        .nth(1)
-        .and_then(|rest| rest.split(',').next())
-        .ok_or("no SignedHeaders")?
-        .split(';')
-        .collect();
-    let headers: Vec<(String, String)> = signed
-        .iter()
-        .filter(|name| !name.starts_with("x-amz-"))
-        .map(|name| {
-            (
-                String::from(*name),
-                text(name).unwrap_or_default().to_owned(),
-            )
+/// A signer for each service, region and token.
+struct Signers(BTreeMap<(&'static str, &'static str, Option<&'static str>), Signer>);
+
+impl Signers {
+    async fn new() -> Self {
+        let mut signers = BTreeMap::new();
+        for (region, token) in REGIONS
+            .iter()
+            .flat_map(|r| TOKENS.iter().map(move |t| (*r, *t)))
+        {
+            let keys = Credentials::new(ID, SECRET, token.map(str::to_owned), None, "test");
+            let settings = Aws {
+                region: Some(region.to_owned()),
+                ..Aws::default()
+            };
+            let roles = Roles::with_provider(&settings, SharedCredentialsProvider::new(keys));
+            let roles = roles.await.unwrap();
+            for service in SERVICES {
+                let route = RouteSigV4 {
+                    signed_headers: EXTRAS.map(HeaderName::from_static).to_vec(),
+                    ..RouteSigV4::new(service)
+                };
+                let signer = Signer::new(&roles, &route, "test").unwrap();
+                signers.insert((service, region, token), signer);
+            }
+        }
+        Self(signers)
+    }
+
+    /// What we send; `None` where we refuse to sign.
+    async fn sign(&self, case: &Case) -> Option<Ours> {
+        let signer = &self.0[&(case.service, case.region, case.token)];
+        let mut request = Request::builder()
+            .method(case.method)
+            .uri(&case.target)
+            .header("host", case.host);
+        for (name, value) in &case.headers {
+            request = request.header(*name, value);
+        }
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        if let Some(expires) = case.expires {
+            let payload = Payload::hash(&case.body);
+            let expires = Duration::from_secs(expires);
+            signer.presign(&mut parts, &payload, expires).await.ok()?;
+            // botocore's signer of URLs takes the first of each name alone.
+            let query = parts.uri.query().unwrap_or_default();
+            let names: Vec<_> = query.split('&').map(|pair| pair.split_once('=')).collect();
+            let different: BTreeSet<_> = names.iter().map(|pair| pair.map(|it| it.0)).collect();
+            if different.len() < names.len() {
+                return None;
+            }
+            let payload = match case.service {
+                "vpc-lattice-svcs" => SignPayload::Unsigned,
+                _ => SignPayload::Hashed,
+            };
+            return Some(Ours { parts, payload });
+        }
+        let plan = Profile::of(case.service, false).unwrap();
+        let plan = plan.plan(&case.said_of_the_body()).unwrap();
+        let (payload, as_botocore) = match plan {
+            Plan::Hold => (Payload::hash(&case.body), SignPayload::Hashed),
+            Plan::Stream(payload) if payload.to_string() == "UNSIGNED-PAYLOAD" => {
+                (payload, SignPayload::Unsigned)
+            }
+            Plan::Stream(payload) => (payload, SignPayload::Trailer),
+        };
+        signer.sign(&mut parts, &payload).await.ok()?;
+        Some(Ours {
+            parts,
+            payload: as_botocore,
         })
-        .collect();
-    let date = text("x-amz-date").ok_or("no date")?;
-    let url = format!("https://{}{}", text("host").ok_or("no host")?, sent.uri);
-    boto.sign(&SignRequest {
+    }
+}
+
+impl Case {
+    fn said_of_the_body(&self) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if self.service == "s3" && !self.says.is_empty() {
+            headers.insert("x-amz-content-sha256", self.says.parse().unwrap());
+        }
+        if self.service == "s3" && self.says.starts_with("STREAMING") {
+            headers.insert("x-amz-decoded-content-length", "1".parse().unwrap());
+        }
+        headers
+    }
+}
+
+/// What of our request botocore is told.
+struct Texts {
+    url: String,
+    headers: Vec<(String, String)>,
+    date: String,
+    /// The `authorization`; the signature alone of one in the query.
+    signature: String,
+}
+
+impl Texts {
+    fn of(case: &Case, ours: &Ours) -> Self {
+        let sent = &ours.parts;
+        let text = |name: &str| sent.headers.get(name).and_then(|value| value.to_str().ok());
+        let mut url = format!("https://{}{}", text("host").unwrap(), sent.uri);
+        let (signed, date, signature) = match case.expires {
+            None => {
+                let authorization = sent.headers[AUTHORIZATION].to_str().unwrap().to_owned();
+                let (_, rest) = authorization.split_once("SignedHeaders=").unwrap();
+                let signed = rest.split_once(',').unwrap().0.to_owned();
+                (
+                    signed,
+                    text("x-amz-date").unwrap().to_owned(),
+                    authorization,
+                )
+            }
+            Some(_) => {
+                let query = sent.uri.query().unwrap().to_owned();
+                let of = |name: &str| {
+                    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+                    pairs
+                        .find(|(it, _)| *it == name)
+                        .unwrap()
+                        .1
+                        .replace("%3B", ";")
+                };
+                // As it was before it was signed.
+                let own = query.split('&').filter(|pair| !pair.starts_with("X-Amz-"));
+                let own = own.collect::<Vec<_>>().join("&");
+                url = format!("https://{}{}?{own}", text("host").unwrap(), sent.uri.path());
+                (
+                    of("X-Amz-SignedHeaders"),
+                    of("X-Amz-Date"),
+                    of("X-Amz-Signature"),
+                )
+            }
+        };
+        let of_botocores_own = ["x-amz-date", "x-amz-security-token"];
+        let signed: BTreeSet<&str> = signed.split(';').collect();
+        let headers = signed
+            .into_iter()
+            .filter(|name| !of_botocores_own.contains(name))
+            // For S3 and Lattice botocore sets it, for others it takes what is there.
+            .filter(|name| *name != "x-amz-content-sha256" || case.service == "aoss")
+            .map(|name| (name.to_owned(), text(name).unwrap().to_owned()))
+            .collect();
+        Self {
+            url,
+            headers,
+            date,
+            signature,
+        }
+    }
+}
+
+fn request<'a>(case: &'a Case, ours: &Ours, texts: &'a Texts) -> SignRequest<'a> {
+    SignRequest {
         method: case.method,
-        url: &url,
-        headers: &headers,
+        url: &texts.url,
+        headers: &texts.headers,
         body: &case.body,
         service: case.service,
         region: case.region,
         access_key_id: ID,
         secret_access_key: SECRET,
         session_token: case.token,
-        date,
-    })
-    .await
-    .map_err(|error| error.to_string())
+        date: &texts.date,
+        payload: ours.payload,
+        expires: case.expires,
+    }
 }

@@ -1,8 +1,6 @@
 //! What we sign, a verifier independent of botocore and of the SDK accepts (ministack), in forms of path
 //! and query, too, that an agent refuses before it signs. Through a whole agent: `outbound_sigv4_*`.
 
-use std::time::Duration;
-
 use aws_credential_types::{Credentials, provider::SharedCredentialsProvider};
 use bytes::Bytes;
 use http::{Request, StatusCode};
@@ -11,12 +9,8 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use warifu_agent::{
-    aws::{Roles, Signer},
-    config::{
-        agent::Aws,
-        outbound::RouteSigV4,
-        value::{Span, Upstream},
-    },
+    aws::{Payload, Roles, Signer},
+    config::{agent::Aws, outbound::RouteSigV4, value::Upstream},
 };
 use warifu_tests::peers::Ministack;
 
@@ -39,7 +33,10 @@ async fn a_signed_call_passes_whatever_its_path_and_query_look_like() {
             .header("content-type", "application/json")
             .header("x-tenant", "a  b");
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        signer.sign(&mut parts, BODY.as_bytes()).await.unwrap();
+        signer
+            .sign(&mut parts, &Payload::hash(BODY.as_bytes()))
+            .await
+            .unwrap();
         let (status, body) = send(&ministack, Request::from_parts(parts, BODY.into())).await;
         assert_eq!(status, StatusCode::OK, "{target}: {body}");
         assert!(body.contains("charged"), "{target}: {body}");
@@ -68,14 +65,9 @@ async fn signer(ministack: &Ministack) -> Signer {
         }),
     };
     let route = RouteSigV4 {
-        service: "execute-api".to_owned(),
-        region: None,
         role: Some(role.await.unwrap()),
-        session_name: None,
-        external_id: None,
-        duration: Span(Duration::from_secs(900)),
         signed_headers: vec!["x-tenant".parse().unwrap()],
-        max_body: 1 << 20,
+        ..RouteSigV4::new("execute-api")
     };
     let keys = Credentials::new(
         &user.access_key_id,

@@ -11,7 +11,7 @@ mod agent;
 mod endpoints;
 mod private_ca;
 mod replicas;
-mod signature;
+pub(crate) mod signature;
 mod sts;
 mod web_identity;
 mod wire;

@@ -41,7 +41,10 @@ use warifu_agent::{
     token::oauth::read_answer,
 };
 
+mod sigv4;
 pub mod tunnels;
+
+pub use sigv4::sigv4;
 
 /// A function of bytes, by its name.
 pub type FuzzTarget = (&'static str, fn(&[u8]));
@@ -61,6 +64,7 @@ pub const TARGETS: &[FuzzTarget] = &[
     ("oauth", oauth),
     ("path", path),
     ("proxy_answer", tunnels::proxy_answer),
+    ("sigv4", sigv4),
     ("token_answer", token_answer),
     ("upgrade", tunnels::upgrade),
 ];

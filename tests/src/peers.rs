@@ -37,7 +37,7 @@ use thiserror::Error;
 #[cfg(feature = "peers-go")]
 pub use self::go::{GoServer, go};
 pub use self::{
-    aws::{Boto, CallError, Caller, SignRequest},
+    aws::{Boto, CallError, Caller, SignPayload, SignRequest},
     aws_sdk::{AwsSdk, Environment, RUST_ASKS},
     choosing::{AUDIENCE, Choosing},
     envoy::Envoy,

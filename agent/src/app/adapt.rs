@@ -1,16 +1,16 @@
 //! Where parts meet that don't know each other: the authority's tokens for outbound routes, and
 //! role sessions named after the SPIFFE ID.
 
-use std::{future::Future, pin::Pin, sync::OnceLock};
+use std::{sync::OnceLock, time::Duration};
 
 use http::request::Parts;
 
 use crate::{
     attest::{ClientError, wire::ErrorCode},
-    aws::{self, RoleSession, Roles, SignError, Signer},
+    aws::{self, Payload, Presigned, RoleSession, Roles, SignError, Signer},
     config::{self, defaults::ROLE_SESSION, outbound::RouteSigV4, value::ManagedSecret},
     identity,
-    outbound::Sign,
+    outbound::{Sign, Signing},
     secrets::{Reading, Stage, Vault, VaultError},
     token::{Mint, MintError, Minted, Minting, Objection, Wanted},
 };
@@ -183,12 +183,17 @@ impl NamedSigner {
 }
 
 impl Sign for NamedSigner {
-    fn sign<'a>(
+    fn sign<'a>(&'a self, parts: &'a mut Parts, payload: &'a Payload) -> Signing<'a, ()> {
+        Box::pin(async move { self.signer()?.sign(parts, payload).await })
+    }
+
+    fn presign<'a>(
         &'a self,
         parts: &'a mut Parts,
-        body: &'a [u8],
-    ) -> Pin<Box<dyn Future<Output = Result<(), SignError>> + Send + 'a>> {
-        Box::pin(async move { self.signer()?.sign(parts, body).await })
+        payload: &'a Payload,
+        longest: Duration,
+    ) -> Signing<'a, Presigned> {
+        Box::pin(async move { self.signer()?.presign(parts, payload, longest).await })
     }
 }
 

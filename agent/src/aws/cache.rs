@@ -10,7 +10,6 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use aws_credential_types::Credentials;
-use aws_smithy_runtime_api::client::identity::Identity;
 use tokio::{sync::watch, time::timeout};
 use tracing::{debug, warn};
 
@@ -58,9 +57,7 @@ pub(super) struct Limits {
 
 /// One set of credentials, immutable.
 pub(super) struct Held {
-    /// For the signer.
-    pub(super) identity: Identity,
-    /// For the SDK.
+    /// For the signer and the SDK.
     pub(super) credentials: Credentials,
     schedule: Schedule,
     obtained: SystemTime,
@@ -309,7 +306,6 @@ impl Held {
             return Err(CredentialsError::born_expired(name));
         }
         Ok(Self {
-            identity: Identity::from(credentials.clone()),
             credentials,
             schedule: Schedule::new(now, expires, jitter()),
             obtained: now,
@@ -335,7 +331,6 @@ impl Held {
 
     fn with(&self, schedule: Schedule) -> Self {
         Self {
-            identity: self.identity.clone(),
             credentials: self.credentials.clone(),
             schedule,
             obtained: self.obtained,

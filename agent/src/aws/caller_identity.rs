@@ -22,10 +22,9 @@ use super::{
     cache::Held,
     clock::Clock,
     partition::sts_host,
-    signer::hex_sha256,
-    sigv4::{self, Profile, Scope},
+    sigv4::{Payload, Profile, Recipe, Regions},
 };
-use crate::config::value::is_region;
+use crate::{config::value::is_region, telemetry::timestamp::Timestamp};
 
 /// The whole of the body.
 const BODY: &str = "Action=GetCallerIdentity&Version=2011-06-15";
@@ -116,25 +115,18 @@ impl CallSigner {
             .map_err(|why| CallError::Unsignable(why.to_string()))?
             .into_parts()
             .0;
-        let extras = [HeaderName::from_static(BINDING)];
-        let scope = Scope {
-            region: &self.region,
-            service: SERVICE,
-        };
+        let regions = Regions::One(self.region.clone());
         let unsignable = |why: super::SignError| CallError::Unsignable(why.to_string());
-        sigv4::prepare(Profile::GENERIC, &extras, &mut parts).map_err(unsignable)?;
-        let hash = hex_sha256(BODY.as_bytes());
-        let (identity, now) = (&self.held.identity, self.clock.now());
-        sigv4::sign(
-            Profile::GENERIC,
-            &extras,
-            scope,
-            identity,
-            now,
-            &mut parts,
-            hash,
-        )
-        .map_err(unsignable)?;
+        let recipe = Recipe::new(Profile::GENERIC, SERVICE, regions)
+            .signed_headers(vec![HeaderName::from_static(BINDING)])
+            .map_err(|why| CallError::Unsignable(why.to_string()))?;
+        recipe.prepare(&mut parts).map_err(unsignable)?;
+        let date = Timestamp(self.clock.now()).basic();
+        let key = recipe.key(&self.held.credentials, &date);
+        let payload = Payload::hash(BODY.as_bytes());
+        recipe
+            .sign(&key.map_err(unsignable)?, &date, &mut parts, &payload)
+            .map_err(unsignable)?;
         let header = |name: &str| {
             let value = parts
                 .headers

@@ -1,77 +1,98 @@
-//! Our profile of SigV4, around the `aws-sigv4` crate: what is signed is what is sent.
+//! SigV4 and SigV4A as services want them: what is signed is what is sent.
 //!
-//! The request is first put into a form in which every verifier sees the same thing, and that form is
-//! sent. What changes on the wire:
+//! ```text
+//! body     what the app says of its body, and what the service takes: held and hashed, or streamed
+//! headers  which of the app's headers pass, and which are signed
+//! canonical  path, query and header values in their one form, which is sent
+//! key      the day's key, and a signature over all of it: in headers, or (presign) in the query
+//! ```
+//!
+//! What changes on the wire, so that every verifier sees the same thing:
 //!
 //! - query: pairs in order, every byte outside `A-Z a-z 0-9 - _ . ~` escaped in upper case, `+` (a space
 //!   to AWS) as `%20`, empty pairs gone, a name without `=` with one;
 //! - path, all services but S3: dot segments resolved, empty segments gone;
-//! - path, S3: escapes as above, nothing resolved (`a//b` is another key than `a/b`);
+//! - path, S3: escapes as above, but for `/`; nothing resolved (`a//b` is another key than `a/b`);
 //! - signed headers: one line a name, white space at the ends gone and within collapsed to one space;
 //!   a default port is left out of `host`.
 //!
 //! Refused, because a verifier may read it otherwise than we: escapes that are not hex or not UTF-8,
-//! escaped dot segments, an escaped slash in an S3 key, signed headers that are not ASCII, a repeated
+//! escaped dot segments, an S3 key that climbs above its start, signed headers that are not ASCII, a repeated
 //! `host` or `content-type`, a query that is signed already, a body in signed pieces.
+//!
+//! The arithmetic is ours, and small: one pass over the request, a key made once a day, nothing built twice.
+//! AWS's `aws-sigv4` and botocore are what it is compared with.
 //!
 //! <https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html>
 
-use std::time::SystemTime;
-
-use aws_sigv4::{
-    http_request::{
-        PayloadChecksumKind, PercentEncodingMode, SessionTokenMode, SignableBody, SignableRequest,
-        SigningSettings, UriPathNormalizationMode,
-    },
-    sign::v4,
-};
-use aws_smithy_runtime_api::client::identity::Identity;
+use aws_credential_types::Credentials;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Uri,
-    header::{AUTHORIZATION, CONTENT_TYPE, HOST},
-    request::Parts,
-    uri::PathAndQuery,
+    HeaderName, HeaderValue, Uri, header::AUTHORIZATION, request::Parts, uri::PathAndQuery,
 };
 
 use super::{SetupError, SignError};
 use crate::config::value::is_unsignable;
 
+mod body;
 mod canonical;
-mod streamed;
+mod headers;
+mod key;
+mod presign;
 
+use body::{Bodies, CONTENT_SHA256};
+pub use body::{Payload, Plan};
 use canonical::Path;
-pub use streamed::refuse_streamed;
+use headers::{AMZ, AmzHeaders};
+pub(super) use key::{Key, Regions};
 
-/// Prefix of the headers (and, in any case, query parameters) that carry or steer a signature.
-const AMZ: &str = "x-amz-";
+const DATE: HeaderName = HeaderName::from_static("x-amz-date");
+const REGION_SET: HeaderName = HeaderName::from_static("x-amz-region-set");
+const SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
 
 /// How a service wants its requests signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Profile {
+pub struct Profile {
     path: Path,
-    /// Sends the body's hash as `x-amz-content-sha256`.
+    bodies: Bodies,
+    /// Sends what stands for the body as `x-amz-content-sha256`.
     content_sha256: bool,
-    session_token: SessionTokenMode,
 }
 
-/// What the signature is for.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Scope<'a> {
-    pub(super) region: &'a str,
-    pub(super) service: &'a str,
+/// All about a route's signatures that is the same for each of its requests.
+#[derive(Debug, Clone)]
+pub(super) struct Recipe {
+    pub(super) profile: Profile,
+    pub(super) service: String,
+    pub(super) regions: Regions,
+    amz: AmzHeaders,
+    extras: Vec<HeaderName>,
 }
 
 impl Profile {
-    /// The profile of a signing name.
+    /// The profile of a signing name. With `unsigned` a body of which the app says nothing is not signed, where the
+    /// service allows that.
     ///
     /// # Errors
-    /// For the services whose rules are known to differ and are not built yet.
-    pub(super) fn of(service: &str) -> Result<Self, SetupError> {
+    /// For what is no signing name, and for the services whose rules are known to differ and are not built.
+    pub fn of(service: &str, unsigned: bool) -> Result<Self, SetupError> {
         match service {
-            "s3" => Ok(Self::S3),
-            "vpc-lattice-svcs" | "s3express" | "aoss" => Err(SetupError::new(
+            "s3" | "s3-outposts" | "s3-object-lambda" => Ok(Self {
+                path: Path::Key,
+                bodies: Bodies::AsSaid { unsigned },
+                content_sha256: true,
+            }),
+            "vpc-lattice-svcs" => Ok(Self {
+                path: Path::Normalised,
+                bodies: Bodies::Unsigned,
+                content_sha256: true,
+            }),
+            "aoss" => Ok(Self {
+                content_sha256: true,
+                ..Self::GENERIC
+            }),
+            "s3express" => Err(SetupError::new(
                 format!("service {service:?}"),
-                "this service has signing rules of its own, which are not supported",
+                "it signs with sessions of its own (CreateSession), which are not supported",
             )),
             _ if is_signing_name(service) => Ok(Self::GENERIC),
             _ => Err(SetupError::new(
@@ -83,158 +104,179 @@ impl Profile {
 
     pub(super) const GENERIC: Self = Self {
         path: Path::Normalised,
+        bodies: Bodies::Hashed,
         content_sha256: false,
-        session_token: SessionTokenMode::Include,
     };
 
-    const S3: Self = Self {
-        path: Path::AsSent,
-        content_sha256: true,
-        session_token: SessionTokenMode::Include,
-    };
+    /// How the body of a request with these headers is to be sent. Asked before a byte of it is read.
+    ///
+    /// # Errors
+    /// [`SignError::Unsignable`]: in pieces that can't be signed for, or that its headers contradict each other about.
+    pub fn plan(&self, headers: &http::HeaderMap) -> Result<Plan, SignError> {
+        self.bodies.plan(headers)
+    }
 
-    fn settings(self) -> SigningSettings {
-        let mut settings = SigningSettings::default();
-        (
-            settings.percent_encoding_mode,
-            settings.uri_path_normalization_mode,
-        ) = match self.path {
-            Path::Normalised => (
-                PercentEncodingMode::Double,
-                UriPathNormalizationMode::Enabled,
-            ),
-            Path::AsSent => (
-                PercentEncodingMode::Single,
-                UriPathNormalizationMode::Disabled,
-            ),
-            #[cfg(test)]
-            Path::DoubleAsSent => (
-                PercentEncodingMode::Double,
-                UriPathNormalizationMode::Disabled,
-            ),
-        };
-        settings.payload_checksum_kind = if self.content_sha256 {
-            PayloadChecksumKind::XAmzSha256
-        } else {
-            PayloadChecksumKind::NoHeader
-        };
-        settings.session_token_mode = self.session_token;
-        // The list of headers given is the list of headers signed.
-        settings.excluded_headers = None;
-        settings
+    /// The path as it is signed and sent, where that is not the usual normal form: an S3 key.
+    ///
+    /// # Errors
+    /// [`SignError::Unsignable`].
+    pub fn key_path<'a>(
+        &self,
+        path: &'a str,
+    ) -> Option<Result<std::borrow::Cow<'a, str>, SignError>> {
+        (self.path == Path::Key).then(|| canonical::path(path, Path::Key))
     }
 }
 
-/// Whether a further header may be signed.
-///
-/// # Errors
-/// For headers that proxies change, and those that are always removed.
-pub(super) fn may_be_signed(name: &HeaderName) -> Result<(), SetupError> {
-    if name.as_str().starts_with(AMZ) {
-        let why = "x-amz-* headers of the app are always removed, never signed";
-        Err(SetupError::new(format!("signed_headers: {name}"), why))
-    } else if is_unsignable(name) {
-        let why = "it changes on the way, or is set by the agent; it can't be signed";
-        Err(SetupError::new(format!("signed_headers: {name}"), why))
-    } else {
-        Ok(())
-    }
-}
-
-/// Puts `parts` into the form that is signed and sent: call before [`sign`].
-pub(super) fn prepare(
-    profile: Profile,
-    extras: &[HeaderName],
-    parts: &mut Parts,
-) -> Result<(), SignError> {
-    refuse_streamed(&parts.headers)?;
-    strip(&mut parts.headers);
-    let authority = parts.uri.authority().map(http::uri::Authority::as_str);
-    let host = canonical::host(&parts.headers, authority)?;
-    parts.headers.insert(HOST, host);
-    for name in std::iter::once(&CONTENT_TYPE).chain(extras) {
-        if let Some(value) = canonical::header(&parts.headers, name)? {
-            parts.headers.insert(name, value);
+impl Recipe {
+    pub(super) fn new(profile: Profile, service: &str, regions: Regions) -> Self {
+        Self {
+            profile,
+            service: service.to_owned(),
+            regions,
+            amz: AmzHeaders::Usual,
+            extras: Vec::new(),
         }
     }
 
-    let path = canonical::path(parts.uri.path(), profile.path)?;
-    let query = canonical::query(parts.uri.query().unwrap_or_default())?;
-    let path_and_query = match query {
-        Some(query) => format!("{path}?{query}"),
-        None => path.into_owned(),
-    };
+    /// Lets these of the app's `x-amz-…` and `x-amzn-…` headers through, and no others.
+    ///
+    /// # Errors
+    /// For what never passes.
+    pub(super) fn amz_headers(mut self, patterns: &[String]) -> Result<Self, SetupError> {
+        if let Some(never) = patterns.iter().find(|pattern| !headers::may_pass(pattern)) {
+            let why = "expected x-amz-NAME, x-amzn-NAME or such a name's beginning and a *, and nothing that \
+                       carries a signature";
+            return Err(SetupError::new(format!("amz_headers: {never}"), why));
+        }
+        self.amz = AmzHeaders::Only(patterns.to_vec());
+        Ok(self)
+    }
+
+    /// Signs these headers, too.
+    ///
+    /// # Errors
+    /// For those that proxies change, and those that are removed or signed anyhow.
+    pub(super) fn signed_headers(mut self, names: Vec<HeaderName>) -> Result<Self, SetupError> {
+        for name in &names {
+            if name.as_str().starts_with(AMZ) {
+                let why =
+                    "x-amz-* headers are signed wherever they pass; say which pass in amz_headers";
+                return Err(SetupError::new(format!("signed_headers: {name}"), why));
+            }
+            if is_unsignable(name) {
+                let why = "it changes on the way, or is set by the agent; it can't be signed";
+                return Err(SetupError::new(format!("signed_headers: {name}"), why));
+            }
+        }
+        self.extras = names;
+        Ok(self)
+    }
+
+    /// The key for the day of `date` ([`Key::is_of`]).
+    pub(super) fn key(&self, credentials: &Credentials, date: &str) -> Result<Key, SignError> {
+        Key::new(credentials, &self.regions, &self.service, date)
+    }
+
+    /// Puts `parts` into the form that is signed and sent: call before [`Recipe::sign`] and [`Recipe::presign`].
+    pub(super) fn prepare(&self, parts: &mut Parts) -> Result<(), SignError> {
+        headers::prepare(&self.amz, &self.extras, parts)?;
+        let path = canonical::path(parts.uri.path(), self.profile.path)?;
+        let raw_query = parts.uri.query();
+        let query = canonical::query(raw_query.unwrap_or_default())?;
+        if path == parts.uri.path() && query.as_deref() == raw_query {
+            return Ok(());
+        }
+        let path_and_query = match query {
+            Some(query) => format!("{path}?{query}"),
+            None => path.into_owned(),
+        };
+        set_target(parts, path_and_query)
+    }
+
+    /// Signs prepared `parts` in headers; `date` is now, as `x-amz-date` has it.
+    pub(super) fn sign(
+        &self,
+        key: &Key,
+        date: &str,
+        parts: &mut Parts,
+        payload: &Payload,
+    ) -> Result<(), SignError> {
+        let headers = &mut parts.headers;
+        headers.insert(DATE, HeaderValue::from_str(date).map_err(unsignable)?);
+        if let Some(token) = key.token() {
+            headers.insert(SECURITY_TOKEN, token.clone());
+        }
+        if self.profile.content_sha256 {
+            headers.insert(CONTENT_SHA256, payload.header()?);
+        }
+        if let Some(set) = self.regions.set() {
+            headers.insert(REGION_SET, HeaderValue::from_str(set).map_err(unsignable)?);
+        }
+        let query = parts.uri.query().unwrap_or_default();
+        let (canonical, names) = self.canonical_request(parts, query, payload);
+        let signature = key.sign(date, canonical.as_bytes())?;
+        let (algorithm, credential) = (key.algorithm(), key.credential());
+        let value = [
+            algorithm,
+            " Credential=",
+            credential,
+            ", SignedHeaders=",
+            &names,
+            ", Signature=",
+            &signature,
+        ]
+        .concat();
+        let mut value = HeaderValue::try_from(value).map_err(unsignable)?;
+        // The signature is worth a replay within minutes.
+        value.set_sensitive(true);
+        parts.headers.insert(AUTHORIZATION, value);
+        Ok(())
+    }
+
+    /// The canonical request, and the signed headers' names.
+    fn canonical_request(&self, parts: &Parts, query: &str, payload: &Payload) -> (String, String) {
+        let signed = headers::signed(&parts.headers, &self.extras);
+        let size: usize = signed
+            .iter()
+            .map(|(name, value)| 2 * name.len() + value.len() + 3)
+            .sum();
+        let path = parts.uri.path();
+        let mut text = String::with_capacity(size + 2 * path.len() + query.len() + 128);
+        text.push_str(parts.method.as_str());
+        text.push('\n');
+        match self.profile.path {
+            Path::Key => text.push_str(path),
+            _ => canonical::escape_path(path, &mut text),
+        }
+        text.push('\n');
+        text.push_str(query);
+        text.push('\n');
+        let mut names = String::with_capacity(size);
+        for (name, value) in signed {
+            text.push_str(name);
+            text.push(':');
+            // ASCII, as prepared.
+            text.push_str(std::str::from_utf8(value).unwrap_or_default());
+            text.push('\n');
+            if !names.is_empty() {
+                names.push(';');
+            }
+            names.push_str(name);
+        }
+        text.push('\n');
+        text.push_str(&names);
+        text.push('\n');
+        text.push_str(payload.as_str());
+        (text, names)
+    }
+}
+
+fn set_target(parts: &mut Parts, path_and_query: String) -> Result<(), SignError> {
     let mut uri = std::mem::take(&mut parts.uri).into_parts();
     uri.path_and_query = Some(PathAndQuery::try_from(path_and_query).map_err(unsignable)?);
     parts.uri = Uri::from_parts(uri).map_err(unsignable)?;
     Ok(())
-}
-
-/// Signs prepared `parts` at `time`; `payload_hash` is the body's SHA-256 in lower-case hex.
-pub(super) fn sign(
-    profile: Profile,
-    extras: &[HeaderName],
-    scope: Scope<'_>,
-    identity: &Identity,
-    time: SystemTime,
-    parts: &mut Parts,
-    payload_hash: String,
-) -> Result<(), SignError> {
-    let params = v4::SigningParams::builder()
-        .identity(identity)
-        .region(scope.region)
-        .name(scope.service)
-        .time(time)
-        .settings(profile.settings())
-        .build()
-        .map_err(unsignable)?
-        .into();
-    let path_and_query = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let request = SignableRequest::new(
-        parts.method.as_str(),
-        path_and_query,
-        signed_headers(&parts.headers, extras),
-        SignableBody::Precomputed(payload_hash),
-    )
-    .map_err(unsignable)?;
-    let (instructions, _) = aws_sigv4::http_request::sign(request, &params)
-        .map_err(unsignable)?
-        .into_parts();
-    let (headers, _) = instructions.into_parts();
-    for header in headers {
-        let mut value = HeaderValue::from_str(header.value()).map_err(unsignable)?;
-        // The signature is worth a replay within minutes, the token is half a credential.
-        value.set_sensitive(header.sensitive() || header.name() == AUTHORIZATION.as_str());
-        parts
-            .headers
-            .insert(HeaderName::from_static(header.name()), value);
-    }
-    Ok(())
-}
-
-/// The names and values that are signed: an allow-list. What others put beside them on the way, or
-/// take away, does not break the signature.
-fn signed_headers<'a>(
-    headers: &'a HeaderMap,
-    extras: &'a [HeaderName],
-) -> impl Iterator<Item = (&'a str, &'a str)> {
-    [&HOST, &CONTENT_TYPE]
-        .into_iter()
-        .chain(extras.iter().filter(|n| *n != HOST && *n != CONTENT_TYPE))
-        .filter_map(|name| Some((name.as_str(), headers.get(name)?.to_str().ok()?)))
-}
-
-/// Removes what the app must not say (S6), and what an earlier attempt said.
-fn strip(headers: &mut HeaderMap) {
-    headers.remove(AUTHORIZATION);
-    let amz: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with(AMZ))
-        .cloned()
-        .collect();
-    for name in amz {
-        headers.remove(name);
-    }
 }
 
 fn is_signing_name(service: &str) -> bool {

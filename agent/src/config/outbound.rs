@@ -22,7 +22,7 @@ pub use oauth::{
     PrivateKeyJwt, RouteOauth, RouteOauthClient, RsaSigning, SpiffeJwt, TlsClientAuth,
 };
 pub use secret_header::RouteSecretHeader;
-pub use sigv4::RouteSigV4;
+pub use sigv4::{RoutePresign, RouteSigV4};
 pub use tcp::TcpRoute;
 pub use transport::{Protocol, Retries, RouteTls, Timeouts};
 

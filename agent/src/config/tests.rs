@@ -9,6 +9,7 @@ use super::{agent::Attestation, authority::CaKey, value::*, *};
 
 mod identities;
 mod publish;
+mod sigv4;
 mod trust_domains;
 
 const AGENT: &str = include_str!("../../../docs/examples/agent.yaml");
@@ -336,32 +337,6 @@ admin: {listen: '0.0.0.0:9'}
         .into();
     expected.sort();
     assert_eq!(fields, expected);
-}
-
-#[test]
-fn what_cannot_be_signed_is_refused_in_the_file_and_not_at_the_first_request() {
-    let route = |sigv4: &str| {
-        format!(
-            "{SMALL}outbound:\n  listen: unix:/o\n  routes:\n  - {{host: a, upstream: 'https://a', sigv4: {{{sigv4}}}}}\n"
-        )
-    };
-    for (sigv4, field, what) in [
-        ("service: vpc-lattice-svcs", "service", "rules of its own"),
-        ("service: Lambda", "service", "lower case"),
-        (
-            "service: s, signed_headers: [content-length]",
-            "signed_headers[0]",
-            "changes on its way",
-        ),
-        (
-            "service: s, signed_headers: [x-id, x-amz-date]",
-            "signed_headers[1]",
-            "always removed",
-        ),
-    ] {
-        let field = format!("outbound.routes[0].sigv4.{field}");
-        one(agent_errors(&route(sigv4)), 9, &field, what);
-    }
 }
 
 #[test]

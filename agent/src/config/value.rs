@@ -15,7 +15,7 @@ mod text;
 pub use address::{Forward, HttpsOrigin, Listen, Upstream};
 pub use glob::Glob;
 pub use hop::{HttpProxy, TcpUpstream};
-pub use name::{is_call_audience, is_region, is_unsignable};
+pub use name::{is_call_audience, is_of_signature, is_region, is_unsignable};
 pub use pattern::{IdPattern, Segment, Target};
 pub(super) use quantity::size;
 pub use quantity::{Size, Span};

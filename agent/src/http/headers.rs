@@ -130,6 +130,8 @@ const NOT_IN_TRAILERS: &[&str] = &[
 pub struct Filter {
     names: Names,
     trailers: Names,
+    /// Without any: what is signed has nothing behind it that isn't.
+    no_trailers: bool,
 }
 
 impl Filter {
@@ -165,7 +167,18 @@ impl Filter {
         let mut trailers = names.clone();
         trailers.extend(NOT_IN_TRAILERS);
         names.extend_variants(variants);
-        Self { names, trailers }
+        Self {
+            names,
+            trailers,
+            no_trailers: false,
+        }
+    }
+
+    /// Removes all trailers, and their announcement.
+    pub fn without_trailers(mut self) -> Self {
+        self.names.extend(&["trailer"]);
+        self.no_trailers = true;
+        self
     }
 
     /// Removes from the headers of a message. `te: trailers` stays, and so do `host` and
@@ -190,6 +203,10 @@ impl Filter {
 
     /// Removes from trailers, and with it what must not be in trailers at all (RFC 9110 §6.5.1).
     pub fn strip_trailers(&self, trailers: &mut HeaderMap) {
+        if self.no_trailers {
+            trailers.clear();
+            return;
+        }
         let gone: Vec<_> = trailers
             .keys()
             .filter(|name| self.trailers.contains(name.as_str()))

@@ -2,7 +2,7 @@
 //!
 //! A file a way: each says what is attached, when it is made anew, and what an answer may lead to.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use http::{Request, Response, request::Parts};
 
@@ -11,19 +11,22 @@ use secret_header::SecretHeader;
 
 use super::{Setup, budget::Budget, metrics::Counters, refusal::Refusal, route::RouteError};
 use crate::{
-    aws, config,
-    http::{body::Body, pool::Upstream},
+    aws::SignError,
+    config,
+    http::{body::Body, headers::Filter, pool::Upstream},
     token::{Source, Wanted},
 };
 
 pub(super) use buffer::Buffers;
 pub use cognito::rewrite as rewrite_cognito;
-pub use sign::Sign;
+pub use sign::{Sign, Signing};
+use sigv4::SigV4;
 
 mod bearer;
 mod buffer;
 mod cognito;
 mod oauth;
+pub(super) mod presign;
 mod secret_header;
 mod sign;
 mod sigv4;
@@ -35,10 +38,7 @@ pub(super) enum Credential {
     Bearer(Source),
     SecretHeader(SecretHeader),
     Cognito(Cognito),
-    SigV4 {
-        signer: Arc<dyn Sign>,
-        max_body: usize,
-    },
+    SigV4(SigV4),
 }
 
 /// One request's way out: what every way of attaching needs to send it.
@@ -92,10 +92,8 @@ impl Credential {
             let signer = signer.ok_or_else(|| RouteError::NoSigner {
                 route: route.host.clone(),
             })?;
-            return Ok(Self::SigV4 {
-                signer: Arc::clone(signer),
-                max_body: sigv4.max_body,
-            });
+            let sigv4 = SigV4::new(route, sigv4, Arc::clone(signer));
+            return Ok(Self::SigV4(sigv4?));
         }
         Ok(Self::None)
     }
@@ -104,7 +102,7 @@ impl Credential {
     pub(super) fn replaces(&self) -> Vec<&str> {
         match self {
             Self::None => Vec::new(),
-            Self::Bearer(_) | Self::SigV4 { .. } => vec!["authorization"],
+            Self::Bearer(_) | Self::SigV4(_) => vec!["authorization"],
             Self::SecretHeader(header) => vec![header.name.as_str()],
             Self::Cognito(_) => cognito::REMOVED.to_vec(),
         }
@@ -122,11 +120,37 @@ impl Credential {
             Self::Bearer(tokens) => bearer::send(call, tokens, parts, body).await,
             Self::SecretHeader(header) => secret_header::send(call, header, parts, body).await,
             Self::Cognito(cognito) => cognito::send(call, cognito, parts, body).await,
-            Self::SigV4 { signer, max_body } => {
-                aws::refuse_streamed(&parts.headers)?;
-                let body = call.buffers.read(body, *max_body).await?;
-                sigv4::send(call, &**signer, parts, body.bytes()).await
-            }
+            Self::SigV4(sigv4) => sigv4.send(call, parts, body).await,
+        }
+    }
+
+    /// Answers with a URL that makes this call, instead of making it.
+    pub(super) async fn presign(
+        &self,
+        call: &Call<'_>,
+        parts: Parts,
+        body: Body,
+        span: Duration,
+    ) -> Result<Response<Body>, Refusal> {
+        match self {
+            Self::SigV4(sigv4) => sigv4.presign(call, parts, body, span).await,
+            _ => Err(Refusal::PresignNotAllowed),
+        }
+    }
+
+    /// The path as it is sent, where that is not the usual normal form: an S3 key.
+    pub(super) fn key_path<'a>(&self, path: &'a str) -> Option<Result<Cow<'a, str>, SignError>> {
+        match self {
+            Self::SigV4(sigv4) => sigv4.key_path(path),
+            _ => None,
+        }
+    }
+
+    /// What is removed from requests it is attached to.
+    pub(super) fn filter(&self) -> Filter {
+        match self {
+            Self::SigV4(_) => Filter::to_network(&self.replaces()).without_trailers(),
+            _ => Filter::to_network(&self.replaces()),
         }
     }
 }

@@ -37,7 +37,8 @@ pub(super) enum Refusal {
     #[error("the request's target is too long or not a URL")]
     Url,
     #[error(
-        "the body is larger than the {limit} bytes that this route signs; raise the route's `sigv4.max_body`"
+        "the body is larger than the {limit} bytes that this route holds to hash; raise the route's `sigv4.max_body`, \
+         or, to S3, send `x-amz-content-sha256: UNSIGNED-PAYLOAD`, and it is streamed"
     )]
     BodyTooLarge { limit: usize },
     #[error("too many bodies are being signed at this moment; try again")]
@@ -60,6 +61,17 @@ pub(super) enum Refusal {
     RevocationsStale(String),
     #[error("this agent's identity can't be used for TLS: {0}")]
     Identity(String),
+    #[error("x-warifu-presign takes a span of one second or more, such as 5m")]
+    PresignSpan,
+    #[error(
+        "x-warifu-presign asks for more than the {0:?} this route allows; ask for less, or raise the route's \
+         `sigv4.presign.expires`"
+    )]
+    PresignTooLong(Duration),
+    #[error(
+        "this route presigns no URLs; give it `sigv4: {{presign: {{expires: …}}}}` to allow it"
+    )]
+    PresignNotAllowed,
     #[error(transparent)]
     Token(#[from] MintError),
     #[error(transparent)]
@@ -129,6 +141,10 @@ impl Refusal {
             Self::NoBundle(_) => (StatusCode::SERVICE_UNAVAILABLE, "no-bundle"),
             Self::RevocationsStale(_) => (StatusCode::SERVICE_UNAVAILABLE, "revocations-stale"),
             Self::Identity(_) => (StatusCode::SERVICE_UNAVAILABLE, "bad-identity"),
+            Self::PresignSpan | Self::PresignTooLong(_) => {
+                (StatusCode::BAD_REQUEST, "presign-refused")
+            }
+            Self::PresignNotAllowed => (StatusCode::FORBIDDEN, "presign-refused"),
             Self::Token(MintError::Refused { .. }) => (StatusCode::FORBIDDEN, "token-refused"),
             Self::Token(MintError::Denied { .. }) => (StatusCode::BAD_GATEWAY, "token-denied"),
             Self::Token(_) | Self::NotInTime(_) => (StatusCode::SERVICE_UNAVAILABLE, "no-token"),

@@ -61,6 +61,14 @@ pub enum RouteError {
         /// What is wrong with the file.
         why: String,
     },
+    /// The signature can't be made.
+    #[error("route {route}: `sigv4`: {why}")]
+    SigV4 {
+        /// The route's host.
+        route: String,
+        /// What was expected.
+        why: String,
+    },
     /// Nothing was wired to sign with.
     #[error("route {route}: `sigv4` without a signer")]
     NoSigner {
@@ -158,7 +166,7 @@ impl Route {
             link: Link::new(route, setup)?,
             authority,
             base_path: upstream.base_path.clone(),
-            to_network: Arc::new(Filter::to_network(&credential.replaces())),
+            to_network: Arc::new(credential.filter()),
             credential,
             from_network: Arc::new(Filter::from_network()),
             first_byte: route.timeouts.first_byte.0,
@@ -173,7 +181,10 @@ impl Route {
     /// The target as the upstream gets it: origin form, the path in normal form behind the base
     /// path, the query as it is.
     pub(super) fn rewrite(&self, uri: &Uri) -> Result<Uri, Refusal> {
-        let normal = path::normal_form(uri.path())?;
+        let normal = match self.credential.key_path(uri.path()) {
+            Some(key) => key?,
+            None => path::normal_form(uri.path())?,
+        };
         let target = uri.path_and_query().ok_or(Refusal::Url)?;
         if self.base_path.is_empty() && normal == target.path() {
             return Ok(Uri::from(target.clone()));

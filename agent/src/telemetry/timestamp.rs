@@ -17,6 +17,15 @@ impl Timestamp {
     pub fn now() -> Self {
         Self(SystemTime::now())
     }
+
+    /// ISO 8601's basic format, in whole seconds, as AWS signatures have it: `20260131T123456Z`.
+    pub fn basic(self) -> String {
+        let since = self.0.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+        let (year, month, day) = civil(days);
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
+    }
 }
 
 impl fmt::Display for Timestamp {

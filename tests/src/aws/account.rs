@@ -70,6 +70,22 @@ impl Account {
         self.route(host, "", "sts", sigv4)
     }
 
+    /// A route to any service.
+    pub fn service_route(&self, host: &str, service: &str, sigv4: &str) -> String {
+        self.route(host, "", service, sigv4)
+    }
+
+    /// A call that prepares something: nobody's signature is checked.
+    pub async fn set_up(&self, service: &str, operation: &str, parameters: Value) -> Value {
+        let done = self.ministack.call(service, operation, parameters).await;
+        done.unwrap_or_else(|why| panic!("{service} {operation}: {why}"))
+    }
+
+    /// Where the services are, without the wire.
+    pub fn services(&self) -> std::net::SocketAddr {
+        self.ministack.address()
+    }
+
     fn route(&self, host: &str, base: &str, service: &str, sigv4: &str) -> String {
         let wire = self.wire.address();
         format!(

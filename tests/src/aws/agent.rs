@@ -140,8 +140,13 @@ impl Agent {
 
     /// Sends this very request, over a connection of its own.
     pub async fn send(&self, request: Request<Bytes>) -> Answer {
+        Self::send_to(self.address(), request).await
+    }
+
+    /// Sends this very request past every agent.
+    pub async fn send_to(address: SocketAddr, request: Request<Bytes>) -> Answer {
         let exchange = async {
-            let stream = TcpStream::connect(self.address()).await.unwrap();
+            let stream = TcpStream::connect(address).await.unwrap();
             let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
             tokio::spawn(connection);
             let answer = sender.send_request(request.map(Full::new)).await.unwrap();
@@ -154,7 +159,7 @@ impl Agent {
             }
         };
         let answer = tokio::time::timeout(DEADLINE, exchange).await;
-        answer.expect("an answer of the agent")
+        answer.expect("an answer")
     }
 
     /// The ARN that STS says is calling, through the route `host`.
@@ -198,6 +203,15 @@ impl Agent {
     /// The status of a probe.
     pub fn probe(&self, path: &str) -> u16 {
         self.0.probe(path).status
+    }
+
+    /// The most memory it had resident, in KiB (`VmHWM`).
+    pub fn most_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.running.pid()));
+        let status = status.expect("a process of Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+        kib.expect("VmHWM")
     }
 
     /// What it logged so far.

@@ -97,6 +97,28 @@ impl Claimed {
     }
 
     fn sign(&self, request: &Request<Bytes>, secret: &str, date: &str) -> Result<String, String> {
+        // STS is asked at `/` without a query, always: nothing to normalise.
+        let (path, query) = (request.uri().path(), request.uri().query());
+        let body = hex(digest(&SHA256, request.body()).as_ref());
+        self.sign_canonical(
+            request,
+            secret,
+            date,
+            path,
+            query.unwrap_or_default(),
+            &body,
+        )
+    }
+
+    fn sign_canonical(
+        &self,
+        request: &Request<Bytes>,
+        secret: &str,
+        date: &str,
+        path: &str,
+        query: &str,
+        body: &str,
+    ) -> Result<String, String> {
         if !self.signed_headers.is_sorted() {
             return Err("SignedHeaders are not sorted".to_owned());
         }
@@ -107,14 +129,10 @@ impl Claimed {
             let value: Vec<&str> = value.split(' ').filter(|word| !word.is_empty()).collect();
             canonical_headers.push_str(&format!("{name}:{}\n", value.join(" ")));
         }
-        // STS is asked at `/` without a query, always: nothing to normalise.
         let canonical = format!(
-            "{}\n{}\n{}\n{canonical_headers}\n{}\n{}",
+            "{}\n{path}\n{query}\n{canonical_headers}\n{}\n{body}",
             request.method(),
-            request.uri().path(),
-            request.uri().query().unwrap_or_default(),
             self.signed_headers.join(";"),
-            hex(digest(&SHA256, request.body()).as_ref()),
         );
         let scope = format!(
             "{}/{}/{}/aws4_request",
@@ -129,6 +147,98 @@ impl Claimed {
         let key = steps.iter().fold(first, |key, step| mac(&key, step));
         Ok(hex(&mac(&key, &to_sign)))
     }
+}
+
+/// Whether this request is signed by `secret`, all that must be is signed, and it is sent in the one form that is:
+/// whoever builds the canonical form again, from what arrives, gets what was signed.
+pub(crate) fn check(request: &Request<Bytes>, secret: &str) -> Result<(), String> {
+    let claimed = Claimed::read(request.headers()).ok_or("no signature")?;
+    let headers = request.headers();
+    let date = header(headers, "x-amz-date").ok_or("x-amz-date is not there once")?;
+    for name in headers.keys().map(http::HeaderName::as_str) {
+        let amz = name.starts_with("x-amz-") || name.starts_with("x-amzn-");
+        let must = name == "host" || name == "content-type" || amz;
+        let is = claimed.signed_headers.iter().any(|signed| signed == name);
+        if must && name != "x-amzn-trace-id" && !is {
+            return Err(format!("{name} is not signed"));
+        }
+    }
+    let path = request.uri().path();
+    let segments: Vec<Vec<u8>> = path.split('/').map(unescaped).collect();
+    let canonical_path = if claimed.service == "s3" {
+        let once: Vec<String> = segments.iter().map(|segment| escaped(segment)).collect();
+        let once = once.join("/");
+        if once != path {
+            return Err(format!("the key {once} was sent as {path}"));
+        }
+        once
+    } else {
+        let (first, rest) = segments.split_first().ok_or("no path")?;
+        let inner = rest
+            .split_last()
+            .map(|(_, inner)| inner)
+            .unwrap_or_default();
+        let dots = |segment: &Vec<u8>| segment == b"." || segment == b"..";
+        if !first.is_empty() || inner.iter().any(Vec::is_empty) || segments.iter().any(dots) {
+            return Err(format!("{path} is not normal"));
+        }
+        path.split('/')
+            .map(|segment| escaped(segment.as_bytes()))
+            .collect::<Vec<_>>()
+            .join("/")
+    };
+    let query = request.uri().query().unwrap_or_default();
+    let mut pairs: Vec<(String, String)> = query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (escaped(&unescaped(name)), escaped(&unescaped(value)))
+        })
+        .collect();
+    pairs.sort();
+    let pairs: Vec<String> = pairs.iter().map(|(n, v)| format!("{n}={v}")).collect();
+    if pairs.join("&") != query {
+        return Err(format!("the query {} was sent as {query}", pairs.join("&")));
+    }
+    let stands = header(headers, "x-amz-content-sha256");
+    let stands = stands.unwrap_or_else(|| hex(digest(&SHA256, request.body()).as_ref()));
+    let expected =
+        claimed.sign_canonical(request, secret, &date, &canonical_path, query, &stands)?;
+    match expected == claimed.signature {
+        true => Ok(()),
+        false => Err("the signature is another request's".to_owned()),
+    }
+}
+
+/// What `text` is when its escapes are undone; what is no escape stays.
+fn unescaped(text: &str) -> Vec<u8> {
+    let mut rest = text.as_bytes();
+    let mut bytes = Vec::new();
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|it| std::str::from_utf8(it).ok());
+        match digits.and_then(|it| u8::from_str_radix(it, 16).ok()) {
+            Some(octet) if byte == b'%' => {
+                bytes.push(octet);
+                rest = after.get(2..).unwrap_or_default();
+            }
+            _ => {
+                bytes.push(byte);
+                rest = after;
+            }
+        }
+    }
+    bytes
+}
+
+fn escaped(bytes: &[u8]) -> String {
+    let one = |byte: &u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+            char::from(*byte).to_string()
+        }
+        byte => format!("%{byte:02X}"),
+    };
+    bytes.iter().map(one).collect()
 }
 
 /// The value of a header that is there once.

@@ -77,6 +77,21 @@ pub struct SignRequest<'a> {
     pub session_token: Option<&'a str>,
     /// When it is signed, as `x-amz-date` says it: `20150830T123600Z`.
     pub date: &'a str,
+    /// What of the body is signed.
+    pub payload: SignPayload,
+    /// Signs in the query, for so many seconds.
+    pub expires: Option<u64>,
+}
+
+/// What of a body is signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignPayload {
+    /// All of it.
+    Hashed,
+    /// Nothing.
+    Unsigned,
+    /// Nothing, and a checksum follows it.
+    Trailer,
 }
 
 impl Boto {
@@ -134,27 +149,40 @@ impl Boto {
         .await
     }
 
-    /// The `authorization` header botocore gives `request`.
+    /// The `authorization` header botocore gives each of `requests`; of one that is signed in its query, the signature.
     ///
     /// # Errors
-    /// When botocore can't sign it.
-    pub async fn sign(&self, request: &SignRequest<'_>) -> Result<String, CallError> {
-        let signed = self
-            .ask(&json!({
-                "do": "sign",
-                "method": request.method,
-                "url": request.url,
-                "headers": request.headers,
-                "body": STANDARD.encode(request.body),
-                "service": request.service,
-                "region": request.region,
-                "access_key_id": request.access_key_id,
-                "secret_access_key": request.secret_access_key,
-                "session_token": request.session_token,
-                "date": request.date,
-            }))
-            .await?;
-        text(&signed, "authorization")
+    /// When botocore can't sign one.
+    pub async fn sign(&self, requests: &[SignRequest<'_>]) -> Result<Vec<String>, CallError> {
+        let requests: Vec<Value> = requests.iter().map(SignRequest::json).collect();
+        let question = json!({"do": "sign", "requests": requests});
+        serde_json::from_value(self.ask(&question).await?)
+            .map_err(|why| CallError::of_the_harness(&why.to_string()))
+    }
+
+    /// Whether `size` bytes come back from S3 as they went there, by boto3's own transfer.
+    ///
+    /// # Errors
+    /// What AWS, or boto3, had against it.
+    pub async fn transfer(
+        &self,
+        caller: Caller<'_>,
+        bucket: &str,
+        key: &str,
+        size: usize,
+    ) -> Result<bool, CallError> {
+        let question = json!({
+            "do": "transfer",
+            "endpoint": caller.endpoint,
+            "region": caller.region,
+            "access_key_id": caller.access_key_id,
+            "secret_access_key": caller.secret_access_key,
+            "bucket": bucket,
+            "key": key,
+            "size": size,
+        });
+        let said = self.ask(&question).await?;
+        Ok(said.get("same") == Some(&Value::Bool(true)))
     }
 
     async fn ask(&self, question: &Value) -> Result<Value, CallError> {
@@ -170,6 +198,29 @@ impl Boto {
         Err(CallError {
             code: text(&error, "code")?,
             message: text(&error, "message")?,
+        })
+    }
+}
+
+impl SignRequest<'_> {
+    fn json(&self) -> Value {
+        json!({
+            "method": self.method,
+            "url": self.url,
+            "headers": self.headers,
+            "body": STANDARD.encode(self.body),
+            "service": self.service,
+            "region": self.region,
+            "access_key_id": self.access_key_id,
+            "secret_access_key": self.secret_access_key,
+            "session_token": self.session_token,
+            "date": self.date,
+            "expires": self.expires,
+            "payload": match self.payload {
+                SignPayload::Hashed => "hashed",
+                SignPayload::Unsigned => "unsigned",
+                SignPayload::Trailer => "trailer",
+            },
         })
     }
 }

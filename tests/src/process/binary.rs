@@ -33,6 +33,7 @@ fn build() -> Result<PathBuf, String> {
         // The whole workspace with an example: that turns on the features which its dev-dependencies ask
         // for, so that what `cargo test --workspace` built is used, not built again without them.
         .args(["--workspace", "--bin", "warifu", "--example", "call"])
+        .args(all_features())
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .args(where_we_are()?);
@@ -49,6 +50,17 @@ fn build() -> Result<PathBuf, String> {
         .filter(|message| message["target"]["name"] == "warifu")
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .ok_or_else(|| format!("{command:?} named no executable"))
+}
+
+/// `--all-features` where these tests were built with it, as CI builds them: other features would be another build.
+fn all_features() -> Option<&'static str> {
+    let all = cfg!(all(
+        feature = "peers-go",
+        feature = "peers-java",
+        feature = "peers-js",
+        feature = "peers-system"
+    ));
+    all.then_some("--all-features")
 }
 
 /// This test is `TARGET_DIR[/TRIPLE]/PROFILE/deps/NAME`: the arguments that lead cargo there again.

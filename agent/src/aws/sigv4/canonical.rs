@@ -7,15 +7,15 @@ use http::{
     header::{CONTENT_TYPE, HOST},
 };
 
-use super::{AMZ, SignError};
+use super::{SignError, headers::AMZ};
 
 /// How a service reads a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Path {
     /// Normalised, then escaped once more for the signature: every service but S3.
     Normalised,
-    /// As it is: S3, where every byte of a key counts.
-    AsSent,
+    /// Every byte of a key counts: S3. Escaped once, nothing resolved.
+    Key,
     /// A combination only the official test vectors have.
     #[cfg(test)]
     DoubleAsSent,
@@ -30,6 +30,9 @@ fn is_unreserved(byte: u8) -> bool {
 
 /// The query as it is sent and signed; `None` where there is none.
 pub(super) fn query(raw: &str) -> Result<Option<String>, SignError> {
+    if raw.is_empty() {
+        return Ok(None);
+    }
     let mut pairs = Vec::new();
     for pair in raw.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -62,7 +65,7 @@ pub(super) fn path(raw: &str, style: Path) -> Result<Cow<'_, str>, SignError> {
     }
     match style {
         Path::Normalised => normalised(raw),
-        Path::AsSent => once_escaped(raw).map(Cow::Owned),
+        Path::Key => key(raw),
         #[cfg(test)]
         Path::DoubleAsSent => Ok(Cow::Borrowed(raw)),
     }
@@ -97,50 +100,92 @@ fn normalised(raw: &str) -> Result<Cow<'_, str>, SignError> {
     Ok(Cow::Owned(path))
 }
 
-fn once_escaped(raw: &str) -> Result<String, SignError> {
-    let mut path = String::with_capacity(raw.len());
-    for (i, segment) in raw.split('/').enumerate() {
-        if i > 0 {
-            path.push('/');
+/// The path of an S3 key: decoded, and every byte but `/` and the unreserved escaped again.
+///
+/// S3 decodes a path into a key and builds the canonical form from that, so `%2F` and `/` are the same key, and the
+/// same signature: `/` is sent. `.` and `..` are parts of a key like any other, and so are empty segments. S3 itself
+/// refuses keys that climb above their start; so do we: behind a base path, whoever resolves them would be led out.
+fn key(raw: &str) -> Result<Cow<'_, str>, SignError> {
+    let decoded = decoded("path", raw, false)?;
+    let mut depth = 0_usize;
+    for segment in decoded.split('/') {
+        match segment {
+            "" | "." => {}
+            ".." => {
+                depth = depth.checked_sub(1).ok_or_else(|| {
+                    let why = "the key has more `..` segments than there are segments before them";
+                    SignError::Unsignable(why.to_owned())
+                })?;
+            }
+            _ => depth += 1,
         }
-        let segment = component("path", segment, false)?;
-        if segment.contains("%2F") {
-            return Err(SignError::Unsignable(
-                "the path has an escaped slash: S3 reads it as a slash, send it as one".to_owned(),
-            ));
-        }
-        path.push_str(&segment);
     }
-    Ok(path)
+    if raw.bytes().all(|byte| is_unreserved(byte) || byte == b'/') {
+        return Ok(Cow::Borrowed(raw));
+    }
+    let mut escaped = String::with_capacity(raw.len() + 16);
+    escape_path(&decoded, &mut escaped);
+    match escaped == raw {
+        true => Ok(Cow::Borrowed(raw)),
+        false => Ok(Cow::Owned(escaped)),
+    }
 }
 
-/// The value of a signed header in one line: trimmed, white space collapsed, repeats joined by commas.
-pub(super) fn header(
-    headers: &HeaderMap,
-    name: &HeaderName,
-) -> Result<Option<HeaderValue>, SignError> {
+/// Escapes all but `/` and the unreserved: of a path that is escaped already this is the second time.
+pub(super) fn escape_path(raw: &str, into: &mut String) {
+    for byte in raw.bytes() {
+        match byte {
+            b'/' => into.push('/'),
+            byte => escape(byte, into),
+        }
+    }
+}
+
+/// Brings a signed header into one line: trimmed, white space collapsed, repeats joined by commas.
+pub(super) fn one_line(headers: &mut HeaderMap, name: &HeaderName) -> Result<(), SignError> {
     let mut values = headers.get_all(name).iter();
     let Some(first) = values.next() else {
-        return Ok(None);
+        return Ok(());
     };
-    let mut line = one_line(name, first)?;
-    for value in values {
-        if name == CONTENT_TYPE {
-            return Err(SignError::Unsignable(format!("{name} is repeated")));
+    let repeated = values.next().is_some();
+    if repeated && name == CONTENT_TYPE {
+        return Err(SignError::Unsignable(format!("{name} is repeated")));
+    }
+    if !repeated && is_one_line(first.as_bytes()) {
+        return Ok(());
+    }
+    let mut line = String::new();
+    for (n, value) in headers.get_all(name).iter().enumerate() {
+        let text = value.to_str().map_err(|_| {
+            SignError::Unsignable(format!("{name} is signed and has characters beyond ASCII"))
+        })?;
+        if n > 0 {
+            line.push(',');
         }
-        line.push(',');
-        line.push_str(&one_line(name, value)?);
+        let words = text.split([' ', '\t']).filter(|word| !word.is_empty());
+        for (n, word) in words.enumerate() {
+            if n > 0 {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
     }
     let unsignable = |_| SignError::Unsignable(format!("{name} is not a valid header"));
-    HeaderValue::try_from(line).map(Some).map_err(unsignable)
+    let line = HeaderValue::try_from(line).map_err(unsignable)?;
+    headers.insert(name, line);
+    Ok(())
 }
 
-fn one_line(name: &HeaderName, value: &HeaderValue) -> Result<String, SignError> {
-    let text = value.to_str().map_err(|_| {
-        SignError::Unsignable(format!("{name} is signed and has characters beyond ASCII"))
-    })?;
-    let words: Vec<&str> = text.split([' ', '\t']).filter(|w| !w.is_empty()).collect();
-    Ok(words.join(" "))
+/// Visible ASCII in words with one space between them.
+fn is_one_line(value: &[u8]) -> bool {
+    let mut before = b' ';
+    for &byte in value {
+        if !(byte.is_ascii_graphic() || byte == b' ') || (byte == b' ' && before == b' ') {
+            return false;
+        }
+        before = byte;
+    }
+    value.is_empty() || before != b' '
 }
 
 /// The only `host`, without a default port. `authority` is that of the target, if it has one.
@@ -170,22 +215,32 @@ pub(super) fn host(headers: &HeaderMap, authority: Option<&str>) -> Result<Heade
 fn component(place: &str, raw: &str, plus_is_space: bool) -> Result<String, SignError> {
     let decoded = decoded(place, raw, plus_is_space)?;
     let mut escaped = String::with_capacity(decoded.len());
-    for byte in decoded.bytes() {
-        if is_unreserved(byte) {
-            escaped.push(char::from(byte));
-        } else {
-            let digit = |nibble: u8| {
-                HEX.get(usize::from(nibble))
-                    .copied()
-                    .map_or('0', char::from)
-            };
-            escaped.extend(['%', digit(byte >> 4), digit(byte & 15)]);
-        }
-    }
+    decoded.bytes().for_each(|byte| escape(byte, &mut escaped));
     Ok(escaped)
 }
 
-/// Undoes the escapes; the errors don't repeat what may be a secret. Decoding what is not UTF-8 loosely would give different requests one signature.
+/// Escapes what may be anything: a token, a list of names.
+pub(super) fn escaped(raw: &str) -> String {
+    let mut escaped = String::with_capacity(raw.len());
+    raw.bytes().for_each(|byte| escape(byte, &mut escaped));
+    escaped
+}
+
+fn escape(byte: u8, into: &mut String) {
+    if is_unreserved(byte) {
+        into.push(char::from(byte));
+        return;
+    }
+    let digit = |nibble: u8| {
+        HEX.get(usize::from(nibble))
+            .copied()
+            .map_or('0', char::from)
+    };
+    into.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+}
+
+/// Undoes the escapes; the errors don't repeat what may be a secret. Decoding what is not UTF-8 loosely would give
+/// different requests one signature.
 fn decoded<'a>(place: &str, raw: &'a str, plus_is_space: bool) -> Result<Cow<'a, str>, SignError> {
     if !raw.contains(['%', '+']) {
         return Ok(Cow::Borrowed(raw));
@@ -253,7 +308,7 @@ mod tests {
         }
         for raw in ["/%FF", "/a%", "/%g0", "/a/%C3/"] {
             assert!(path(raw, Path::Normalised).is_err(), "{raw}");
-            assert!(path(raw, Path::AsSent).is_err(), "{raw}");
+            assert!(path(raw, Path::Key).is_err(), "{raw}");
         }
     }
 
@@ -278,17 +333,42 @@ mod tests {
         assert_eq!(normal("/a/."), "/a/");
         assert_eq!(normal("/.well-known/x"), "/.well-known/x");
         assert_eq!(normal("/a%20b/@c:d"), "/a%20b/@c:d");
+    }
 
-        let s3 = |raw| path(raw, Path::AsSent).unwrap().into_owned();
+    #[test]
+    fn every_byte_of_an_s3_key_counts() {
+        let s3 = |raw| path(raw, Path::Key).unwrap().into_owned();
         assert_eq!(s3("/bucket//a/../b"), "/bucket//a/../b");
+        assert_eq!(s3("//a/"), "//a/");
         assert_eq!(s3("/k+%7e%2b (1)"), "/k%2B~%2B%20%281%29");
+        assert_eq!(s3("/a%2Fb%2fc"), "/a/b/c");
+        assert_eq!(s3("/a%252Fb"), "/a%252Fb");
+        assert_eq!(s3("/a;b=c/\\/%00/ሴ"), "/a%3Bb%3Dc/%5C/%00/%E1%88%B4");
+        assert_eq!(s3("/./a/.../..b"), "/./a/.../..b");
+    }
+
+    #[test]
+    fn s11_a_key_does_not_climb_above_its_start() {
+        for raw in [
+            "/..",
+            "/../a",
+            "/a/../../b",
+            "/%2e%2E/a",
+            "/a/..%2f..%2fb",
+            "//../a",
+            "/./../a",
+        ] {
+            assert!(path(raw, Path::Key).is_err(), "{raw}");
+        }
+        for raw in ["/a/..", "/a/b/../../c", "/a/%2e%2e/b"] {
+            assert!(path(raw, Path::Key).is_ok(), "{raw}");
+        }
     }
 
     #[test]
     fn refuses_paths_that_a_verifier_may_read_otherwise() {
         assert!(path("/a/%2e%2E/b", Path::Normalised).is_err());
         assert!(path("/a/%2e", Path::Normalised).is_err());
-        assert!(path("/a%2Fb", Path::AsSent).is_err());
         assert!(path("*", Path::Normalised).is_err());
         assert!(path("", Path::Normalised).is_err());
         assert!(path("/a%2Fb%2e", Path::Normalised).is_ok());
@@ -298,16 +378,30 @@ mod tests {
     fn a_signed_header_is_one_line_without_surplus_space() {
         let name = HeaderName::from_static("x-tenant");
         let mut headers = HeaderMap::new();
-        assert_eq!(header(&headers, &name).unwrap(), None);
-        headers.append(&name, HeaderValue::from_static(" a \t b"));
+        one_line(&mut headers, &name).unwrap();
+        assert!(headers.is_empty());
+        for (value, line) in [
+            ("", ""),
+            ("a b", "a b"),
+            (" a", "a"),
+            ("a ", "a"),
+            ("a  b", "a b"),
+            ("a\tb", "a b"),
+        ] {
+            headers.insert(&name, HeaderValue::from_static(value));
+            one_line(&mut headers, &name).unwrap();
+            assert_eq!(headers[&name], line, "{value:?}");
+        }
+        headers.insert(&name, HeaderValue::from_static(" a \t b"));
         headers.append(&name, HeaderValue::from_static("c "));
-        assert_eq!(header(&headers, &name).unwrap().unwrap(), "a b,c");
+        one_line(&mut headers, &name).unwrap();
+        assert_eq!(headers.get_all(&name).iter().collect::<Vec<_>>(), ["a b,c"]);
         headers.append(&name, HeaderValue::from_bytes(b"\xe9").unwrap());
-        assert!(header(&headers, &name).is_err());
+        assert!(one_line(&mut headers, &name).is_err());
 
         headers.append(CONTENT_TYPE, HeaderValue::from_static("a/b"));
         headers.append(CONTENT_TYPE, HeaderValue::from_static("c/d"));
-        assert!(header(&headers, &CONTENT_TYPE).is_err());
+        assert!(one_line(&mut headers, &CONTENT_TYPE).is_err());
     }
 
     #[test]
@@ -357,7 +451,7 @@ mod tests {
 
         #[test]
         fn a_canonical_path_stays(raw in "(/|[a-z.+:@é]|%[2-7][0-9A-Fa-f]){0,40}") {
-            for style in [Path::Normalised, Path::AsSent] {
+            for style in [Path::Normalised, Path::Key] {
                 let raw = format!("/{raw}");
                 if let Ok(once) = path(&raw, style) {
                     prop_assert_eq!(&path(&once, style).unwrap(), &once);
@@ -369,7 +463,7 @@ mod tests {
         fn nothing_panics(raw in "\\PC{0,60}") {
             let _ = query(&raw);
             let _ = path(&raw, Path::Normalised);
-            let _ = path(&raw, Path::AsSent);
+            let _ = path(&raw, Path::Key);
         }
     }
 }

@@ -54,6 +54,10 @@ kinds! {
     Resource -> String, "an absolute URI without #, such as https://api.partner.example", resource;
     /// An AWS region.
     Region -> String, "an AWS region such as eu-west-1", region;
+    /// AWS regions, for SigV4A.
+    RegionPattern -> String, "an AWS region such as eu-west-1, the beginning of one and a * (eu-*), or *", region_pattern;
+    /// A header of the app's that may pass a route that signs.
+    AmzHeader -> String, "a header such as x-amz-target, or the beginning of one and a *, such as x-amz-meta-*", amz_header;
     /// A SigV4 signing name.
     Service -> String, "the signing name of an AWS service, in lower case, such as execute-api", signing_name;
     /// A role's ARN (IAM: "IAM ARNs").
@@ -228,6 +232,25 @@ fn resource(text: &str) -> Result<String, Why> {
     }
 }
 
+/// Headers that carry or steer an AWS signature: the app's never pass a route that signs.
+const SIGNATURE: &[&str] = &[
+    "x-amz-algorithm",
+    "x-amz-content-sha256",
+    "x-amz-credential",
+    "x-amz-date",
+    "x-amz-expires",
+    "x-amz-region-set",
+    "x-amz-s3session-token",
+    "x-amz-security-token",
+    "x-amz-signature",
+    "x-amz-signedheaders",
+];
+
+/// Whether a header, by its lower-case name, carries or steers an AWS signature.
+pub fn is_of_signature(name: &str) -> bool {
+    SIGNATURE.contains(&name)
+}
+
 fn scope(text: &str) -> Result<String, Why> {
     let token = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
     match (1..=255).contains(&text.len()) && text.bytes().all(token) {
@@ -262,6 +285,25 @@ pub fn is_region(text: &str) -> bool {
         && text.starts_with(|first: char| first.is_ascii_lowercase())
         && !text.ends_with('-')
         && !text.contains("--")
+}
+
+fn region_pattern(text: &str) -> Result<String, Why> {
+    let start = text.strip_suffix('*');
+    match text == "*"
+        || is_region(text)
+        || start.is_some_and(|it| is_region(it.trim_end_matches('-')))
+    {
+        true => Ok(text.to_owned()),
+        false => Err("".into()),
+    }
+}
+
+fn amz_header(text: &str) -> Result<String, Why> {
+    let name = header(text.strip_suffix('*').unwrap_or(text))?;
+    if !name.as_str().starts_with("x-amz-") && !name.as_str().starts_with("x-amzn-") {
+        return Err("only x-amz-… and x-amzn-… are listed here; other headers always pass".into());
+    }
+    Ok(text.to_ascii_lowercase())
 }
 
 fn signing_name(text: &str) -> Result<String, Why> {

@@ -1,4 +1,4 @@
-//! Bodies that are held whole because they are signed: bounded each, and all together (S14).
+//! Bodies that are held whole, because they are hashed or may have to be sent again: bounded each, and all together (S14).
 
 use std::sync::Arc;
 
@@ -30,11 +30,21 @@ impl Buffered {
     pub(in crate::outbound) fn bytes(&self) -> &Bytes {
         &self.bytes
     }
+
+    /// To be sent: as often as need be.
+    pub(in crate::outbound) fn body(&self) -> Body {
+        self.bytes.clone().into()
+    }
 }
 
 impl Buffers {
     pub(in crate::outbound) fn new() -> Self {
         Self(Arc::new(Semaphore::new(ALL / UNIT)))
+    }
+
+    /// Whether there is room for a body that need not be held.
+    pub(in crate::outbound) fn have_room(&self, bytes: u64) -> bool {
+        usize::try_from(bytes).is_ok_and(|bytes| bytes.div_ceil(UNIT) <= self.0.available_permits())
     }
 
     /// Reads `body` to its end; refuses it beyond `max` bytes, without reading it where its length

@@ -2,7 +2,6 @@
 
 use std::{
     net::SocketAddr,
-    pin::Pin,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -28,7 +27,7 @@ use warifu::{
 
 use super::*;
 use crate::{
-    aws::SignError,
+    aws::{Payload, Presigned},
     config::{
         outbound::{Route as RouteConfig, RouteJwt, RouteMtls, RouteSigV4},
         value::Listen,
@@ -65,14 +64,8 @@ pub(super) fn mtls(expect: &str) -> impl Fn(&mut RouteConfig) {
 pub(super) fn sigv4(max_body: usize) -> impl Fn(&mut RouteConfig) {
     move |route| {
         route.sigv4 = Some(RouteSigV4 {
-            service: "execute-api".to_owned(),
-            region: None,
-            role: None,
-            session_name: None,
-            external_id: None,
-            duration: config::value::Span(Duration::from_secs(3600)),
-            signed_headers: Vec::new(),
             max_body,
+            ..RouteSigV4::new("execute-api")
         });
     }
 }
@@ -350,14 +343,10 @@ impl Stamp {
 }
 
 impl Sign for Stamp {
-    fn sign<'a>(
-        &'a self,
-        parts: &'a mut Parts,
-        body: &'a [u8],
-    ) -> Pin<Box<dyn Future<Output = Result<(), SignError>> + Send + 'a>> {
+    fn sign<'a>(&'a self, parts: &'a mut Parts, payload: &'a Payload) -> Signing<'a, ()> {
         self.count.fetch_add(1, Ordering::SeqCst);
         *self.headers.lock().unwrap() = parts.headers.clone();
-        let mut stamp = format!("signed {} {} bytes", parts.uri, body.len());
+        let mut stamp = format!("signed {} {payload}", parts.uri);
         if parts.headers.remove(AUTHORIZATION).is_some() {
             stamp += ", again";
         }
@@ -368,6 +357,22 @@ impl Sign for Stamp {
                 true => std::future::pending().await,
                 false => Ok(()),
             }
+        })
+    }
+
+    fn presign<'a>(
+        &'a self,
+        parts: &'a mut Parts,
+        _: &'a Payload,
+        longest: Duration,
+    ) -> Signing<'a, Presigned> {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        parts.uri = format!("{}?signed", parts.uri).parse().unwrap();
+        Box::pin(async move {
+            Ok(Presigned {
+                headers: vec![("x-amz-acl".to_owned(), "private".to_owned())],
+                expires: std::time::UNIX_EPOCH + longest,
+            })
         })
     }
 }
