@@ -113,7 +113,7 @@ struct Failure {
 /// Reads an answer.
 ///
 /// # Errors
-/// [`Refused`]; it repeats nothing of the answer but the name of a known error.
+/// Why there is no token; it repeats nothing of the answer but the name of a known error.
 pub fn read(status: StatusCode, content_type: &str, body: &[u8]) -> Result<Granted, Refused> {
     match status {
         StatusCode::OK => granted(content_type, body),
