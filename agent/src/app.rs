@@ -19,10 +19,11 @@ use tokio::{runtime, task::JoinHandle};
 
 use crate::{
     admin::{self, Admin, Surface},
-    aws::{self, Roles},
+    aws::{self, IdentityTokens, Roles},
     config::{
         self, AgentConfig,
         agent::{Attestation, WhenStale},
+        outbound::Route,
         value::{Listen, SecretRef},
     },
     http::{
@@ -39,15 +40,17 @@ use crate::{
         metrics,
         ready::{Condition, Readiness},
     },
-    token::{KeptFresh, Tokens},
+    token::{KeptFresh, Mint, Tokens},
 };
-use adapt::{FromAuthority, FromSecretsManager, NamedSigner};
+use adapt::{FromAuthority, FromSecretsManager, JwtSvids, NamedSigner};
 use status::status;
+use web_identity::FromSts;
 
 mod adapt;
 mod authority;
 mod run;
 mod status;
+mod web_identity;
 
 pub use authority::{Authority, AuthorityStartError, start_authority};
 pub use run::{RunError, run_agent, run_authority};
@@ -91,6 +94,8 @@ pub struct Agent {
     _fresh: KeptFresh,
     /// Keeps the routes' secrets at hand.
     _secrets: secrets::KeptFresh,
+    /// What roles are assumed with that are assumed with tokens; those who have them know it weakly.
+    _jwt_svids: Arc<dyn IdentityTokens>,
 }
 
 /// Why an agent could not start. Each is a mistake on this machine: an authority that is away, or an
@@ -168,7 +173,15 @@ pub async fn start_agent(
     tokens.register(&mut registry);
     let secrets = secrets_of(config, roles.as_ref(), &identity);
     secrets.register(&mut registry);
+    let jwt_svids: Arc<dyn IdentityTokens> = Arc::new(JwtSvids::new(&config.aws, &tokens));
+    if let Some(roles) = &roles {
+        roles.present_tokens_of(&jwt_svids);
+    }
     let signers = signers(config.outbound.as_ref(), roles.as_ref(), &identity);
+    let web_identity = roles.clone().map(|roles| -> Arc<dyn Mint> {
+        let identity = identity.clone();
+        Arc::new(FromSts { roles, identity })
+    });
 
     // What carries requests belongs to the data runtime: its sockets, its timers, its tasks.
     let on_data = data.enter();
@@ -203,6 +216,7 @@ pub async fn start_agent(
             tokens: &tokens,
             secrets: &secrets,
             signers,
+            web_identity,
             public_tls: outbound::public_tls()?,
             pool: &to_upstreams,
         };
@@ -311,6 +325,7 @@ pub async fn start_agent(
         _renewal: renewal,
         _fresh: fresh,
         _secrets: kept_secrets,
+        _jwt_svids: jwt_svids,
     })
 }
 
@@ -408,9 +423,11 @@ impl Drop for Serving {
 
 /// AWS is looked at only where a route, the attestation or a local endpoint needs it.
 async fn roles(config: &AgentConfig, registry: &mut Registry) -> Result<Option<Roles>, StartError> {
-    let needs = |route: &config::outbound::Route| {
+    let needs = |route: &Route| {
         let mut secrets = route.secrets();
-        route.sigv4.is_some() || secrets.any(|it| matches!(it, SecretRef::Managed(_)))
+        route.sigv4.is_some()
+            || route.aws_web_identity.is_some()
+            || secrets.any(|it| matches!(it, SecretRef::Managed(_)))
     };
     let attests = matches!(
         config.attestation,

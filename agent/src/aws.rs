@@ -22,6 +22,8 @@ mod secrets_manager;
 mod session;
 mod signer;
 mod sigv4;
+mod source;
+mod sts;
 mod web_identity;
 
 use thiserror::Error;
@@ -36,10 +38,11 @@ pub use self::{
     roles::Roles,
     sdk::{sdk, sdk_at},
     secrets_manager::SecretsManager,
-    session::{RoleSession, SetupError, session_name},
+    session::{RoleSession, SessionError, SetupError},
     signer::{Presigned, Signer},
     sigv4::{Payload, Plan, Profile},
-    web_identity::TokenError,
+    source::IdentityTokens,
+    web_identity::{TokenError, WebIdentity, WebIdentityToken},
 };
 
 /// Why a request could not be signed.

@@ -7,6 +7,7 @@
 
 pub mod agent;
 pub mod authority;
+pub mod aws;
 pub mod defaults;
 mod error;
 pub mod local;

@@ -35,7 +35,7 @@ use crate::{
     },
     identity,
     secrets::Secrets,
-    token::Tokens,
+    token::{Mint, Tokens},
 };
 
 use attach::{Buffers, Call, presign};
@@ -75,6 +75,8 @@ pub struct Setup<'a> {
     pub secrets: &'a Secrets,
     /// What signs for routes that say `sigv4`, by the route's host.
     pub signers: BTreeMap<String, Arc<dyn Sign>>,
+    /// What mints for routes that say `aws_web_identity`.
+    pub web_identity: Option<Arc<dyn Mint>>,
     /// Verifies upstreams without `mtls`: [`public_tls`].
     pub public_tls: Arc<rustls::ClientConfig>,
     /// Connections.

@@ -33,7 +33,7 @@ mod requested;
 mod wanted;
 
 pub use requested::{MAX_REQUESTED, Requested};
-pub use wanted::Wanted;
+pub use wanted::{AwsWebIdentity, Wanted};
 
 /// Time one mint may take. The authority answers in milliseconds; requests wait for the first one.
 const MINT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -7,7 +7,7 @@ use warifu::Secret;
 use warifu_agent::{
     attest::wire::{CallerIdentityProof, ErrorCode, Evidence},
     aws::{CallSigner, Roles, SignedCall},
-    config::agent::Aws,
+    config::aws::Aws,
 };
 use warifu_tests::{
     mesh::{Mesh, Refusal},

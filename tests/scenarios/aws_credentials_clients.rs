@@ -3,7 +3,7 @@
 
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
-use warifu_agent::{aws, config::agent::Aws};
+use warifu_agent::{aws, config::aws::Aws};
 use warifu_tests::{
     aws::{Endpoints, Keys, Source},
     peers::{AwsSdk, Environment, Ministack, RUST_ASKS, Unavailable},
@@ -77,11 +77,7 @@ async fn the_rust_sdk_is_asked() {
 }
 
 async fn ask_rust() -> Result<Value, String> {
-    let settings = Aws {
-        region: None,
-        ..Aws::default()
-    };
-    let sdk = aws::sdk(&settings, &mut Registry::default()).await;
+    let sdk = aws::sdk(&Aws::default(), &mut Registry::default()).await;
     let sdk = sdk.map_err(|why| why.to_string())?;
     let sts = aws_sdk_sts::Client::new(&sdk);
     let me = sts.get_caller_identity().send().await;

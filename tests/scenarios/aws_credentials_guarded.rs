@@ -207,7 +207,7 @@ async fn s20_emulated_metadata_wants_a_token_and_a_unix_socket_a_listed_process(
     );
     let agent = endpoints
         .workload
-        .agent_with(KEYS, "http://127.0.0.1:1", &listed);
+        .agent_with(KEYS, "http://127.0.0.1:1", "", &listed);
     agent.wait_until_ready();
     refused(
         &ask(unix.as_path(), "localhost", PATH).unwrap(),

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, process::Command};
 use warifu_agent::{
     aws::{Payload, Roles, Signer},
-    config::{agent::Aws, outbound::RouteSigV4},
+    config::{aws::Aws, outbound::RouteSigV4},
 };
 
 /// Says that this process is the one that looks for credentials.
@@ -107,7 +107,7 @@ async fn signed_as() -> String {
     };
     let roles = Roles::from_environment(&settings).await.unwrap();
     let route = RouteSigV4::new("execute-api");
-    let signer = Signer::new(&roles, &route, "test").unwrap();
+    let signer = Signer::new(&roles, &route, None).unwrap();
     let request = Request::get("/").header("host", "example.com");
     let (mut parts, ()) = request.body(()).unwrap().into_parts();
     match signer.sign(&mut parts, &Payload::hash(b"")).await {

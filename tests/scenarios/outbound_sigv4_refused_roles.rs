@@ -12,18 +12,17 @@ async fn a_role_that_does_not_trust_us_is_named_with_what_sts_said_and_what_to_d
         .await;
     let only_tenant = json!({"StringEquals": {"sts:ExternalId": "tenant-1"}});
     let tenant = account.role("tenant", only_tenant, API_ACTION).await;
-    let agent = account.agent(&[
-        account.api_route("closed", &format!("role: \"{closed}\"")),
-        account.api_route("no-id", &format!("role: \"{tenant}\"")),
-        account.api_route(
-            "wrong-id",
-            &format!("role: \"{tenant}\", external_id: tenant-2"),
-        ),
-        account.api_route(
-            "right-id",
-            &format!("role: \"{tenant}\", external_id: tenant-1"),
-        ),
-    ]);
+    let roles = ["tenant-1", "tenant-2"]
+        .map(|id| format!("{id}: {{arn: \"{tenant}\", external_id: {id}}}"));
+    let agent = account.agent_of_roles(
+        &roles,
+        &[
+            account.api_route("closed", &format!("role: \"{closed}\"")),
+            account.api_route("no-id", &format!("role: \"{tenant}\"")),
+            account.api_route("wrong-id", "role: tenant-2"),
+            account.api_route("right-id", "role: tenant-1"),
+        ],
+    );
     for (host, role) in [
         ("closed", &closed),
         ("no-id", &tenant),

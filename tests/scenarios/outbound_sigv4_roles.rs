@@ -14,14 +14,16 @@ async fn an_unsigned_request_reaches_the_service_as_the_routes_role() {
     let only_tenant = json!({"StringEquals": {"sts:ExternalId": "tenant-1"}});
     let tenant = account.role("tenant", only_tenant, API_ACTION).await;
     let plain = account.role("plain", json!({}), API_ACTION).await;
-    let session =
-        format!("role: \"{tenant}\", session_name: orders-1, external_id: tenant-1, duration: 20m");
-    let agent = account.agent(&[
-        account.api_route("api", &session),
-        account.sts_route("sts", &session),
+    let role = format!(
+        "tenant: {{arn: \"{tenant}\", session_name: \"{{name}}-1\", external_id: tenant-1, duration: 20m}}"
+    );
+    let routes = [
+        account.api_route("api", "role: tenant"),
+        account.sts_route("sts", "role: tenant"),
         account.sts_route("sts-plain", &format!("role: \"{plain}\"")),
         account.sts_route("sts-base", ""),
-    ]);
+    ];
+    let agent = account.agent_of_roles(&[role], &routes);
 
     let answer = agent.post("api", "/charges").await;
     answer.is_of_the_service(200);
@@ -55,7 +57,7 @@ async fn an_unsigned_request_reaches_the_service_as_the_routes_role() {
         3,
         "{status}"
     );
-    assert_eq!(status["routes"][0]["role"], tenant);
+    assert_eq!(status["routes"][0]["role"], "tenant");
     let label = format!(r#"credentials="{tenant}",session="orders-1""#);
     let metric = |name: &str| agent.metric(&format!("warifu_aws_credentials_{name}"));
     assert_eq!(

@@ -15,7 +15,7 @@ use proptest::{
 };
 use warifu_agent::{
     aws::{Payload, Plan, Profile, Roles, Signer},
-    config::{agent::Aws, outbound::RouteSigV4},
+    config::{aws::Aws, outbound::RouteSigV4},
 };
 use warifu_tests::peers::{Boto, SignPayload, SignRequest};
 
@@ -174,7 +174,7 @@ impl Signers {
                     signed_headers: EXTRAS.map(HeaderName::from_static).to_vec(),
                     ..RouteSigV4::new(service)
                 };
-                let signer = Signer::new(&roles, &route, "test").unwrap();
+                let signer = Signer::new(&roles, &route, None).unwrap();
                 signers.insert((service, region, token), signer);
             }
         }

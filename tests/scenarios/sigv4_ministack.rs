@@ -8,9 +8,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
+use warifu::SpiffeId;
 use warifu_agent::{
     aws::{Payload, Roles, Signer},
-    config::{agent::Aws, outbound::RouteSigV4, value::Upstream},
+    config::{aws::Aws, outbound::RouteSigV4, value::Upstream},
 };
 use warifu_tests::peers::Ministack;
 
@@ -63,9 +64,10 @@ async fn signer(ministack: &Ministack) -> Signer {
             port: ministack.address().port(),
             base_path: String::new(),
         }),
+        ..Aws::default()
     };
     let route = RouteSigV4 {
-        role: Some(role.await.unwrap()),
+        role: Some(role.await.unwrap().parse().unwrap()),
         signed_headers: vec!["x-tenant".parse().unwrap()],
         ..RouteSigV4::new("execute-api")
     };
@@ -77,7 +79,8 @@ async fn signer(ministack: &Ministack) -> Signer {
         "test",
     );
     let roles = Roles::with_provider(&settings, SharedCredentialsProvider::new(keys)).await;
-    Signer::new(&roles.unwrap(), &route, "scenario").unwrap()
+    let workload = SpiffeId::new("spiffe://example.org/scenario").unwrap();
+    Signer::new(&roles.unwrap(), &route, Some(&workload)).unwrap()
 }
 
 async fn send(ministack: &Ministack, request: Request<Bytes>) -> (StatusCode, String) {

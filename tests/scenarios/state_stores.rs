@@ -11,7 +11,7 @@ use serde_json::json;
 use warifu_agent::{
     authority::state::{DynamoDb, Memory, Sqlite, Store, StoreError},
     aws,
-    config::agent::Aws,
+    config::aws::Aws,
 };
 use warifu_tests::peers::{Ministack, UserKeys};
 

@@ -13,6 +13,7 @@ mod private_ca;
 mod replicas;
 pub(crate) mod signature;
 mod sts;
+mod token_api;
 mod web_identity;
 mod wire;
 
@@ -23,6 +24,7 @@ pub use self::{
     private_ca::{PrivateCa, PrivateCaMood},
     replicas::{Balancer, Cluster, Replica, Rival},
     sts::{Mood, Sts},
+    token_api::TokenApi,
     web_identity::{
         AWS_CLAIMS, Principal, REGION, Session, StsMood, WebIdentitySts, web_identity_claims,
     },

@@ -1,18 +1,24 @@
 //! Where parts meet that don't know each other: the authority's tokens for outbound routes, and
 //! role sessions named after the SPIFFE ID.
 
-use std::{sync::OnceLock, time::Duration};
+use std::{collections::BTreeMap, future::Future, pin::Pin, sync::OnceLock, time::Duration};
 
 use http::request::Parts;
+use warifu::Secret;
 
 use crate::{
     attest::{ClientError, wire::ErrorCode},
-    aws::{self, Payload, Presigned, RoleSession, Roles, SignError, Signer},
-    config::{self, defaults::ROLE_SESSION, outbound::RouteSigV4, value::ManagedSecret},
+    aws::{self, IdentityTokens, Payload, Presigned, Roles, SessionError, SignError, Signer},
+    config::{
+        self,
+        aws::{Aws, RoleFrom, WebIdentity},
+        outbound::RouteSigV4,
+        value::ManagedSecret,
+    },
     identity,
     outbound::{Sign, Signing},
     secrets::{Reading, Stage, Vault, VaultError},
-    token::{Mint, MintError, Minted, Minting, Objection, Wanted},
+    token::{Mint, MintError, Minted, Minting, Objection, Source, Tokens, Wanted},
 };
 
 /// Tokens from the authority.
@@ -24,6 +30,12 @@ impl Mint for FromAuthority {
         let identity = self.0.clone();
         Box::pin(async move {
             let minted = match &wanted {
+                Wanted::AwsWebIdentity(_) => {
+                    return Err(MintError::Unavailable {
+                        audience: wanted.audience().into_owned(),
+                        why: "the authority gives no such token; please report this".to_owned(),
+                    });
+                }
                 Wanted::JwtSvid { audiences, of } => {
                     let minting = identity.mint_jwt(audiences, of.as_ref());
                     minting.await.map(|it| Minted {
@@ -102,23 +114,13 @@ impl FromSecretsManager {
             why,
             refused: false,
         };
-        let session = match &self.settings.role {
-            None => None,
-            Some(role) => {
-                let name = {
-                    let identity = self.identity.borrow();
-                    aws::session_name(None, identity.as_ref().map(|it| it.svid.id()))
-                };
-                let name = name.ok_or_else(|| {
-                    unavailable(
-                        "this agent has no identity yet, and the role session that reads secrets is named after it"
-                            .to_owned(),
-                    )
-                })?;
-                let session = RoleSession::new(role, &name, None, ROLE_SESSION);
-                Some(session.map_err(|why| unavailable(why.to_string()))?)
-            }
-        };
+        let identity = self.identity.borrow().clone();
+        let workload = identity.as_ref().map(|it| it.svid.id());
+        let role = self.settings.role.as_ref();
+        let session = role.map(|role| self.roles.session(role, workload));
+        let session = session
+            .transpose()
+            .map_err(|why: SessionError| unavailable(why.to_string()))?;
         let endpoint = self.settings.endpoint.as_ref();
         let client = aws::SecretsManager::new(&self.roles, session, endpoint);
         Ok(self.client.get_or_init(|| client).clone())
@@ -134,6 +136,39 @@ impl Vault for FromSecretsManager {
                 refused: !why.is_outage(),
                 why: why.to_string(),
             })
+        })
+    }
+}
+
+/// JWT-SVIDs for roles that are assumed with them.
+#[derive(Debug)]
+pub(super) struct JwtSvids(BTreeMap<String, Source>);
+
+impl JwtSvids {
+    /// For every audience that `settings` names; kept at hand as those of routes are.
+    pub(super) fn new(settings: &Aws, tokens: &Tokens) -> Self {
+        let audiences = settings.roles.values().filter_map(|role| match &role.from {
+            RoleFrom::WebIdentity(WebIdentity::Audience(audience)) => Some(audience),
+            _ => None,
+        });
+        let source = |audience: &String| {
+            let source = tokens.source(Wanted::jwt_svid(audience));
+            (audience.clone(), source)
+        };
+        Self(audiences.map(source).collect())
+    }
+}
+
+impl IdentityTokens for JwtSvids {
+    fn token<'a>(
+        &'a self,
+        audience: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<Secret<String>, String>> + Send + 'a>> {
+        Box::pin(async move {
+            let source = self.0.get(audience);
+            let source = source.ok_or_else(|| format!("no role names the audience {audience}"))?;
+            let token = source.token().await.map_err(|why| why.to_string())?;
+            Ok(Secret::new(token.expose().to_owned()))
         })
     }
 }
@@ -161,24 +196,16 @@ impl NamedSigner {
         if let Some(signer) = self.signer.get() {
             return Ok(signer);
         }
-        let session_name = {
-            let identity = self.identity.borrow();
-            let id = identity.as_ref().map(|it| it.svid.id());
-            aws::session_name(self.route.session_name.as_deref(), id)
-        };
-        let session_name = session_name.ok_or_else(|| {
-            self.unnamed("this agent has no identity yet, and the role session is named after it")
+        let identity = self.identity.borrow().clone();
+        let workload = identity.as_ref().map(|it| it.svid.id());
+        let signer = Signer::new(&self.roles, &self.route, workload).map_err(|why| {
+            let role = self.route.role.as_ref();
+            SignError::NoCredentials {
+                role: role.map(ToString::to_string).unwrap_or_default(),
+                why: why.to_string(),
+            }
         })?;
-        let signer = Signer::new(&self.roles, &self.route, &session_name)
-            .map_err(|error| self.unnamed(&error.to_string()))?;
         Ok(self.signer.get_or_init(|| signer))
-    }
-
-    fn unnamed(&self, why: &str) -> SignError {
-        SignError::NoCredentials {
-            role: self.route.role.clone().unwrap_or_default(),
-            why: why.to_owned(),
-        }
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
         local::{AwsCredentials, Oauth},
         outbound::Route,
         value::Listen,
+        value::RoleRef,
     },
     identity,
     local::{self, files},
@@ -118,9 +119,16 @@ fn route(route: &Route) -> Value {
         "attaches": route.ways().first(),
         "audience": route.jwt.as_ref().map(|jwt| &jwt.audience)
             .or(route.access_token.as_ref().map(|it| &it.audience)),
+        "audiences": route.aws_web_identity.as_ref().map(|it| &it.audiences),
         "sign_for": route.sigv4.as_ref().map(|sigv4| &sigv4.service),
-        "role": route.sigv4.as_ref().and_then(|sigv4| sigv4.role.as_ref()),
+        "role": role(route).map(ToString::to_string),
     })
+}
+
+/// The role that it signs as, or whose token it attaches.
+fn role(route: &Route) -> Option<&RoleRef> {
+    let signs = route.sigv4.as_ref().and_then(|it| it.role.as_ref());
+    signs.or_else(|| route.aws_web_identity.as_ref()?.role.as_ref())
 }
 
 fn oauth_endpoint((config, listen): (&Oauth, &Listen)) -> Value {
@@ -177,7 +185,7 @@ fn files(state: &files::State) -> Value {
 fn endpoint((config, listen): (&AwsCredentials, &Listen)) -> Value {
     json!({
         "listen": listen.to_string(),
-        "role": config.role,
+        "role": config.role.to_string(),
         "token_file": config.token_file,
         "unsafe_imds": config.unsafe_imds,
     })

@@ -27,8 +27,9 @@ use crate::{
         wire::{self, Base64, ErrorCode, Evidence},
     },
     config::{
-        agent::{AuthorityRef, Aws},
+        agent::AuthorityRef,
         authority::{Attestor, Ca, CaKey, Rule, State, Tokens},
+        aws::Aws,
         private,
         value::{HttpsOrigin, Span},
     },

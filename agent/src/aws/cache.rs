@@ -18,7 +18,7 @@ use super::{
     error::CredentialsError,
     metrics::{Meter, Metrics},
     refresh::{Phase, Schedule, retry_at},
-    roles::Source,
+    source::Source,
 };
 
 /// Between two looks at whether to renew unasked. The clock may jump, and a suspended machine wakes up late.

@@ -58,6 +58,11 @@ impl Clock {
         self.source.clone()
     }
 
+    /// This machine's time.
+    pub(super) fn uncorrected(&self) -> SystemTime {
+        self.source.now()
+    }
+
     /// AWS's time.
     pub(super) fn now(&self) -> SystemTime {
         let now = self.source.now();

@@ -3,12 +3,16 @@
 use std::{error::Error, time::Duration};
 
 use aws_credential_types::provider::error::CredentialsError as ProviderError;
-use aws_sdk_sts::{error::SdkError, operation::assume_role::AssumeRoleError};
+use aws_sdk_sts::error::SdkError;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use thiserror::Error;
 
-use super::clock::Skew;
+use super::{
+    clock::Skew,
+    session::{From, Parameters},
+    sts::Failed,
+};
 
 /// As much of an answer's message as is repeated. AWS's own are shorter; after a line break,
 /// `SignatureDoesNotMatch` quotes the whole request, session token included.
@@ -31,6 +35,8 @@ const BUSY: &[&str] = &[
     "InternalError",
     "InternalFailure",
     "ServiceUnavailable",
+    // STS could not fetch the keys of the token's issuer, as yet.
+    "IDPCommunicationError",
 ];
 
 /// Whether STS's error code says "not now".
@@ -50,22 +56,40 @@ pub(super) const BAD_BASE: &[&str] = &[
     "MissingAuthenticationToken",
 ];
 
+/// What STS is asked for a role session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Action {
+    AssumeRole,
+    AssumeRoleWithWebIdentity,
+}
+
+impl Action {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::AssumeRole => "AssumeRole",
+            Self::AssumeRoleWithWebIdentity => "AssumeRoleWithWebIdentity",
+        }
+    }
+}
+
 /// Why credentials can't be had.
 #[derive(Debug, Error)]
 pub(super) enum CredentialsError {
     /// STS decided; asking again changes nothing until someone changes something.
-    #[error("STS refused AssumeRole for {role}: {code}: {message}. {advice}")]
+    #[error("STS refused {} for {role}: {code}: {message}. {advice}", .action.name())]
     Refused {
+        action: Action,
         role: String,
         code: String,
         message: String,
         advice: String,
-        /// The base credentials themselves were not accepted.
-        bad_base: bool,
+        /// The credentials that signed the request were not accepted.
+        bad_signer: bool,
     },
     /// STS did not decide.
-    #[error("AssumeRole for {role} failed: {why}. {advice}")]
+    #[error("{} for {role} failed: {why}. {advice}", .action.name())]
     Unavailable {
+        action: Action,
         role: String,
         why: String,
         advice: String,
@@ -80,13 +104,16 @@ pub(super) enum CredentialsError {
     /// Neither an answer nor an error.
     #[error("renewing {name}: {why}")]
     Renewal { name: String, why: String },
-    /// The base credentials failed, so the role's did.
+    /// What it is assumed with failed, so it did.
     #[error("AssumeRole for {role} was not tried: {why}")]
-    Base {
+    Signer {
         role: String,
         why: String,
         refused: bool,
     },
+    /// There is no token to present.
+    #[error("AssumeRoleWithWebIdentity for {role} was not tried: {why}")]
+    NoToken { role: String, why: String },
 }
 
 impl CredentialsError {
@@ -94,8 +121,8 @@ impl CredentialsError {
     pub(super) fn is_refusal(&self) -> bool {
         match self {
             Self::Refused { .. } => true,
-            Self::NoBase { refused, .. } | Self::Base { refused, .. } => *refused,
-            Self::Unavailable { .. } | Self::Renewal { .. } => false,
+            Self::NoBase { refused, .. } | Self::Signer { refused, .. } => *refused,
+            Self::Unavailable { .. } | Self::Renewal { .. } | Self::NoToken { .. } => false,
         }
     }
 
@@ -121,16 +148,17 @@ impl CredentialsError {
         }
     }
 
-    pub(super) fn no_credentials(role: &str) -> Self {
-        Self::Renewal {
-            name: role.to_owned(),
-            why: "STS answered without usable credentials; is aws.sts_endpoint an STS?".to_owned(),
+    /// `why` there is no token to assume `role` with.
+    pub(super) fn no_token(role: &str, why: &str) -> Self {
+        Self::NoToken {
+            role: role.to_owned(),
+            why: why.to_owned(),
         }
     }
 
-    /// `error` is why there are no base credentials to assume `role` with.
+    /// `error` is why there are no credentials to assume `role` with.
     pub(super) fn for_role(role: &str, error: &Self) -> Self {
-        Self::Base {
+        Self::Signer {
             role: role.to_owned(),
             why: error.to_string(),
             refused: error.is_refusal(),
@@ -162,74 +190,128 @@ impl CredentialsError {
     }
 
     /// `secrets` are removed from what STS said, should it have repeated them.
-    pub(super) fn assume_role(
-        role: &str,
-        error: &SdkError<AssumeRoleError, HttpResponse>,
+    pub(super) fn of_sts<E>(
+        action: Action,
+        session: &Parameters,
+        failed: &Failed<E>,
         skew: Option<Skew>,
         secrets: &[&str],
-    ) -> Self {
-        let role = role.to_owned();
+    ) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let role = session.role.clone();
         let clock = skew.map(|skew| format!("Check the clock: {skew}"));
-        let SdkError::ServiceError(answer) = error else {
-            let why = scrub(&chain(error), secrets);
+        let unavailable = |why: String, advice: String| {
+            let before = failed.before.iter();
+            let before = before
+                .map(|(place, error)| format!("{place}: {}, then ", undecided(error, secrets)));
+            Self::Unavailable {
+                action,
+                role: role.clone(),
+                why: format!("{}{why}", before.collect::<String>()),
+                advice,
+            }
+        };
+        let why = || undecided(&failed.last, secrets);
+        let SdkError::ServiceError(answer) = &failed.last else {
             let reach =
                 "Is the STS endpoint (aws.sts_endpoint, or the region's) reachable from here?";
-            return Self::Unavailable {
-                role,
-                why,
-                advice: clock.unwrap_or_else(|| reach.to_owned()),
-            };
+            return unavailable(why(), clock.unwrap_or_else(|| reach.to_owned()));
         };
         let status = answer.raw().status().as_u16();
-        let code = answer.err().code().unwrap_or("without a code").to_owned();
-        let message = scrub(answer.err().message().unwrap_or_default(), secrets);
-        if status >= 500 || status == 429 || is_busy(&code) {
-            return Self::Unavailable {
-                role,
-                why: format!("STS answered {status} {code}: {message}"),
-                advice: "It is tried again".to_owned(),
-            };
+        let Some(code) = answer.err().code().filter(|_| status >= 400) else {
+            let is_it = "Is what answers there (aws.sts_endpoint) an STS? It is tried again";
+            return unavailable(why(), is_it.to_owned());
+        };
+        if status >= 500 || status == 429 || is_busy(code) {
+            return unavailable(why(), "It is tried again".to_owned());
         }
-        let bad_base = BAD_BASE.contains(&code.as_str());
-        let advice = match clock {
-            Some(clock) if bad_base || code == "RequestTimeTooSkewed" => clock,
-            _ if bad_base => {
+        let message = scrub(answer.err().message().unwrap_or_default(), secrets);
+        let bad_signer = action == Action::AssumeRole && BAD_BASE.contains(&code);
+        let advice = match (clock, &session.from) {
+            (Some(clock), _) if bad_signer || code == "RequestTimeTooSkewed" => clock,
+            (_, From::Role(before)) if bad_signer => format!(
+                "The session of {} that it is assumed with is not accepted by STS: it is renewed",
+                before.role()
+            ),
+            _ if bad_signer => {
                 "The base credentials this agent runs with are not accepted by STS: are they \
                  current, and of this partition?"
                     .to_owned()
             }
-            _ => advice(&role, &code, &message),
+            _ => advice(action, session, code, &message),
         };
         Self::Refused {
+            action,
+            code: code.to_owned(),
             role,
-            code,
             message,
             advice,
-            bad_base,
+            bad_signer,
         }
     }
 }
 
-fn advice(role: &str, code: &str, message: &str) -> String {
-    match code {
-        "AccessDenied" | "AccessDeniedException" => {
+/// What came of a call that decided nothing.
+fn undecided<E>(error: &SdkError<E, HttpResponse>, secrets: &[&str]) -> String
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let SdkError::ServiceError(answer) = error else {
+        return scrub(&chain(error), secrets);
+    };
+    let status = answer.raw().status().as_u16();
+    match answer.err().code() {
+        Some(code) => {
+            let message = scrub(answer.err().message().unwrap_or_default(), secrets);
+            format!("STS answered {status} {code}: {message}")
+        }
+        None => format!("the answer, {status}, is none of STS's, or not whole"),
+    }
+}
+
+fn advice(action: Action, session: &Parameters, code: &str, message: &str) -> String {
+    let role = &session.role;
+    match (action, code) {
+        (Action::AssumeRole, "AccessDenied" | "AccessDeniedException") => {
             let who = principal(message).unwrap_or("this agent's base identity");
+            let mut actions = vec!["sts:AssumeRole"];
+            if !session.tags.is_empty() {
+                actions.push("sts:TagSession");
+            }
+            if session.source_identity.is_some() {
+                actions.push("sts:SetSourceIdentity");
+            }
+            let actions = actions.join(", ");
             format!(
-                "The trust policy of {role} must allow sts:AssumeRole for {who} (and its \
-                 sts:ExternalId condition, if it has one, must equal the route's external_id), \
-                 and the policies of {who} must allow sts:AssumeRole on the role"
+                "The trust policy of {role} must allow {actions} for {who} (and its conditions, on sts:ExternalId \
+                 say, must hold for what aws.roles says of the role: external_id, source_identity, tags), and the \
+                 policies of {who} must allow {actions} on the role"
             )
         }
-        "ValidationError" if message.contains("DurationSeconds") => {
-            "Set the route's duration to at most the role's maximum session duration, and to at \
-             most 1h where the base credentials are a role session themselves (role chaining)"
+        (Action::AssumeRoleWithWebIdentity, "AccessDenied" | "AccessDeniedException") => format!(
+            "The trust policy of {role} must allow sts:AssumeRoleWithWebIdentity for the token's issuer as \
+             Federated principal, and its conditions on the token's aud and sub must hold"
+        ),
+        (_, "InvalidIdentityToken" | "IDPRejectedClaim" | "ExpiredTokenException" | "ExpiredToken") => format!(
+            "An IAM OIDC provider for the token's issuer must exist in the account of {role}, know its keys, and list \
+             the token's audience; is the token current?"
+        ),
+        (_, "ValidationError") if message.contains("DurationSeconds") => {
+            "Set the role's duration in aws.roles to at most its maximum session duration, and to at most 1h where it \
+             is assumed with a role's session, as base credentials usually are (role chaining)"
                 .to_owned()
         }
-        "RegionDisabledException" => {
+        (_, "MalformedPolicyDocument") => "Correct the role's policy in aws.roles".to_owned(),
+        (_, "PackedPolicyTooLarge") => {
+            "AWS packs session policies and tags together, and they are too large: use fewer or shorter ones".to_owned()
+        }
+        (_, "RegionDisabledException") => {
             "Activate STS for this region in the account, or set aws.region to another".to_owned()
         }
-        "NoSuchEntity" => format!("Does {role} exist?"),
-        _ => "Correct the route's role, external_id, session_name or duration".to_owned(),
+        (_, "NoSuchEntity") => format!("Does {role} exist?"),
+        _ => "Correct what aws.roles says of the role".to_owned(),
     }
 }
 
@@ -270,15 +352,23 @@ pub fn chain(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        aws::RoleSession,
+        config::{aws::Aws, value::RoleRef},
+    };
 
     #[test]
     fn names_the_principal_sts_names() {
+        let role: RoleRef = "arn:aws:iam::123456789012:role/r".parse().unwrap();
+        let workload = warifu::SpiffeId::new("spiffe://example.org/orders").unwrap();
+        let session = RoleSession::new(&Aws::default(), &role, Some(&workload)).unwrap();
         let message = "User: arn:aws:sts::1:assumed-role/agent/i-1 is not authorized to perform: \
                        sts:AssumeRole on resource: arn:aws:iam::1:role/r";
-        let advice = advice("arn:aws:iam::1:role/r", "AccessDenied", message);
+        let session = session.parameters();
+        let advice = advice(Action::AssumeRole, session, "AccessDenied", message);
         assert!(
             advice.contains(
-                "The trust policy of arn:aws:iam::1:role/r must allow sts:AssumeRole for \
+                "The trust policy of arn:aws:iam::123456789012:role/r must allow sts:AssumeRole for \
                  arn:aws:sts::1:assumed-role/agent/i-1 "
             ),
             "{advice}"

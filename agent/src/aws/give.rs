@@ -55,7 +55,7 @@ impl Roles {
         session: &RoleSession,
         patience: Duration,
     ) -> Result<SessionCredentials, NotGiven> {
-        let cache = self.session(session.clone());
+        let cache = self.credentials(session);
         let held = match cache.valid() {
             Some(held) => held,
             None => match tokio::time::timeout(patience, cache.get()).await {
@@ -63,7 +63,7 @@ impl Roles {
                 Err(_) => {
                     let why = format!(
                         "the first credentials for {} are still being obtained from STS",
-                        session.role
+                        session.role()
                     );
                     // What went wrong before says more than that it is tried again.
                     let last = cache.status().last_error;
@@ -77,7 +77,7 @@ impl Roles {
     /// Keeps the credentials of `session` fresh whether or not anybody asks: what [`Roles::give`] gives has 20
     /// minutes to live or, of a short session, three quarters of its life, while STS answers. Ends when dropped.
     pub async fn keep_fresh(&self, session: RoleSession) -> Infallible {
-        self.session(session).keep_fresh(AHEAD).await
+        self.credentials(&session).keep_fresh(AHEAD).await
     }
 }
 
@@ -94,11 +94,11 @@ impl SessionCredentials {
     fn of(session: &RoleSession, held: &Held) -> Result<Self, NotGiven> {
         let keys = &held.credentials;
         let (Some(token), Some(expires)) = (keys.session_token(), keys.expiry()) else {
-            let why = format!("STS gave no session of {}", session.role);
+            let why = format!("STS gave no session of {}", session.role());
             return Err(NotGiven::Unavailable(why));
         };
         Ok(Self {
-            role: session.role.clone(),
+            role: session.role().to_owned(),
             access_key_id: keys.access_key_id().to_owned(),
             secret_access_key: Secret::new(keys.secret_access_key().to_owned()),
             session_token: Secret::new(token.to_owned()),

@@ -15,6 +15,7 @@ use super::error::CredentialsError;
 pub(super) struct Metrics {
     expires: Family<Label, Gauge>,
     renewals: Family<Outcome, Counter>,
+    failovers: Counter,
 }
 
 /// Of the base credentials, or of one role session.
@@ -26,7 +27,7 @@ pub(super) struct Meter {
     failed: Counter,
 }
 
-/// Sessions that differ only in external id or duration share a line: the last to renew is seen.
+/// Sessions of a role that have one name and differ otherwise share a line: the last to renew is seen.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Label {
     /// A role ARN, or `the base credentials`.
@@ -56,6 +57,16 @@ impl Metrics {
             "Attempts to obtain or renew credentials, by outcome",
             self.renewals.clone(),
         );
+        registry.register(
+            "sts_failovers",
+            "Times that another region's STS was asked because one failed or did not answer",
+            self.failovers.clone(),
+        );
+    }
+
+    /// How often another region's STS is asked.
+    pub(super) fn failovers(&self) -> Counter {
+        self.failovers.clone()
     }
 
     /// Names come from the configuration, so there are only so many.

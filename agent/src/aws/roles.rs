@@ -1,29 +1,28 @@
-//! Where credentials come from: the base ones from the SDK's default chain, role sessions from STS.
+//! The AWS identities of this agent.
 
 use std::{
     collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
-use aws_config::identity::IdentityCache;
-use aws_credential_types::{
-    Credentials, provider::ProvideCredentials, provider::SharedCredentialsProvider,
-};
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_sts::Client;
 use aws_smithy_async::time::{SharedTimeSource, SystemTimeSource};
 use aws_types::{SdkConfig, region::Region};
 use prometheus_client::registry::Registry;
+use warifu::SpiffeId;
 
 use super::{
     cache::{Cache, CredentialsStatus, Limits},
-    clock::{Clock, LearnSkew},
-    error::CredentialsError,
+    clock::Clock,
     metrics::Metrics,
-    sdk::{self, FromCache},
-    session::{RoleSession, SetupError},
+    sdk,
+    session::{From, RoleSession, SessionError, SetupError},
+    source::{IdentityTokens, Source, Token},
+    sts::Sts,
 };
-use crate::config::{agent::Aws, value::Upstream};
+use crate::config::{aws::Aws, value::RoleRef};
 
 /// Time for one attempt at STS: it answers in well under a second, also from the other side of the
 /// world; a stuck connection should leave time for another attempt.
@@ -32,6 +31,10 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(4);
 /// Time for a call to STS with its retries, so for the first request of a route: below the time a
 /// client of ours waits for its answer.
 const CALL_TIMEOUT: Duration = Duration::from_secs(12);
+
+/// The same where there is another region's STS to ask: one attempt that hangs, or three that fail at once. All four
+/// endpoints there may be then have their turn within [`RENEWAL_TIMEOUT`].
+const BEFORE_FAILOVER: Duration = Duration::from_secs(5);
 
 /// Time to connect to STS or a metadata service.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -42,15 +45,14 @@ const ATTEMPTS: u32 = 3;
 /// Pause before the SDK's second attempt, doubled for the third, with its jitter.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
-/// A renewal: the base credentials first, if need be, then STS.
+/// A renewal: the credentials that sign first, if need be, then STS.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// How long a request waits for new credentials while the old ones are still good for up to a minute.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-const BASE: &str = "the base credentials";
-
-/// The AWS identities of this agent: base credentials, and role sessions assumed with them.
+/// The AWS identities of this agent: base credentials, and role sessions assumed with them, with each other or with
+/// tokens.
 ///
 /// Clones share one cache. Role sessions are those the configuration names, so their number is bounded.
 #[derive(Debug, Clone)]
@@ -58,14 +60,16 @@ pub struct Roles(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    settings: Aws,
     base: Cache,
-    sts: aws_sdk_sts::Client,
+    sts: Sts,
     /// What clients of other services are made from.
     sdk: SdkConfig,
     region: String,
     clock: Clock,
     timing: Timing,
     metrics: Metrics,
+    tokens: OnceLock<Weak<dyn IdentityTokens>>,
     sessions: Mutex<HashMap<RoleSession, Cache>>,
 }
 
@@ -75,6 +79,7 @@ pub(super) struct Timing {
     pub(super) connect: Duration,
     pub(super) attempt: Duration,
     pub(super) call: Duration,
+    pub(super) before_failover: Duration,
     pub(super) attempts: u32,
     pub(super) first_pause: Duration,
     pub(super) limits: Limits,
@@ -86,6 +91,7 @@ impl Default for Timing {
             connect: CONNECT_TIMEOUT,
             attempt: ATTEMPT_TIMEOUT,
             call: CALL_TIMEOUT,
+            before_failover: BEFORE_FAILOVER,
             attempts: ATTEMPTS,
             first_pause: FIRST_PAUSE,
             limits: Limits {
@@ -109,7 +115,7 @@ impl Roles {
         let clock = Clock::new(SharedTimeSource::new(SystemTimeSource::new()));
         let sdk = sdk::loader(region, &clock, &timing)?.load().await;
         let provider = sdk::chain(&sdk)?;
-        Ok(Self::build(&sdk, provider, settings, clock, timing))
+        Self::build(&sdk, provider, settings, clock, timing)
     }
 
     /// Base credentials from `provider`, and nothing from the environment but what the SDK itself
@@ -140,7 +146,7 @@ impl Roles {
             .credentials_provider(provider.clone())
             .load()
             .await;
-        Ok(Self::build(&sdk, provider, settings, clock, timing))
+        Self::build(&sdk, provider, settings, clock, timing)
     }
 
     fn build(
@@ -149,30 +155,25 @@ impl Roles {
         settings: &Aws,
         clock: Clock,
         timing: Timing,
-    ) -> Self {
+    ) -> Result<Self, SetupError> {
+        let region = sdk.region().map_or_else(String::new, ToString::to_string);
+        same_partition(&region, settings)?;
         let metrics = Metrics::default();
         let base = Source::Base(provider);
         let base = Cache::new(base, clock.clone(), timing.limits, &metrics);
-        let mut sts = aws_sdk_sts::config::Builder::from(sdk)
-            // Ours alone caches: the SDK's drops what it has before it asks for more.
-            .identity_cache(IdentityCache::no_cache())
-            .credentials_provider(FromCache(base.clone()))
-            .interceptor(LearnSkew(clock.clone()));
-        if let Some(endpoint) = &settings.sts_endpoint {
-            sts = sts.endpoint_url(url(endpoint));
-        }
-        Self(Arc::new(Inner {
+        let sts = Sts::new(sdk, settings, &clock, &timing, metrics.failovers());
+        Ok(Self(Arc::new(Inner {
+            settings: settings.clone(),
             base,
-            sts: aws_sdk_sts::Client::from_conf(sts.build()),
-            region: sdk
-                .region()
-                .map_or_else(String::new, |region| region.as_ref().to_owned()),
+            sts,
             sdk: sdk.clone(),
+            region,
             clock,
             timing,
             metrics,
+            tokens: OnceLock::new(),
             sessions: Mutex::default(),
-        }))
+        })))
     }
 
     /// The region of this agent.
@@ -180,19 +181,37 @@ impl Roles {
         &self.0.region
     }
 
+    /// The ARN of a role.
+    pub fn arn<'a>(&'a self, role: &'a RoleRef) -> Option<&'a str> {
+        self.0.settings.arn(role)
+    }
+
     /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
         self.0.metrics.register(registry);
     }
 
+    /// Whose tokens are presented for roles that are assumed with a token of this workload's issuer, for as long as the
+    /// caller keeps them. The first that is said stays.
+    pub fn present_tokens_of(&self, tokens: &Arc<dyn IdentityTokens>) {
+        let _ = self.0.tokens.set(Arc::downgrade(tokens));
+    }
+
+    /// The session of `role`, for this workload. Makes no call.
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    pub fn session(
+        &self,
+        role: &RoleRef,
+        workload: Option<&SpiffeId>,
+    ) -> Result<RoleSession, SessionError> {
+        RoleSession::new(&self.0.settings, role, workload)
+    }
+
     /// For the status page: the base credentials, then every role session that was wanted so far.
     pub fn status(&self) -> Vec<CredentialsStatus> {
-        let sessions = self
-            .0
-            .sessions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let mut status: Vec<_> = sessions.values().map(Cache::status).collect();
+        let mut status: Vec<_> = self.sessions().values().map(Cache::status).collect();
         status.sort_by(|a, b| (&a.name, &a.session).cmp(&(&b.name, &b.session)));
         status.insert(0, self.0.base.status());
         status
@@ -200,10 +219,6 @@ impl Roles {
 
     pub(super) fn clock(&self) -> &Clock {
         &self.0.clock
-    }
-
-    pub(super) fn sts(&self) -> &aws_sdk_sts::Client {
-        &self.0.sts
     }
 
     pub(super) fn sdk(&self) -> &SdkConfig {
@@ -214,135 +229,90 @@ impl Roles {
         self.0.base.clone()
     }
 
-    pub(super) fn session(&self, session: RoleSession) -> Cache {
-        let mut sessions = self
-            .0
-            .sessions
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        sessions
-            .entry(session)
-            .or_insert_with_key(|session| {
-                let source = Source::Role {
-                    sts: self.0.sts.clone(),
-                    base: self.0.base.clone(),
-                    clock: self.0.clock.clone(),
-                    session: session.clone(),
-                };
-                let (clock, limits) = (self.0.clock.clone(), self.0.timing.limits);
-                Cache::new(source, clock, limits, &self.0.metrics)
-            })
+    /// STS of this region (or of `region`), for what no other region's can answer, asked with `credentials`.
+    pub(super) fn regional_sts(&self, region: Option<&str>, credentials: &Cache) -> Client {
+        let region = region.unwrap_or(&self.0.region);
+        self.0.sts.in_region(region, credentials)
+    }
+
+    /// The credentials of a session, and those it is assumed with.
+    pub(super) fn credentials(&self, session: &RoleSession) -> Cache {
+        if let Some(cache) = self.sessions().get(session) {
+            return cache.clone();
+        }
+        // Outside of the lock: it makes those it is assumed with, in turn. Two at once make two, and one stays.
+        let source = self.source(session);
+        let (clock, limits) = (self.0.clock.clone(), self.0.timing.limits);
+        let cache = Cache::new(source, clock, limits, &self.0.metrics);
+        self.sessions()
+            .entry(session.clone())
+            .or_insert(cache)
             .clone()
     }
-}
 
-/// Where credentials come from.
-pub(super) enum Source {
-    /// The default chain, or whatever stands for it.
-    Base(SharedCredentialsProvider),
-    /// `AssumeRole`, signed with the base credentials.
-    Role {
-        sts: aws_sdk_sts::Client,
-        base: Cache,
-        clock: Clock,
-        session: RoleSession,
-    },
-}
-
-impl Source {
-    /// Whose credentials these are: a role's ARN, or [`BASE`], and the session's name.
-    pub(super) fn names(&self) -> (String, Option<String>) {
-        match self {
-            Self::Base(_) => (BASE.to_owned(), None),
-            Self::Role { session, .. } => {
-                (session.role.clone(), Some(session.session_name.clone()))
+    fn source(&self, session: &RoleSession) -> Source {
+        let base = self.base();
+        let (session, clock) = (session.clone(), self.0.clock.clone());
+        let token = match &session.parameters().from {
+            From::Base => None,
+            From::Role(before) => {
+                let signer = self.credentials(before);
+                let sts = self.0.sts.signed_with(&signer);
+                return Source::Role {
+                    session,
+                    signer,
+                    sts,
+                    clock,
+                };
             }
-        }
-    }
-
-    pub(super) async fn load(&self) -> Result<Credentials, CredentialsError> {
-        match self {
-            Self::Base(provider) => provider
-                .provide_credentials()
-                .await
-                .map_err(|error| CredentialsError::no_base(&error)),
-            Self::Role {
-                sts,
-                base,
-                clock,
+            From::File(path) => Some(Token::file(path)),
+            From::Audience(audience) => Some(match self.0.tokens.get() {
+                Some(tokens) => Token::Issued {
+                    tokens: Weak::clone(tokens),
+                    audience: audience.clone(),
+                },
+                None => Token::Nobody,
+            }),
+        };
+        let sts = self.0.sts.signed_with(&base);
+        match token {
+            Some(token) => Source::Token {
                 session,
-            } => assume(sts, base, clock, session).await,
+                token,
+                sts,
+                clock,
+            },
+            None => Source::Role {
+                session,
+                signer: base,
+                sts,
+                clock,
+            },
         }
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<RoleSession, Cache>> {
+        let sessions = self.0.sessions.lock();
+        sessions.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn assume(
-    sts: &aws_sdk_sts::Client,
-    base: &Cache,
-    clock: &Clock,
-    session: &RoleSession,
-) -> Result<Credentials, CredentialsError> {
-    // Asked for here, not left to the SDK, which would wrap the error beyond recognition.
-    let signer = base
-        .get()
-        .await
-        .map_err(|error| CredentialsError::for_role(&session.role, &error))?;
-    let duration = i32::try_from(session.duration.as_secs()).unwrap_or(i32::MAX);
-    let answer = sts
-        .assume_role()
-        .role_arn(&session.role)
-        .role_session_name(&session.session_name)
-        .set_external_id(session.external_id.clone())
-        .duration_seconds(duration)
-        .send()
-        .await;
-    let answer = answer.map_err(|error| {
-        let keys = &signer.credentials;
-        let secrets = [
-            keys.secret_access_key(),
-            keys.session_token().unwrap_or_default(),
-        ];
-        let error = CredentialsError::assume_role(&session.role, &error, clock.skew(), &secrets);
-        if let CredentialsError::Refused { bad_base: true, .. } = error {
-            base.doubt(&signer);
+/// Credentials are good in their own partition only.
+fn same_partition(region: &str, settings: &Aws) -> Result<(), SetupError> {
+    let of = |region: &str| super::partition(region).map(|it| it.id);
+    for (index, other) in settings.sts_failover.iter().enumerate() {
+        if let (Some(own), Some(theirs)) = (of(region), of(&other.region))
+            && own != theirs
+        {
+            return Err(SetupError::new(
+                format!("aws.sts_failover[{index}]"),
+                format!(
+                    "{} is in the partition {theirs}, and this agent's region {region} in {own}: expected a region \
+                     of {own}",
+                    other.region
+                ),
+            ));
         }
-        error
-    })?;
-    let Some(credentials) = answer.credentials else {
-        return Err(CredentialsError::no_credentials(&session.role));
-    };
-    let expires = std::time::SystemTime::try_from(credentials.expiration)
-        .map_err(|_| CredentialsError::no_credentials(&session.role))?;
-    Ok(Credentials::new(
-        credentials.access_key_id,
-        credentials.secret_access_key,
-        Some(credentials.session_token),
-        Some(expires),
-        "AssumeRole",
-    ))
-}
-
-pub(super) fn url(endpoint: &Upstream) -> String {
-    let scheme = if endpoint.tls { "https" } else { "http" };
-    let Upstream {
-        host,
-        port,
-        base_path,
-        ..
-    } = endpoint;
-    let host = if host.contains(':') {
-        format!("[{host}]")
-    } else {
-        host.clone()
-    };
-    format!("{scheme}://{host}:{port}{base_path}")
-}
-
-impl fmt::Debug for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Base(_) => "Base",
-            Self::Role { .. } => "Role",
-        })
     }
+    Ok(())
 }

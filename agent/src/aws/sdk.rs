@@ -17,14 +17,10 @@ use aws_types::{SdkConfig, region::Region};
 use prometheus_client::registry::Registry;
 
 use super::{
-    cache::Cache,
-    clock::Clock,
-    http::SdkHttpClient,
-    metrics::Metrics,
-    roles::{Source, Timing},
-    session::SetupError,
+    cache::Cache, clock::Clock, http::SdkHttpClient, metrics::Metrics, roles::Timing,
+    session::SetupError, source::Source,
 };
-use crate::config::agent::Aws;
+use crate::config::aws::Aws;
 
 /// Longest pause between the SDK's attempts, with its jitter.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);

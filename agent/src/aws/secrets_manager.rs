@@ -7,7 +7,7 @@ use aws_sdk_secretsmanager::{
 use aws_types::region::Region;
 use warifu::Secret;
 
-use super::{ApiError, Roles, roles::url, sdk::FromCache, session::RoleSession};
+use super::{ApiError, Roles, sdk::FromCache, session::RoleSession, sts::url};
 use crate::config::value::Upstream;
 
 const ACTION: &str = "secretsmanager:GetSecretValue";
@@ -20,7 +20,7 @@ impl SecretsManager {
     /// With the credentials of `session`, or the base ones; at `endpoint`, or AWS's own. Makes no call.
     pub fn new(roles: &Roles, session: Option<RoleSession>, endpoint: Option<&Upstream>) -> Self {
         let credentials = match session {
-            Some(session) => roles.session(session),
+            Some(session) => roles.credentials(&session),
             None => roles.base(),
         };
         let mut config = Builder::from(roles.sdk())

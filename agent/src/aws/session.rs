@@ -1,17 +1,50 @@
-//! Role sessions as the configuration names them: checked before any call is made.
+//! Role sessions as the configuration names them: made before any call is.
 
-use std::time::Duration;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use warifu::SpiffeId;
 
-/// Everything that distinguishes a role session; its credentials are cached by it.
+use crate::config::{
+    aws::{Aws, AwsRole, RoleFrom, WebIdentity},
+    value::{MAX_TAG_VALUE, RoleRef, SessionTemplate},
+};
+
+/// Roles in a chain. The file's own check refuses circles; a longer chain than this is one.
+const MAX_CHAIN: usize = 16;
+
+/// Everything that distinguishes a role session; its credentials are cached by it. Cheap to clone.
+///
+/// The region is not in it: the [`Roles`](super::Roles) of one agent ask for sessions in one region, and where it
+/// fails elsewhere; sessions are good in all.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct RoleSession {
+pub struct RoleSession(Arc<Parameters>);
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Parameters {
+    /// Its ARN.
     pub(super) role: String,
     pub(super) session_name: String,
+    pub(super) from: From,
     pub(super) external_id: Option<String>,
+    pub(super) source_identity: Option<String>,
+    /// In order of their keys.
+    pub(super) tags: Vec<(String, String)>,
+    pub(super) transitive_tags: Vec<String>,
+    pub(super) policy: Option<String>,
+    pub(super) policy_arns: Vec<String>,
     pub(super) duration: Duration,
+}
+
+/// What it is assumed with.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) enum From {
+    Base,
+    Role(RoleSession),
+    /// A token from a file.
+    File(PathBuf),
+    /// A JWT-SVID for this audience.
+    Audience(String),
 }
 
 /// What is wrong with the AWS part of a configuration, found before any request.
@@ -31,88 +64,106 @@ impl SetupError {
     }
 }
 
+/// Why there is no such role session.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// Its name or a tag takes the workload's SPIFFE ID.
+    #[error("this agent has no identity yet, and the role session is named after it")]
+    NoIdentity,
+    /// It can't be what the configuration says.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+}
+
 impl RoleSession {
-    /// A session of `role` (an ARN) named `session_name`.
+    /// The session of `role`, an ARN or one of `settings.roles`, for this workload.
     ///
     /// # Errors
-    /// When a value is outside what
-    /// [AssumeRole](https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html) takes.
-    pub fn new(
-        role: &str,
-        session_name: &str,
-        external_id: Option<&str>,
-        duration: Duration,
-    ) -> Result<Self, SetupError> {
-        if !is_role_arn(role) {
-            return Err(SetupError::new(
-                format!("role {role:?}"),
-                "expected arn:aws:iam::ACCOUNT:role/NAME",
-            ));
+    /// See [`SessionError`].
+    pub(super) fn new(
+        settings: &Aws,
+        role: &RoleRef,
+        workload: Option<&SpiffeId>,
+    ) -> Result<Self, SessionError> {
+        match role {
+            RoleRef::Arn(arn) => Self::of(settings, &AwsRole::plain(arn), workload, 0),
+            RoleRef::Name(name) => Self::named(settings, name, workload, 0),
         }
-        let name_char = |c: char| c.is_ascii_alphanumeric() || "_+=,.@-".contains(c);
-        if !(2..=64).contains(&session_name.len()) || !session_name.chars().all(name_char) {
-            return Err(SetupError::new(
-                format!("session_name {session_name:?}"),
-                "expected 2 to 64 characters of letters, digits and _+=,.@-",
-            ));
-        }
-        let id_char = |c: char| c.is_ascii_alphanumeric() || "_+=,.@:/-".contains(c);
-        if external_id.is_some_and(|id| !(2..=1224).contains(&id.len()) || !id.chars().all(id_char))
-        {
-            return Err(SetupError::new(
-                "external_id",
-                "expected 2 to 1224 characters of letters, digits and _+=,.@:/-",
-            ));
-        }
-        if !(900..=43_200).contains(&duration.as_secs()) {
-            return Err(SetupError::new(
-                format!("duration {duration:?}"),
-                "expected 15m to 12h",
-            ));
-        }
-        Ok(Self {
-            role: role.to_owned(),
-            session_name: session_name.to_owned(),
-            external_id: external_id.map(str::to_owned),
-            duration: Duration::from_secs(duration.as_secs()),
-        })
     }
-}
 
-/// A role session's name: the one given; else after the workload, once that has an identity. It shows in CloudTrail;
-/// it is a label, never an identity.
-pub fn session_name(given: Option<&str>, id: Option<&SpiffeId>) -> Option<String> {
-    given.map(str::to_owned).or_else(|| id.map(name_after))
-}
-
-/// A SPIFFE ID's path, as far as STS's 64 characters allow (`spiffe://example.org/shop/orders` → `shop.orders`).
-fn name_after(id: &SpiffeId) -> String {
-    let allowed = |c: char| match c {
-        c if c.is_ascii_alphanumeric() || "_-.".contains(c) => c,
-        _ => '.',
-    };
-    let path = id.path().trim_start_matches('/');
-    let name: String = path.chars().map(allowed).take(64).collect();
-    if name.len() < 2 {
-        format!("warifu-{name}")
-    } else {
-        name
+    fn named(
+        settings: &Aws,
+        name: &str,
+        workload: Option<&SpiffeId>,
+        depth: usize,
+    ) -> Result<Self, SessionError> {
+        let role = settings.roles.get(name).ok_or_else(|| {
+            SetupError::new(
+                format!("role {name:?}"),
+                "expected an ARN or one of aws.roles",
+            )
+        })?;
+        Self::of(settings, role, workload, depth)
     }
-}
 
-/// `arn:PARTITION:iam::12 DIGITS:role/…`
-fn is_role_arn(text: &str) -> bool {
-    let mut parts = text.splitn(6, ':');
-    let mut next = || parts.next().unwrap_or_default();
-    next() == "arn"
-        && next().starts_with("aws")
-        && next() == "iam"
-        && next().is_empty()
-        && {
-            let account = next();
-            account.len() == 12 && account.bytes().all(|b| b.is_ascii_digit())
+    fn of(
+        settings: &Aws,
+        role: &AwsRole,
+        workload: Option<&SpiffeId>,
+        depth: usize,
+    ) -> Result<Self, SessionError> {
+        if depth >= MAX_CHAIN {
+            let chain = format!("roles that are assumed with {}", role.arn);
+            let most = format!("expected a chain of at most {MAX_CHAIN}");
+            return Err(SetupError::new(chain, most).into());
         }
-        && next()
-            .strip_prefix("role/")
-            .is_some_and(|name| !name.is_empty() && !name.contains(|c: char| c.is_whitespace()))
+        let from = match &role.from {
+            RoleFrom::Base => From::Base,
+            RoleFrom::Role(name) => From::Role(Self::named(settings, name, workload, depth + 1)?),
+            RoleFrom::WebIdentity(WebIdentity::TokenFile(file)) => From::File(file.clone()),
+            RoleFrom::WebIdentity(WebIdentity::Audience(it)) => From::Audience(it.clone()),
+        };
+        let fill = |template: &SessionTemplate| {
+            let filled = template.fill(workload);
+            filled.ok_or(SessionError::NoIdentity)
+        };
+        let session_name = match &role.session_name {
+            Some(template) => fill(template)?,
+            None => fill(&SessionTemplate::path())?,
+        };
+        let source_identity = role.source_identity.as_ref().map(fill).transpose()?;
+        let tags = role.tags.iter().map(|(key, value)| {
+            let value = value.fill(workload).ok_or(SessionError::NoIdentity)?;
+            let length = value.chars().count();
+            if length > MAX_TAG_VALUE {
+                let tag = format!("tag {key:?} of {}, filled in", role.arn);
+                let most = format!("expected at most {MAX_TAG_VALUE} characters, found {length}");
+                return Err(SetupError::new(tag, most).into());
+            }
+            Ok((key.clone(), value))
+        });
+        Ok(Self(Arc::new(Parameters {
+            role: role.arn.clone(),
+            session_name,
+            from,
+            external_id: role.external_id.clone(),
+            source_identity,
+            tags: tags.collect::<Result<_, SessionError>>()?,
+            transitive_tags: role.transitive_tags.clone(),
+            policy: role.policy.as_ref().map(|it| it.as_str().to_owned()),
+            policy_arns: role.policy_arns.clone(),
+            // Whole seconds are what STS takes.
+            duration: Duration::from_secs(role.duration.0.as_secs()),
+        })))
+    }
+
+    /// The role's ARN.
+    pub fn role(&self) -> &str {
+        &self.0.role
+    }
+
+    pub(super) fn parameters(&self) -> &Parameters {
+        &self.0
+    }
 }

@@ -11,9 +11,10 @@ use http::{
     header::{CONTENT_TYPE, HOST},
     request::Parts,
 };
+use warifu::SpiffeId;
 
 use super::{
-    RoleSession, Roles, SetupError, SignError,
+    Roles, SessionError, SetupError, SignError,
     cache::{Cache, Held},
     clock::Clock,
     sigv4::{Key, Payload, Profile, Recipe, Regions},
@@ -45,12 +46,16 @@ pub struct Presigned {
 }
 
 impl Signer {
-    /// A signer for `route`. `session_name` names the role session where the route doesn't
-    /// ([`session_name`](super::session_name)).
+    /// A signer for `route`, of this workload.
     ///
     /// # Errors
-    /// When the route's role, names, duration or headers can't be what AWS takes. No call is made.
-    pub fn new(roles: &Roles, route: &RouteSigV4, session_name: &str) -> Result<Self, SetupError> {
+    /// When the route's role or headers can't be what AWS takes, or the role session is named after the workload and
+    /// that has no name yet. No call is made.
+    pub fn new(
+        roles: &Roles,
+        route: &RouteSigV4,
+        workload: Option<&SpiffeId>,
+    ) -> Result<Self, SessionError> {
         let profile = Profile::of(&route.service, route.unsigned_payload)?;
         let mut extras = route.signed_headers.clone();
         extras.retain(|name| *name != HOST && *name != CONTENT_TYPE);
@@ -60,12 +65,7 @@ impl Signer {
             recipe = recipe.amz_headers(patterns)?;
         }
         let credentials = match &route.role {
-            Some(role) => roles.session(RoleSession::new(
-                role,
-                route.session_name.as_deref().unwrap_or(session_name),
-                route.external_id.as_deref(),
-                route.duration.0,
-            )?),
+            Some(role) => roles.credentials(&roles.session(role, workload)?),
             None => roles.base(),
         };
         Ok(Self {

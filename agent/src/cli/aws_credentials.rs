@@ -14,7 +14,7 @@ use clap::Args;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header::AUTHORIZATION};
 use serde::{Deserialize, Deserializer, Serialize};
 use warifu::Secret;
-use warifu_agent::config::{self, local::AwsCredentials, value::Listen};
+use warifu_agent::config::{self, AgentConfig, local::AwsCredentials, value::Listen};
 
 use super::{Failure, client};
 
@@ -47,7 +47,7 @@ pub(super) struct AwsCredentialsArgs {
     /// The file with the endpoint's bearer token [default: $AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE]
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     token_file: Option<PathBuf>,
-    /// The role, by ARN or name: fails where the endpoint gives another
+    /// The role, by ARN or name (its own, or with --config that in aws.roles): fails where the endpoint gives another
     #[arg(long, value_name = "ROLE")]
     role: Option<String>,
 }
@@ -58,6 +58,8 @@ struct Place {
     listen: Listen,
     path: String,
     token_file: Option<PathBuf>,
+    /// Whose credentials must come.
+    role: Option<String>,
 }
 
 /// What the endpoint answers.
@@ -96,7 +98,7 @@ pub(super) fn run(args: &AwsCredentialsArgs) -> Result<ExitCode, Failure> {
     let place = place(args)?;
     let doing = format!("asking {} for AWS credentials", place.listen);
     let given = ask(&place, &doing)?;
-    if let Some(role) = &args.role {
+    if let Some(role) = &place.role {
         let arn = given.role_arn.as_deref().unwrap_or("an unnamed role");
         if !is_role(role, arn) {
             return Err(
@@ -188,8 +190,8 @@ fn headers(token_file: Option<&Path>, doing: &str) -> Result<HeaderMap, Failure>
 fn place(args: &AwsCredentialsArgs) -> Result<Place, Failure> {
     let doing = "looking for the endpoint of AWS credentials";
     if let Some(file) = &args.config {
-        let endpoints = config::load_agent(file)?.local.aws_credentials;
-        return of_config(&endpoints, args.role.as_deref())
+        let config = config::load_agent(file)?;
+        return of_config(&config, args.role.as_deref())
             .map_err(|why| Failure::usage(doing, format!("{}: {why}", file.display())));
     }
     let variable = |name: &str| std::env::var(name).ok().filter(|it| !it.is_empty());
@@ -203,6 +205,7 @@ fn place(args: &AwsCredentialsArgs) -> Result<Place, Failure> {
             path: PATH.to_owned(),
             // On a unix socket the kernel says who asks: what is set for others is not sent there.
             token_file: token_file.filter(|_| !is_unix || args.token_file.is_some()),
+            role: args.role.clone(),
         });
     }
     let Some(uri) = variable("AWS_CONTAINER_CREDENTIALS_FULL_URI") else {
@@ -217,19 +220,26 @@ fn place(args: &AwsCredentialsArgs) -> Result<Place, Failure> {
         listen,
         path,
         token_file,
+        role: args.role.clone(),
     })
 }
 
-/// The endpoint of `role`; the only one, where none is named.
-fn of_config(endpoints: &[AwsCredentials], role: Option<&str>) -> Result<Place, String> {
-    let given = endpoints.iter().filter(|it| !it.unsafe_imds);
-    let wanted = |it: &&AwsCredentials| role.is_none_or(|role| is_role(role, &it.role));
+/// The endpoint of `role`, which may be a name of `aws.roles`, too; the only one, where none is named.
+fn of_config(config: &AgentConfig, role: Option<&str>) -> Result<Place, String> {
+    let given = config.local.aws_credentials.iter();
+    let given = given.filter(|it| !it.unsafe_imds);
+    let arn = |it: &AwsCredentials| config.aws.arn(&it.role).unwrap_or_default().to_owned();
+    let wanted = |it: &&AwsCredentials| {
+        let is = |role: &str| role == it.role.to_string() || is_role(role, &arn(it));
+        role.is_none_or(is)
+    };
     let mut found = given.filter(wanted);
     match (found.next(), found.next(), role) {
         (Some(one), None, _) => Ok(Place {
             listen: one.listen.clone(),
             path: PATH.to_owned(),
             token_file: one.token_file.clone(),
+            role: Some(arn(one)),
         }),
         (Some(_), Some(_), Some(role)) => Err(format!(
             "several endpoints of local.aws_credentials are of {role}; name one's address with --socket"
@@ -310,20 +320,19 @@ mod tests {
         let yaml = "trust_domain: example.org
 authority: {url: 'https://authority:8443', root_spki_sha256: ['PIN']}
 attestation: aws-web-identity
-aws: {region: eu-west-1}
+aws: {region: eu-west-1, roles: {cli: {arn: 'arn:aws:iam::123456789012:role/b'}}}
 local:
   aws_credentials:
   - {listen: 'unix:/run/a.sock', role: 'arn:aws:iam::123456789012:role/a'}
-  - {listen: '127.0.0.1:4150', role: 'arn:aws:iam::123456789012:role/b', token_file: /run/b.token}
+  - {listen: '127.0.0.1:4150', role: cli, token_file: /run/b.token}
   - {listen: '127.0.0.1:4151', role: 'arn:aws:iam::123456789012:role/c', unsafe_imds: true}
 ";
         let yaml = yaml.replace("PIN", &"ab".repeat(32));
-        let endpoints = config::parse_agent(&yaml, "agent.yaml")
-            .unwrap()
-            .local
-            .aws_credentials;
-        let place = |role| of_config(&endpoints, role);
+        let config = config::parse_agent(&yaml, "agent.yaml").unwrap();
+        let place = |role| of_config(&config, role);
         let b = place(Some("b")).unwrap();
+        assert_eq!(b.role.as_deref(), Some("arn:aws:iam::123456789012:role/b"));
+        assert_eq!(place(Some("cli")).unwrap().role, b.role);
         assert_eq!(b.listen.to_string(), "127.0.0.1:4150");
         assert_eq!(b.token_file.as_deref(), Some(Path::new("/run/b.token")));
         assert!(place(Some("a")).unwrap().token_file.is_none());

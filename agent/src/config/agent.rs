@@ -7,13 +7,12 @@ use serde::Deserialize;
 use warifu::TrustDomain;
 
 use super::{
+    aws::Aws,
     defaults,
     local::Local,
     outbound::{Outbound, Protocol},
-    secretsmanager::SecretsManager,
     value::{
-        self, As, Forward, HttpsOrigin, IdPattern, Listen, SecretFile, Span, SpkiPin, Target,
-        Upstream, name,
+        self, As, Forward, HttpsOrigin, IdPattern, Listen, SecretFile, Span, SpkiPin, Target, name,
     },
 };
 
@@ -240,21 +239,6 @@ pub struct SubjectMatch {
     #[serde(default, deserialize_with = "value::option::<name::Scope, _>")]
     #[schemars(with = "Option<As<name::Scope>>")]
     pub scope: Option<String>,
-}
-
-/// AWS settings.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Aws {
-    /// The region, where neither the environment nor a profile says.
-    #[serde(default, deserialize_with = "value::option::<name::Region, _>")]
-    #[schemars(with = "Option<As<name::Region>>")]
-    pub region: Option<String>,
-    /// Another STS endpoint (`http://` for loopback only).
-    pub sts_endpoint: Option<Upstream>,
-    /// How secrets that are named `secretsmanager:…` are read.
-    #[serde(default)]
-    pub secretsmanager: SecretsManager,
 }
 
 /// Admin listeners.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use warifu::TrustDomain;
 
 use super::{
-    agent::Aws,
+    aws::Aws,
     defaults,
     value::{self, As, DnsTemplate, Glob, IdTemplate, Listen, Span, name},
 };

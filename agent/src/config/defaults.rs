@@ -47,6 +47,9 @@ pub const ROLE_SESSION: Duration = Duration::from_secs(60 * 60);
 /// and at 0.05 USD for 10,000 calls an agent's secret costs a few cents a month.
 pub const SECRET_REFRESH: Duration = Duration::from_secs(5 * 60);
 
+/// Life of a token of `sts:GetWebIdentityToken`: what STS gives when not asked.
+pub const WEB_IDENTITY_TTL: Duration = Duration::from_secs(5 * 60);
+
 /// Largest body that is held in memory to be signed. Above the 10 MB of API Gateway and the 6 MB of Lambda.
 pub const MAX_SIGNED_BODY: usize = 16 << 20;
 
@@ -127,6 +130,10 @@ pub(super) fn role_session() -> Span {
 
 pub(super) fn secret_refresh() -> Span {
     Span(SECRET_REFRESH)
+}
+
+pub(super) fn web_identity_ttl() -> Span {
+    Span(WEB_IDENTITY_TTL)
 }
 
 pub(super) fn max_signed_body() -> usize {

@@ -7,6 +7,7 @@ use warifu::SpiffeId;
 use super::value::{self, As, HttpProxy, Listen, SecretRef, Upstream, name};
 
 mod access_token;
+mod aws_web_identity;
 mod cognito;
 mod jwt;
 mod oauth;
@@ -16,6 +17,7 @@ mod tcp;
 mod transport;
 
 pub use access_token::RouteAccessToken;
+pub use aws_web_identity::{RouteAwsWebIdentity, WebIdentityAlgorithm};
 pub use cognito::RouteCognito;
 pub use jwt::RouteJwt;
 pub use oauth::{
@@ -61,6 +63,8 @@ pub struct Route {
     pub secret_header: Option<RouteSecretHeader>,
     /// SECRET_HASH for an Amazon Cognito user pool.
     pub cognito: Option<RouteCognito>,
+    /// A token of `sts:GetWebIdentityToken` in `authorization`.
+    pub aws_web_identity: Option<RouteAwsWebIdentity>,
     /// An AWS SigV4 signature.
     pub sigv4: Option<RouteSigV4>,
     /// How the upstream is verified, where that is neither by `mtls` nor by the public roots.
@@ -87,6 +91,7 @@ impl Route {
             ("oauth", self.oauth.is_some()),
             ("secret_header", self.secret_header.is_some()),
             ("cognito", self.cognito.is_some()),
+            ("aws_web_identity", self.aws_web_identity.is_some()),
             ("sigv4", self.sigv4.is_some()),
         ];
         let named = named.into_iter().filter(|(_, is_named)| *is_named);

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::{
     defaults,
-    value::{self, As, Span, Upstream, name},
+    value::{RoleRef, Span, Upstream},
 };
 
 /// How secrets of AWS Secrets Manager are read.
@@ -14,10 +14,8 @@ use super::{
 pub struct SecretsManager {
     /// Another endpoint (`http://` for loopback only).
     pub endpoint: Option<Upstream>,
-    /// The role that reads them; the base credentials' where absent.
-    #[serde(default, deserialize_with = "value::option::<name::RoleArn, _>")]
-    #[schemars(with = "Option<As<name::RoleArn>>")]
-    pub role: Option<String>,
+    /// The role that reads them, a name of `aws.roles` or an ARN; the base credentials' where absent.
+    pub role: Option<RoleRef>,
     /// How often they are read again.
     #[serde(default = "defaults::secret_refresh")]
     pub refresh: Span,

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{agent::Attestation, authority::CaKey, value::*, *};
 
+mod aws;
 mod identities;
 mod publish;
 mod sigv4;
@@ -302,7 +303,7 @@ inbound:
 outbound:
   listen: 0.0.0.0:4140
   routes:
-  - {host: A, upstream: 'https://a', jwt: {audience: a}, sigv4: {service: s, duration: 1m}}
+  - {host: A, upstream: 'https://a', jwt: {audience: a}, sigv4: {service: s, signed_headers: [te]}}
   - {host: a, upstream: 'http://127.0.0.1:1', mtls: {expect: 'spiffe://example.org/a'}}
 admin: {listen: '0.0.0.0:9'}
 ";
@@ -325,7 +326,7 @@ admin: {listen: '0.0.0.0:9'}
         (16, "inbound[1].forward_claims.sub"),
         (18, "outbound.listen"),
         (20, "outbound.routes[0].sigv4"),
-        (20, "outbound.routes[0].sigv4.duration"),
+        (20, "outbound.routes[0].sigv4.signed_headers[0]"),
         (21, "outbound.routes[1].host"),
         (21, "outbound.routes[1].upstream"),
         (22, "admin.listen"),

@@ -2,6 +2,7 @@
 
 mod agent;
 mod authority;
+mod aws;
 mod local;
 mod outbound;
 

@@ -9,18 +9,24 @@ mod pattern;
 mod quantity;
 mod role;
 mod secret;
+mod session;
+mod sts;
 pub mod template;
 mod text;
 
 pub use address::{Forward, HttpsOrigin, Listen, Upstream};
 pub use glob::Glob;
 pub use hop::{HttpProxy, TcpUpstream};
-pub use name::{is_call_audience, is_of_signature, is_region, is_unsignable};
+pub use name::{
+    is_attestation_audience, is_call_audience, is_of_signature, is_region, is_unsignable,
+};
 pub use pattern::{IdPattern, Segment, Target};
 pub(super) use quantity::size;
 pub use quantity::{Size, Span};
-pub use role::RolePattern;
+pub use role::{RolePattern, RoleRef, is_role_name};
 pub use secret::{ManagedSecret, SecretFile, SecretFileError, SecretRef, SpkiPin};
+pub use session::{MAX_TAG_VALUE, SessionTemplate, TagTemplate, is_tag_character};
+pub use sts::StsRegion;
 pub use template::{DnsTemplate, IdTemplate};
 pub use text::ValueError;
 pub(super) use text::{As, list, map, one, option, shortened};

@@ -22,7 +22,7 @@ pub(super) fn routes(endpoint: &str) -> String {
     sigv4: {{service: iam}}
   - host: sts
     upstream: {endpoint}
-    sigv4: {{service: sts, role: \"{role}\", session_name: orders}}
+    sigv4: {{service: sts, role: \"{role}\"}}
   - host: sts-base
     upstream: {endpoint}
     sigv4: {{service: sts}}

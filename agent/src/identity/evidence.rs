@@ -102,7 +102,7 @@ impl Gatherer {
             Attestation::AwsWebIdentity => {
                 let audience =
                     wire::attest_audience(&self.trust_domain, &wire::key_hash(renewal_key));
-                let token = self.roles()?.web_identity_token(&audience).await;
+                let token = self.roles()?.attestation_token(&audience).await;
                 let token = token.map_err(|why| match why.is_refusal() {
                     true => ClientError::EvidenceRefused(format!("aws-web-identity: {why}")),
                     false => ClientError::NoEvidence(format!("aws-web-identity: {why}")),

@@ -19,7 +19,7 @@ use super::{
     endpoint::{Answer, Endpoint, Protocol, Refusal, Why},
 };
 use crate::{
-    aws::{self, NotGiven, RoleSession, Roles, SessionCredentials},
+    aws::{NotGiven, RoleSession, Roles, SessionCredentials, SessionError},
     config::{local::AwsCredentials, private::PrivateError},
     http::{
         body::Body,
@@ -79,6 +79,8 @@ pub enum StartError {
 /// What one endpoint gives.
 struct Credentials {
     config: AwsCredentials,
+    /// The role's ARN.
+    role: String,
     roles: Roles,
     identity: identity::Current,
     /// Named when the workload has a name.
@@ -124,16 +126,18 @@ pub(super) fn start(
             Kind::Container(Some(bearer))
         }
     };
+    let role = roles.arn(&config.role).unwrap_or_default().to_owned();
+    let counts = &setup.metrics.aws_credentials;
+    let counts = counts.counts(vec![("role", role.clone())]);
     let credentials = Credentials {
         config: config.clone(),
+        role,
         roles: roles.clone(),
         identity: setup.identity.clone(),
         session: OnceLock::new(),
         kind,
     };
     credentials.announce(&listener);
-    let counts = &setup.metrics.aws_credentials;
-    let counts = counts.counts(vec![("role", config.role.clone())]);
     let endpoint = Endpoint::new(credentials, setting, &listener, &config.clients, counts);
     let metrics = setup.server_metrics.listener("aws-credentials");
     let serving = endpoint.serve(listener, limits(), metrics, setup.draining.clone());
@@ -156,7 +160,7 @@ fn limits() -> Limits {
 
 impl Credentials {
     fn announce(&self, listener: &Listener) {
-        let (listen, role) = (listener.address().to_string(), &self.config.role);
+        let (listen, role) = (listener.address().to_string(), &self.role);
         match self.kind {
             Kind::Container(_) => tracing::info!(listen, role, "AWS credentials are given here"),
             Kind::Imds(_) => tracing::warn!(
@@ -173,22 +177,17 @@ impl Credentials {
         if let Some(session) = self.session.get() {
             return Ok(session);
         }
-        let config = &self.config;
-        let name = {
-            let identity = self.identity.borrow();
-            let id = identity.as_ref().map(|it| it.svid.id());
-            aws::session_name(config.session_name.as_deref(), id)
-        };
-        let name = name.ok_or_else(|| {
-            Refusal::new(
-                Why::Unavailable,
-                "this agent has no identity yet, and the role session is named after it",
-            )
+        let identity = self.identity.borrow().clone();
+        let workload = identity.as_ref().map(|it| it.svid.id());
+        let session = self.roles.session(&self.config.role, workload);
+        let session = session.map_err(|why| {
+            let kind = match why {
+                SessionError::NoIdentity => Why::Unavailable,
+                // What the configuration's own check lets through is a mistake in it.
+                _ => answer::REFUSED,
+            };
+            Refusal::new(kind, why.to_string())
         })?;
-        let external_id = config.external_id.as_deref();
-        let session = RoleSession::new(&config.role, &name, external_id, config.duration.0)
-            // What the configuration's own check lets through is a mistake in it.
-            .map_err(|why| Refusal::new(answer::REFUSED, why.to_string()))?;
         Ok(self.session.get_or_init(|| session))
     }
 

@@ -87,6 +87,14 @@ impl Credential {
                 path: format!("{}/", route.upstream.base_path),
             }));
         }
+        if let Some(token) = &route.aws_web_identity {
+            let mint = setup.web_identity.as_ref();
+            let mint = mint.ok_or_else(|| RouteError::NoAws {
+                route: route.host.clone(),
+            })?;
+            let source = setup.tokens.source_of(token.into(), Arc::clone(mint));
+            return Ok(Self::Bearer(source));
+        }
         if let Some(sigv4) = &route.sigv4 {
             let signer = setup.signers.get(&route.host);
             let signer = signer.ok_or_else(|| RouteError::NoSigner {

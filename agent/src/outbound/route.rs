@@ -83,6 +83,12 @@ pub enum RouteError {
         /// What is wrong.
         why: String,
     },
+    /// Nothing was wired to have tokens of AWS from.
+    #[error("route {route}: `aws_web_identity` without AWS")]
+    NoAws {
+        /// The route's host.
+        route: String,
+    },
     /// Which of them would serve?
     #[error("route {route} is there twice")]
     Twice {

@@ -44,7 +44,7 @@ impl Mint for Handle {
             };
             let token = Secret::new(format!("{audience}.{number}.s3cret"));
             let scopes = match wanted {
-                Wanted::JwtSvid { .. } => Vec::new(),
+                Wanted::JwtSvid { .. } | Wanted::AwsWebIdentity(_) => Vec::new(),
                 Wanted::AccessToken { scopes, .. } => scopes.into_iter().collect(),
                 Wanted::Oauth(grant) => grant.scopes.into_iter().collect(),
             };

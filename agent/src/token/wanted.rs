@@ -1,6 +1,11 @@
 //! Which token.
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::{borrow::Cow, collections::BTreeSet, time::Duration};
+
+use crate::config::{
+    outbound::{RouteAwsWebIdentity, WebIdentityAlgorithm},
+    value::RoleRef,
+};
 
 use warifu::SpiffeId;
 
@@ -25,6 +30,35 @@ pub enum Wanted {
     },
     /// A provider's access token, for client credentials.
     Oauth(Box<Grant>),
+    /// A token of AWS that says which role this is.
+    AwsWebIdentity(AwsWebIdentity),
+}
+
+/// A token of `sts:GetWebIdentityToken`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AwsWebIdentity {
+    /// `aud`, in any order.
+    pub audiences: BTreeSet<String>,
+    /// Whose; the base credentials' where absent.
+    pub role: Option<RoleRef>,
+    /// How long it lives at most.
+    pub life: Duration,
+    /// What it is signed with.
+    pub algorithm: WebIdentityAlgorithm,
+    /// Whose STS gives it.
+    pub region: Option<String>,
+}
+
+impl From<&RouteAwsWebIdentity> for Wanted {
+    fn from(route: &RouteAwsWebIdentity) -> Self {
+        Self::AwsWebIdentity(AwsWebIdentity {
+            audiences: route.audiences.iter().cloned().collect(),
+            role: route.role.clone(),
+            life: route.duration.0,
+            algorithm: route.algorithm,
+            region: route.region.clone(),
+        })
+    }
 }
 
 impl Wanted {
@@ -53,13 +87,17 @@ impl Wanted {
             },
             Self::AccessToken { audience, .. } => audience.into(),
             Self::Oauth(grant) => grant.target().into(),
+            Self::AwsWebIdentity(AwsWebIdentity { audiences, .. }) => {
+                let audiences: Vec<&str> = audiences.iter().map(String::as_str).collect();
+                audiences.join(", ").into()
+            }
         }
     }
 
     /// The scopes that are asked for.
     pub fn scopes(&self) -> Option<&BTreeSet<String>> {
         match self {
-            Self::JwtSvid { .. } => None,
+            Self::JwtSvid { .. } | Self::AwsWebIdentity(_) => None,
             Self::AccessToken { scopes, .. } => Some(scopes),
             Self::Oauth(grant) => Some(&grant.scopes),
         }
@@ -69,7 +107,7 @@ impl Wanted {
     pub fn further(&self) -> Option<&SpiffeId> {
         match self {
             Self::JwtSvid { of, .. } => of.as_ref(),
-            Self::AccessToken { .. } | Self::Oauth(_) => None,
+            Self::AccessToken { .. } | Self::Oauth(_) | Self::AwsWebIdentity(_) => None,
         }
     }
 
@@ -79,6 +117,7 @@ impl Wanted {
             Self::JwtSvid { .. } => "jwt-svid",
             Self::AccessToken { .. } => "access-token",
             Self::Oauth(_) => "oauth",
+            Self::AwsWebIdentity(_) => "aws-web-identity",
         }
     }
 }

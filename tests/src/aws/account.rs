@@ -23,15 +23,25 @@ pub struct Account {
 impl Account {
     /// A new one.
     pub async fn open() -> Self {
+        Self::open_for(Workload::new()).await
+    }
+
+    /// A new one, for a workload whose authority's JWT-SVIDs have this issuer.
+    pub async fn open_with_issuer(issuer: &str) -> Self {
+        Self::open_for(Workload::with_issuer(issuer)).await
+    }
+
+    async fn open_for(workload: Workload) -> Self {
         let ministack = Ministack::start().await.unwrap();
-        let may = json!([{"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": "*"}]);
+        let may = ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"];
+        let may = json!([{"Effect": "Allow", "Action": may, "Resource": "*"}]);
         let user = ministack.create_user("agent", may).await.unwrap();
         Self {
             wire: Wire::to(ministack.address()).await,
             api: ministack.create_iam_api("charges").await.unwrap(),
             user,
             ministack,
-            workload: Workload::new(),
+            workload,
         }
     }
 
@@ -49,12 +59,47 @@ impl Account {
         condition: Value,
         action: &str,
     ) -> String {
+        let assume = json!("sts:AssumeRole");
+        self.role_for(principal, name, assume, condition, action)
+            .await
+    }
+
+    /// A role whose trust policy lets `principal` do `actions` under `condition`.
+    pub async fn role_for(
+        &self,
+        principal: &str,
+        name: &str,
+        actions: Value,
+        condition: Value,
+        action: &str,
+    ) -> String {
         let trust = json!([{
             "Effect": "Allow",
-            "Action": "sts:AssumeRole",
+            "Action": actions,
             "Principal": {"AWS": principal},
             "Condition": condition,
         }]);
+        self.role_with(name, trust, action).await
+    }
+
+    /// A role that is assumed with tokens of `provider`.
+    pub async fn role_by_token(
+        &self,
+        provider: &str,
+        name: &str,
+        condition: Value,
+        action: &str,
+    ) -> String {
+        let trust = json!([{
+            "Effect": "Allow",
+            "Action": "sts:AssumeRoleWithWebIdentity",
+            "Principal": {"Federated": provider},
+            "Condition": condition,
+        }]);
+        self.role_with(name, trust, action).await
+    }
+
+    async fn role_with(&self, name: &str, trust: Value, action: &str) -> String {
         let may = json!([{"Effect": "Allow", "Action": action, "Resource": "*"}]);
         let made = self.ministack.create_role(name, trust, may).await;
         made.unwrap()
@@ -101,6 +146,18 @@ impl Account {
     /// An agent with the user's keys and these routes, ready.
     pub fn agent(&self, routes: &[String]) -> Agent {
         self.agent_with_secret(&self.user.secret_access_key, routes)
+    }
+
+    /// An agent with the user's keys, these routes, and these named roles (lines of a YAML mapping), ready.
+    pub fn agent_of_roles(&self, roles: &[String], routes: &[String]) -> Agent {
+        let roles = format!("roles:\n  {}", roles.join("\n  "));
+        let sts = self.ministack.endpoint();
+        let keys = Keys {
+            id: &self.user.access_key_id,
+            secret: &self.user.secret_access_key,
+        };
+        self.workload
+            .agent_of_roles(keys, sts, &roles, &routes.concat())
     }
 
     /// An agent with another secret.

@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
+use super::web_identity::{REGION, Session};
 use crate::{
     metrics::sum_of,
     peers::Ministack,
@@ -58,32 +59,75 @@ impl Workload {
         }
     }
 
+    /// With an authority whose JWT-SVIDs have this issuer.
+    pub fn with_issuer(issuer: &str) -> Self {
+        let sandbox = Sandbox::new();
+        sandbox.authority_yaml(&format!("tokens: {{jwt_svid: {{issuer: \"{issuer}\"}}}}\n"));
+        let authority = sandbox.warifu(&["authority", "--config", "authority.yaml"]);
+        Self {
+            authority: authority.authority(),
+            sandbox,
+        }
+    }
+
     /// Its agent, with an STS and these routes (lines of a YAML list), ready.
     pub fn agent(&self, keys: Keys<'_>, sts: &str, routes: &str) -> Agent {
+        self.agent_of_roles(keys, sts, "", routes)
+    }
+
+    /// As [`Workload::agent`], with more of `aws` (lines of a YAML mapping: `roles: {…}`).
+    pub fn agent_of_roles(&self, keys: Keys<'_>, sts: &str, aws: &str, routes: &str) -> Agent {
         let routes = routes.replace("\n- ", "\n  - ");
         let outbound = format!("outbound:\n  listen: 127.0.0.1:0\n  routes:\n  {routes}");
-        let agent = self.agent_with(keys, sts, &outbound);
+        let agent = self.agent_with(keys, sts, aws, &outbound);
         agent.wait_until_ready();
         agent
     }
 
-    /// Its agent, with an STS and more of a configuration, listening.
-    pub fn agent_with(&self, keys: Keys<'_>, sts: &str, more: &str) -> Agent {
+    /// As [`Workload::agent_of_roles`], with a role's session as base credentials.
+    pub fn agent_of_session(&self, session: &Session, sts: &str, aws: &str, routes: &str) -> Agent {
+        let routes = routes.replace("\n- ", "\n  - ");
+        let outbound = format!("outbound:\n  listen: 127.0.0.1:0\n  routes:\n  {routes}");
+        let environment = [
+            ("AWS_ACCESS_KEY_ID", session.access_key_id.as_str()),
+            ("AWS_SECRET_ACCESS_KEY", &session.secret_access_key),
+            ("AWS_SESSION_TOKEN", &session.session_token),
+        ];
+        let agent = self.start(&environment, REGION, sts, aws, &outbound);
+        agent.wait_until_ready();
+        agent
+    }
+
+    /// Its agent, with an STS, more of `aws`, and more of a configuration, listening.
+    pub fn agent_with(&self, keys: Keys<'_>, sts: &str, aws: &str, more: &str) -> Agent {
+        let environment = [
+            ("AWS_ACCESS_KEY_ID", keys.id),
+            ("AWS_SECRET_ACCESS_KEY", keys.secret),
+        ];
+        self.start(&environment, Ministack::REGION, sts, aws, more)
+    }
+
+    fn start(
+        &self,
+        environment: &[(&str, &str)],
+        region: &str,
+        sts: &str,
+        aws: &str,
+        more: &str,
+    ) -> Agent {
         // One that runs again has its record.
         if !self.path("orders.token").exists() {
             self.sandbox.join_token("orders");
         }
-        let region = Ministack::REGION;
+        let aws = aws.replace('\n', "\n  ");
         let more = format!(
-            "aws: {{region: {region}, sts_endpoint: \"{sts}\", secretsmanager: {{endpoint: \"{sts}\", refresh: 10s}}}}\n{more}"
+            "aws:\n  region: {region}\n  sts_endpoint: \"{sts}\"\n  secretsmanager: {{endpoint: \"{sts}\", refresh: 10s}}\n  {aws}\n{more}"
         );
-        let running = self
-            .sandbox
-            .agent("orders", &self.authority, &more)
-            .env("AWS_ACCESS_KEY_ID", keys.id)
-            .env("AWS_SECRET_ACCESS_KEY", keys.secret)
-            .start();
-        Agent(self.sandbox.listening("orders", running))
+        let mut command = self.sandbox.agent("orders", &self.authority, &more);
+        for (name, value) in environment {
+            command = command.env(name, value);
+        }
+        Agent(self.sandbox.listening("orders", command.start()))
     }
 
     /// Its agent, which does not start, as it ended.

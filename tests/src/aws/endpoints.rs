@@ -93,7 +93,7 @@ impl Endpoints {
 
     /// The agent, with an STS, ready.
     pub fn start(&self, keys: Keys<'_>, sts: &str) -> Agent {
-        let agent = self.workload.agent_with(keys, sts, &self.yaml());
+        let agent = self.workload.agent_with(keys, sts, "", &self.yaml());
         agent.wait_until_ready();
         agent
     }

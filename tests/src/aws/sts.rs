@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use aws_smithy_types::{DateTime, date_time::Format};
 use bytes::Bytes;
 use http::{Request, Response, header::AUTHORIZATION};
 use http_body_util::Full;
@@ -23,6 +24,12 @@ use warifu_agent::telemetry::timestamp::Timestamp;
 /// Where it tells who calls.
 const WHO: &str = "/who";
 
+/// How far it lets a signer's clock be off.
+const SKEW: Duration = Duration::from_secs(5 * 60);
+
+/// What was called in time may arrive a little late, on a busy machine.
+const LATE: Duration = Duration::from_secs(1);
+
 /// How it answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mood {
@@ -30,8 +37,12 @@ pub enum Mood {
     Well(Duration),
     /// 503.
     Failing,
-    /// 403: the role may not be assumed.
+    /// 400 `Throttling`.
+    Throttling,
+    /// 403 `AccessDenied`.
     Refusing,
+    /// Half of an answer, as long as it says it is.
+    Torn,
     /// Not at all.
     Hanging,
 }
@@ -48,17 +59,27 @@ pub struct Sts {
 
 #[derive(Debug, Default)]
 struct State {
+    /// How far its clock is ahead of this machine's.
+    ahead: Duration,
     asked: usize,
-    sessions: usize,
-    expires: Option<SystemTime>,
+    /// When each ends, by its clock.
+    sessions: Vec<SystemTime>,
 }
 
 impl Sts {
     /// One in this mood.
     pub async fn start(mood: Mood) -> Self {
+        Self::start_ahead(mood, Duration::ZERO).await
+    }
+
+    /// One whose clock is so far ahead of this machine's. It and the API refuse what is signed for another time.
+    pub async fn start_ahead(mood: Mood, ahead: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::<Mutex<State>>::default();
+        let state = Arc::new(Mutex::new(State {
+            ahead,
+            ..State::default()
+        }));
         let mood = watch::Sender::new(mood);
         let (shared, now) = (Arc::clone(&state), mood.subscribe());
         let serving = tokio::spawn(async move {
@@ -102,8 +123,9 @@ impl Sts {
 
     /// When the last session it gave expires.
     pub fn expires(&self) -> SystemTime {
-        let expires = self.state.lock().unwrap().expires;
-        expires.expect("a session was given")
+        let state = self.state.lock().unwrap();
+        let expires = state.sessions.last();
+        *expires.expect("a session was given") - state.ahead
     }
 }
 
@@ -118,36 +140,54 @@ async fn answer(
     state: Arc<Mutex<State>>,
     mood: watch::Receiver<Mood>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let path = request.uri().path();
-    if path.starts_with(WHO) {
-        let answer = Response::builder().header("content-type", "text/xml");
-        return Ok(answer.body(Full::from(caller(&request))).unwrap());
+    let now = SystemTime::now() + state.lock().unwrap().ahead;
+    let answer = |status: u16, body: String| {
+        let answer = Response::builder()
+            .status(status)
+            .header("date", http_date(now))
+            .header("content-type", "text/xml");
+        answer.body(Full::from(body)).unwrap()
+    };
+    if request.uri().path().starts_with(WHO) {
+        return Ok(answer(200, caller(&request)));
     }
-    if path != "/" {
-        let key = access_key_id(&request);
-        let said = json!({"called_with": key}).to_string();
-        return Ok(Response::new(Full::from(said)));
+    let is_timely = is_signed_about(&request, now);
+    if request.uri().path() != "/" {
+        let (key, ended) = state.lock().unwrap().called_with(&request, now);
+        let body = json!({"called_with": key}).to_string();
+        return Ok(match is_timely && !ended {
+            true => answer(200, body),
+            false => answer(
+                403,
+                "signed for another time, or the session is over".to_owned(),
+            ),
+        });
     }
     state.lock().unwrap().asked += 1;
+    if !is_timely {
+        return Ok(answer(
+            403,
+            error("SignatureDoesNotMatch", "Signature expired"),
+        ));
+    }
     let mood = *mood.borrow();
     let (status, body) = match mood {
         Mood::Well(life) => (200, state.lock().unwrap().session(life)),
-        Mood::Failing => {
-            let error = "<ErrorResponse><Error><Type>Receiver</Type><Code>ServiceUnavailable</Code>\
-                         <Message>later</Message></Error></ErrorResponse>";
-            (503, error.to_owned())
-        }
-        Mood::Refusing => {
-            let error = "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code>\
-                         <Message>not authorized to perform sts:AssumeRole</Message></Error></ErrorResponse>";
-            (403, error.to_owned())
+        Mood::Failing => (503, error("ServiceUnavailable", "later")),
+        Mood::Throttling => (400, error("Throttling", "Rate exceeded")),
+        Mood::Refusing => (
+            403,
+            error("AccessDenied", "not authorized to perform sts:AssumeRole"),
+        ),
+        Mood::Torn => {
+            let whole = state.lock().unwrap().session(Duration::from_secs(3600));
+            state.lock().unwrap().sessions.pop();
+            let half = whole.get(..whole.len() / 2);
+            (200, half.unwrap_or_default().to_owned())
         }
         Mood::Hanging => std::future::pending().await,
     };
-    let answer = Response::builder()
-        .status(status)
-        .header("content-type", "text/xml");
-    Ok(answer.body(Full::from(body)).unwrap())
+    Ok(answer(status, body))
 }
 
 fn access_key_id(request: &Request<Incoming>) -> Option<String> {
@@ -166,22 +206,57 @@ fn caller(request: &Request<Incoming>) -> String {
     )
 }
 
+fn error(code: &str, message: &str) -> String {
+    format!(
+        "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code>\
+         <Message>{message}</Message></Error></ErrorResponse>"
+    )
+}
+
+/// Whether what is signed is signed for a time that is at most five minutes off.
+fn is_signed_about(request: &Request<Incoming>, now: SystemTime) -> bool {
+    let Some(date) = request.headers().get("x-amz-date") else {
+        return true;
+    };
+    let compact = |time: SystemTime| {
+        let text = Timestamp(time).to_string();
+        let kept = text.chars().filter(|c| c.is_ascii_digit() || *c == 'T');
+        kept.take("YYYYMMDDTHHMMSS".len()).collect::<String>()
+    };
+    let date = date.to_str().unwrap().trim_end_matches('Z').to_owned();
+    (compact(now - SKEW)..=compact(now + SKEW)).contains(&date)
+}
+
+/// As `Date` has it (RFC 9110 §5.6.7).
+fn http_date(time: SystemTime) -> String {
+    DateTime::from(time).fmt(Format::HttpDate).unwrap()
+}
+
 impl State {
+    /// The access key id of a call, and whether its session is over.
+    fn called_with(&self, request: &Request<Incoming>, now: SystemTime) -> (Option<String>, bool) {
+        let key = access_key_id(request);
+        let session = key
+            .as_ref()
+            .and_then(|key| key.strip_prefix("ASIA")?.parse::<usize>().ok());
+        let ends = session.and_then(|n| self.sessions.get(n - 1));
+        (key, ends.is_some_and(|ends| now > *ends + LATE))
+    }
+
     fn session(&mut self, life: Duration) -> String {
-        self.sessions += 1;
         // In whole seconds, as STS has it: rounded up here, so that a life is never shorter.
-        let since = (SystemTime::now() + life)
+        let since = (SystemTime::now() + self.ahead + life)
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap();
         let expires = SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs() + 1);
-        self.expires = Some(expires);
+        self.sessions.push(expires);
         format!(
             "<AssumeRoleResponse><AssumeRoleResult><Credentials>\
              <AccessKeyId>ASIA{}</AccessKeyId>\
              <SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken>\
              <Expiration>{}</Expiration>\
              </Credentials></AssumeRoleResult></AssumeRoleResponse>",
-            self.sessions,
+            self.sessions.len(),
             Timestamp(expires),
         )
     }

@@ -269,6 +269,9 @@ fn token(request: &Request<Bytes>, told: &Mutex<Told>, now: SystemTime) -> Resul
     let form = form(request.body());
     told.asked.push(form.clone());
     let get = |name: &str| form.get(name).map(String::as_str);
+    if get("Action") == Some("AssumeRole") {
+        return told.assume(&form, now);
+    }
     if (get("Action"), get("Version")) != (Some("GetWebIdentityToken"), Some("2011-06-15")) {
         let why = format!("Could not find operation {:?}", get("Action"));
         return Err(Refused(400, "InvalidAction", why));
@@ -315,6 +318,53 @@ fn token(request: &Request<Bytes>, told: &Mutex<Told>, now: SystemTime) -> Resul
         Timestamp(now + asked.life),
         uuid(),
     ))
+}
+
+impl Told {
+    /// A session of the role that the form names. Every role trusts everybody here.
+    fn assume(
+        &mut self,
+        form: &BTreeMap<String, String>,
+        now: SystemTime,
+    ) -> Result<String, Refused> {
+        let invalid = |why: &str| Refused(400, "ValidationError", why.to_owned());
+        let get = |name: &str| form.get(name).ok_or_else(|| invalid(name));
+        let arn = get("RoleArn")?;
+        let account = arn.split(':').nth(4).ok_or_else(|| invalid("RoleArn"))?;
+        let name = arn.rsplit('/').next().unwrap_or_default();
+        let seconds = get("DurationSeconds")?
+            .parse()
+            .map_err(|_| invalid("DurationSeconds"))?;
+        if !(900..=43_200).contains(&seconds) || !(2..=64).contains(&get("RoleSessionName")?.len())
+        {
+            return Err(invalid("DurationSeconds or RoleSessionName"));
+        }
+        let life = Duration::from_secs(seconds);
+        let id = uuid().replace('-', "").to_uppercase();
+        let session = Session {
+            access_key_id: format!("ASIA{}", &id[..16]),
+            secret_access_key: uuid(),
+            session_token: uuid(),
+        };
+        let answer = format!(
+            "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>{}</AccessKeyId>\
+             <SecretAccessKey>{}</SecretAccessKey><SessionToken>{}</SessionToken>\
+             <Expiration>{}</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>",
+            session.access_key_id,
+            session.secret_access_key,
+            session.session_token,
+            Timestamp(now + life),
+        );
+        let mut principal = Principal::role(account, "/", name);
+        principal.session = life;
+        let known = Known {
+            principal,
+            expires: now + life,
+            session: session.clone(),
+        };
+        self.sessions.insert(session.access_key_id, known);
+        Ok(answer)
+    }
 }
 
 /// Whose session signed the request.

@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri, header::HOST};
 use tokio::runtime::Runtime;
 use warifu_agent::{
     aws::{Payload, Plan, Profile, Roles, Signer},
-    config::{agent::Aws, outbound::RouteSigV4},
+    config::{aws::Aws, outbound::RouteSigV4},
 };
 
 use super::read_headers;
@@ -37,7 +37,7 @@ static SIGNERS: LazyLock<(Runtime, Vec<(Profile, Signer)>)> = LazyLock::new(|| {
     let roles = Roles::with_provider(&settings, SharedCredentialsProvider::new(keys));
     let roles = runtime.block_on(roles).expect("roles without a role");
     let signer = |service| {
-        let signer = Signer::new(&roles, &RouteSigV4::new(service), "fuzz");
+        let signer = Signer::new(&roles, &RouteSigV4::new(service), None);
         (
             Profile::of(service, false).expect("a profile"),
             signer.expect("a signer"),

@@ -2,26 +2,34 @@
 
 use super::*;
 
-fn session() -> RoleSession {
-    RoleSession::new(ROLE, "orders", Some("tenant-1"), HOUR).unwrap()
+fn session(world: &World) -> RoleSession {
+    let role = "orders-caller".parse().unwrap();
+    world.roles.session(&role, Some(&workload())).unwrap()
 }
 
 async fn given(world: &World) -> Result<SessionCredentials, NotGiven> {
-    world.roles.give(&session(), Duration::from_secs(20)).await
+    world
+        .roles
+        .give(&session(world), Duration::from_secs(20))
+        .await
 }
 
 #[tokio::test]
 async fn credentials_are_obtained_before_anybody_asks() {
     let world = World::new().await;
     let fresh = tokio::spawn({
-        let roles = world.roles.clone();
-        async move { roles.keep_fresh(session()).await }
+        let (roles, session) = (world.roles.clone(), session(&world));
+        async move { roles.keep_fresh(session).await }
     });
     world.sts.arrived().await;
     while world.roles.status().iter().all(|it| it.expires.is_none()) {
         tokio::task::yield_now().await;
     }
-    let given = world.roles.give(&session(), Duration::ZERO).await.unwrap();
+    let given = world
+        .roles
+        .give(&session(&world), Duration::ZERO)
+        .await
+        .unwrap();
     assert_eq!(given.access_key_id, "ASIA1");
     assert_eq!(world.sts.requests(), 1);
     fresh.abort();
@@ -33,11 +41,19 @@ async fn s13_while_sts_hangs_the_last_good_ones_are_given_at_once_to_their_end_a
     let first = given(&world).await.unwrap();
     world.sts.answer([Answer::Hang]);
     world.clock.advance(HOUR - Duration::from_secs(1));
-    let last = world.roles.give(&session(), Duration::ZERO).await.unwrap();
+    let last = world
+        .roles
+        .give(&session(&world), Duration::ZERO)
+        .await
+        .unwrap();
     assert_eq!(last.access_key_id, first.access_key_id);
     world.clock.advance(Duration::from_secs(1));
     for patience in [Duration::ZERO, Duration::from_secs(20)] {
-        let error = world.roles.give(&session(), patience).await.unwrap_err();
+        let error = world
+            .roles
+            .give(&session(&world), patience)
+            .await
+            .unwrap_err();
         assert!(matches!(error, NotGiven::Unavailable(_)), "{error:?}");
     }
     world.sts.answer([Answer::Credentials(HOUR)]);

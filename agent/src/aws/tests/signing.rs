@@ -52,7 +52,7 @@ async fn s06_a_route_that_lists_headers_lets_those_through_and_no_others() {
         ..route()
     };
     let listed = route(&["x-amz-source-arn", "x-amz-meta-*"]);
-    let signer = Signer::new(&world.roles, &listed, "orders").unwrap();
+    let signer = Signer::new(&world.roles, &listed, Some(&workload())).unwrap();
     let mut parts = request("/");
     for name in [
         "x-amz-source-arn",
@@ -72,7 +72,7 @@ async fn s06_a_route_that_lists_headers_lets_those_through_and_no_others() {
     let passed: Vec<_> = passed.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(passed, ["x-amz-meta-a", "x-amz-source-arn"]);
     for never in ["x-amz-date", "x-tenant"] {
-        let error = Signer::new(&world.roles, &route(&[never]), "orders").unwrap_err();
+        let error = Signer::new(&world.roles, &route(&[never]), Some(&workload())).unwrap_err();
         assert!(error.to_string().contains(never), "{error}");
     }
 }

@@ -51,8 +51,10 @@ pub(super) enum Answer {
     Held(Duration),
     /// Nothing, ever.
     Hang,
-    /// Half an answer.
+    /// A connection that breaks off.
     Torn,
+    /// Half an answer, as long as it says it is.
+    Half,
 }
 
 #[derive(Debug)]
@@ -65,12 +67,14 @@ pub(super) struct Sts {
 #[derive(Debug)]
 struct State {
     clock: Hand,
+    keys: &'static str,
     /// How far this STS's clock is ahead of the test's.
     ahead: Mutex<Duration>,
     script: Mutex<VecDeque<Answer>>,
     /// What is answered when the script is at its end.
     then: Mutex<Answer>,
     requests: Mutex<Vec<(http::request::Parts, String)>>,
+    action: Mutex<&'static str>,
     issued: Mutex<u32>,
     release: Notify,
     arrived: Notify,
@@ -78,14 +82,20 @@ struct State {
 
 impl Sts {
     pub(super) async fn start(clock: Hand) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        Self::serve(listener().await, clock, "ASIA")
+    }
+
+    /// Its access key ids begin with `keys`.
+    pub(super) fn serve(listener: TcpListener, clock: Hand, keys: &'static str) -> Self {
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
             clock,
+            keys,
             ahead: Mutex::default(),
             script: Mutex::default(),
             then: Mutex::new(Answer::Credentials(Duration::from_secs(3600))),
             requests: Mutex::default(),
+            action: Mutex::default(),
             issued: Mutex::default(),
             release: Notify::new(),
             arrived: Notify::new(),
@@ -141,6 +151,11 @@ impl Drop for Sts {
     }
 }
 
+/// Where one may be.
+pub(super) async fn listener() -> TcpListener {
+    TcpListener::bind(("127.0.0.1", 0)).await.unwrap()
+}
+
 async fn serve(stream: TcpStream, state: Arc<State>) {
     let service = service_fn(|request: Request<Incoming>| {
         let state = state.clone();
@@ -148,6 +163,9 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
             let (head, body) = request.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
             let form = String::from_utf8(body.to_vec()).unwrap();
+            let known = ["AssumeRoleWithWebIdentity", "GetWebIdentityToken"];
+            let action = known.into_iter().find(|it| form.contains(it));
+            *state.action.lock().unwrap() = action.unwrap_or("AssumeRole");
             state.requests.lock().unwrap().push((head, form));
             state.arrived.notify_one();
             let next = state.script.lock().unwrap().pop_front();
@@ -170,6 +188,11 @@ impl State {
                 (200, self.credentials(life))
             }
             Answer::Credentials(life) => (200, self.credentials(life)),
+            Answer::Half => {
+                let whole = self.credentials(Duration::from_secs(3600));
+                let end = whole.find("</SessionToken>").unwrap_or_default();
+                (200, whole.get(..end).unwrap_or_default().to_owned())
+            }
             Answer::Error(status, code, message) => (
                 status,
                 format!(
@@ -192,13 +215,20 @@ impl State {
         let expires = DateTime::from(self.now() + life)
             .fmt(Format::DateTime)
             .unwrap();
+        let (action, keys) = (*self.action.lock().unwrap(), self.keys);
+        if action == "GetWebIdentityToken" {
+            return format!(
+                "<{action}Response><{action}Result><WebIdentityToken>head.claims.{keys}{issued}</WebIdentityToken>\
+                 <Expiration>{expires}</Expiration></{action}Result></{action}Response>"
+            );
+        }
         format!(
-            "<AssumeRoleResponse><AssumeRoleResult><Credentials>\
-             <AccessKeyId>ASIA{issued}</AccessKeyId>\
+            "<{action}Response><{action}Result><Credentials>\
+             <AccessKeyId>{keys}{issued}</AccessKeyId>\
              <SecretAccessKey>issued-secret</SecretAccessKey>\
              <SessionToken>issued-token</SessionToken>\
              <Expiration>{expires}</Expiration>\
-             </Credentials></AssumeRoleResult></AssumeRoleResponse>"
+             </Credentials></{action}Result></{action}Response>"
         )
     }
 

@@ -15,7 +15,8 @@ use warifu_agent::{
     aws::Roles,
     config::{
         self, AuthorityConfig,
-        agent::{Attestation, AuthorityRef, Aws},
+        agent::{Attestation, AuthorityRef},
+        aws::Aws,
         value::{HttpsOrigin, Listen, SpkiPin},
     },
     identity::Gatherer,

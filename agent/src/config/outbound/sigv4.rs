@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::config::{
     defaults,
-    value::{self, As, Size, Span, name},
+    value::{self, As, RoleRef, Size, Span, name},
 };
 
 /// A SigV4 signature on a route.
@@ -24,21 +24,8 @@ pub struct RouteSigV4 {
     #[serde(default, deserialize_with = "value::list::<name::RegionPattern, _>")]
     #[schemars(with = "Vec<As<name::RegionPattern>>")]
     pub region_set: Vec<String>,
-    /// The role to assume; the base credentials sign where absent.
-    #[serde(default, deserialize_with = "value::option::<name::RoleArn, _>")]
-    #[schemars(with = "Option<As<name::RoleArn>>")]
-    pub role: Option<String>,
-    /// The role session's name; derived from the SPIFFE ID where absent.
-    #[serde(default, deserialize_with = "value::option::<name::SessionName, _>")]
-    #[schemars(with = "Option<As<name::SessionName>>")]
-    pub session_name: Option<String>,
-    /// The trust policy's external id.
-    #[serde(default, deserialize_with = "value::option::<name::ExternalId, _>")]
-    #[schemars(with = "Option<As<name::ExternalId>>")]
-    pub external_id: Option<String>,
-    /// The role session's duration, 15 min to 12 h.
-    #[serde(default = "defaults::role_session")]
-    pub duration: Span,
+    /// The role to assume: a name of `aws.roles`, or an ARN; the base credentials sign where absent.
+    pub role: Option<RoleRef>,
     /// Which of the app's `x-amz-*` and `x-amzn-*` headers pass, and are signed: names, or their beginnings and a
     /// `*`. Where absent, all but those that say who calls, or for whom. Its signature never passes.
     #[serde(default, deserialize_with = "amz_headers")]
@@ -78,9 +65,6 @@ impl RouteSigV4 {
             region: None,
             region_set: Vec::new(),
             role: None,
-            session_name: None,
-            external_id: None,
-            duration: defaults::role_session(),
             amz_headers: None,
             signed_headers: Vec::new(),
             max_body: defaults::max_signed_body(),

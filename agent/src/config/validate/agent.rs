@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use warifu::{TrustDomain, identity::MAX_TRUST_DOMAINS};
 
-use super::{Path, Problem, Problems, local, outbound, root};
+use super::{Path, Problem, Problems, aws, local, outbound, root};
 use crate::config::{
     agent::{Accept, AgentConfig, Allow, Inbound, JwtAccept},
     value::{Forward, IdPattern, Listen},
@@ -71,12 +71,8 @@ pub(in crate::config) fn agent(config: &AgentConfig) -> Vec<Problem> {
         );
     }
     outbound::outbound(config, &mut problems);
-    local::local(
-        &config.local,
-        &config.trust_domain,
-        &root().key("local"),
-        &mut problems,
-    );
+    local::local(config, &root().key("local"), &mut problems);
+    aws::aws(config, &mut problems);
     problems.add_if(
         config.admin.listen.as_ref().is_some_and(|listen| !listen.is_local()),
         root().key("admin").key("listen"),

@@ -29,6 +29,16 @@ pub(in crate::config) fn authority(config: &AuthorityConfig) -> Vec<Problem> {
         "expected a unix socket such as unix:/run/warifu/authority.sock: who may administer is decided by \
          its permissions",
     );
+    for (field, given) in [
+        ("sts_failover", !config.aws.sts_failover.is_empty()),
+        ("roles", !config.aws.roles.is_empty()),
+    ] {
+        problems.add_if(
+            given,
+            root().key("aws").key(field),
+            "an authority assumes no roles: this belongs into an agent's file",
+        );
+    }
     ca(config, &mut problems);
     state::state(config, &mut problems);
     problems.add_if(

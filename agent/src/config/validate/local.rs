@@ -1,9 +1,8 @@
 //! `local:` of the agent's file.
 
-use warifu::TrustDomain;
-
 use super::{Path, Problems};
 use crate::config::{
+    AgentConfig,
     local::{Clients, Local},
     value::Listen,
 };
@@ -13,13 +12,15 @@ mod files;
 mod oauth;
 mod workload_api;
 
-pub(super) fn local(local: &Local, trust_domain: &TrustDomain, at: &Path, problems: &mut Problems) {
+pub(super) fn local(config: &AgentConfig, at: &Path, problems: &mut Problems) {
+    let local = &config.local;
+    let trust_domain = &config.trust_domain;
     if let Some(api) = &local.workload_api {
         workload_api::workload_api(api, &at.key("workload_api"), problems);
     }
     for (index, endpoint) in local.aws_credentials.iter().enumerate() {
         let at = at.key("aws_credentials").index(index);
-        aws_credentials::aws_credentials(endpoint, &at, problems);
+        aws_credentials::aws_credentials(&config.aws, endpoint, &at, problems);
     }
     aws_credentials::token_files(&local.aws_credentials, &at.key("aws_credentials"), problems);
     if let Some(oauth) = &local.oauth {

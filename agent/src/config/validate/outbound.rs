@@ -5,12 +5,11 @@ use std::{collections::BTreeMap, net::IpAddr};
 use super::{Path, Problems, root};
 use crate::config::{AgentConfig, outbound::Route, value::Listen};
 
+mod aws_web_identity;
 mod oauth;
 mod secret_header;
 mod sigv4;
 mod transport;
-
-pub(super) use sigv4::ROLE_SESSION;
 
 pub(super) fn outbound(config: &AgentConfig, problems: &mut Problems) {
     let Some(outbound) = &config.outbound else {
@@ -86,8 +85,12 @@ fn route(config: &AgentConfig, route: &Route, at: &Path, problems: &mut Problems
     if let Some(header) = &route.secret_header {
         secret_header::secret_header(header, &at.key("secret_header"), problems);
     }
+    if let Some(it) = &route.aws_web_identity {
+        let at = at.key("aws_web_identity");
+        aws_web_identity::aws_web_identity(&config.aws, it, &at, problems);
+    }
     if let Some(sigv4) = &route.sigv4 {
-        sigv4::sigv4(sigv4, &at.key("sigv4"), problems);
+        sigv4::sigv4(&config.aws, sigv4, &at.key("sigv4"), problems);
     }
     transport::transport(route, at, problems);
 }

@@ -74,8 +74,10 @@ kinds! {
     Partition -> String, "an AWS partition such as aws or aws-cn", partition;
     /// An issuer, compared with `iss` byte by byte.
     Issuer -> String, "an issuer's URL such as https://issuer.example.com, exactly as its tokens have it", issuer;
-    /// `RoleSessionName` of STS AssumeRole.
-    SessionName -> String, "a role session name: 2 to 64 letters, digits and +=,.@_-", |text| word(text, "+=,.@_-", 2..=64);
+    /// The ARN of a managed policy.
+    PolicyArn -> String, "the ARN of a managed policy such as arn:aws:iam::aws:policy/ReadOnlyAccess", policy_arn;
+    /// An audience of a token that is sent to whom we call.
+    CallAudience -> String, "an audience such as payments", call_audience;
     /// `ExternalId` of STS AssumeRole.
     ExternalId -> String, "an external id: 2 to 1224 letters, digits and +=,.@:/_-", |text| word(text, "+=,.@:/_-", 2..=1224);
     /// An address to listen on.
@@ -186,9 +188,30 @@ fn audience(text: &str) -> Result<String, Why> {
 /// Whether an audience is for calls (`warifu:TD:call:SERVICE`), of whatever trust domain. A token for one attests
 /// nothing: who is called has it too.
 pub fn is_call_audience(audience: &str) -> bool {
+    is_of_kind(audience, "call")
+}
+
+/// Whether an audience is for attestation (`warifu:TD:attest:…`), of whatever trust domain. A token for one is sent to
+/// an authority only: who has it can become this workload.
+pub fn is_attestation_audience(audience: &str) -> bool {
+    is_of_kind(audience, "attest")
+}
+
+fn is_of_kind(audience: &str, kind: &str) -> bool {
     let of_ours = audience.strip_prefix("warifu:");
-    let kind = of_ours.and_then(|rest| rest.split_once(':'));
-    kind.is_some_and(|(_, kind)| kind == "call" || kind.starts_with("call:"))
+    let rest = of_ours.and_then(|rest| rest.split_once(':'));
+    let rest = rest.and_then(|(_, rest)| rest.strip_prefix(kind));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+}
+
+fn call_audience(text: &str) -> Result<String, Why> {
+    match is_attestation_audience(text) {
+        true => Err(
+            "that is for attestation: who is called with such a token could become this workload"
+                .into(),
+        ),
+        false => audience(text),
+    }
 }
 
 /// Headers that change between us and the service, or that a signature sets itself.
@@ -313,22 +336,38 @@ fn signing_name(text: &str) -> Result<String, Why> {
     }
 }
 
-fn role_arn(text: &str) -> Result<String, Why> {
-    let parts: Vec<&str> = text.splitn(6, ':').collect();
-    let ["arn", partition, "iam", "", account, resource] = parts.as_slice() else {
-        return Err("".into());
-    };
-    if partition.split('-').next() != Some("aws") {
-        return Err("the partition is aws, aws-cn, aws-us-gov, …".into());
-    }
-    if account.len() != 12 || !account.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err("the account has 12 digits".into());
-    }
+pub(super) fn role_arn(text: &str) -> Result<String, Why> {
+    let (account, resource) = iam_arn(text)?;
+    self::account(account).map_err(|_| "the account has 12 digits")?;
     let name = resource
         .strip_prefix("role/")
         .ok_or("it must name a role/…")?;
     word(name, "+=,.@_-/", 1..=512).map_err(|_| "the role's name is not one")?;
     Ok(text.to_owned())
+}
+
+fn policy_arn(text: &str) -> Result<String, Why> {
+    let (account, resource) = iam_arn(text)?;
+    if account != "aws" {
+        self::account(account).map_err(|_| "the account has 12 digits, or is aws")?;
+    }
+    let name = resource
+        .strip_prefix("policy/")
+        .ok_or("it must name a policy/…")?;
+    word(name, "+=,.@_-/", 1..=512).map_err(|_| "the policy's name is not one")?;
+    Ok(text.to_owned())
+}
+
+/// Account and resource of an ARN of IAM's.
+fn iam_arn(text: &str) -> Result<(&str, &str), Why> {
+    let parts: Vec<&str> = text.splitn(6, ':').collect();
+    let ["arn", partition, "iam", "", account, resource] = parts.as_slice() else {
+        return Err("".into());
+    };
+    match partition.split('-').next() {
+        Some("aws") => Ok((account, resource)),
+        _ => Err("the partition is aws, aws-cn, aws-us-gov, …".into()),
+    }
 }
 
 #[cfg(test)]
@@ -371,7 +410,14 @@ mod tests {
             "arn:aws:sts::123456789012:assumed-role/orders/x",
             "arn:aws:iam::123456789012:role/",
         ]);
-        refuses::<SessionName>(&["a", "with space", &"x".repeat(65)]);
+        assert!(PolicyArn::read("arn:aws:iam::aws:policy/job-function/ViewOnlyAccess").is_ok());
+        assert!(PolicyArn::read("arn:aws-cn:iam::123456789012:policy/orders").is_ok());
+        refuses::<PolicyArn>(&[
+            "orders",
+            "arn:aws:iam::12:policy/x",
+            "arn:aws:iam::aws:role/x",
+            "arn:aws:iam::aws:policy/",
+        ]);
         refuses::<ExternalId>(&["", "é"]);
         refuses::<Region>(&["", "eu west"]);
     }

@@ -1,4 +1,4 @@
-//! Roles, by account and name.
+//! Roles: by account and name, and as the configuration refers to them.
 
 use std::{borrow::Cow, fmt};
 
@@ -15,7 +15,49 @@ pub struct RolePattern {
     name: Glob,
 }
 
-reads_from_text!(RolePattern);
+/// A role of AWS: its ARN, or its name in `aws.roles`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RoleRef {
+    /// `arn:aws:iam::ACCOUNT:role/NAME`: assumed with the base credentials, and with nothing said of it.
+    Arn(String),
+    /// One of `aws.roles`.
+    Name(String),
+}
+
+reads_from_text!(RolePattern, RoleRef);
+
+/// Longest name in `aws.roles`.
+const MAX_NAME: usize = 64;
+
+/// Whether a role may be called so in `aws.roles`.
+pub fn is_role_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+impl Kind for RoleRef {
+    type Value = Self;
+    const NAME: &'static str = "RoleRef";
+    const EXPECTED: &'static str =
+        "a name of aws.roles, or the ARN of a role such as arn:aws:iam::123456789012:role/orders";
+
+    fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
+        if text.starts_with("arn:") {
+            return name::role_arn(text).map(Self::Arn);
+        }
+        match is_role_name(text) {
+            true => Ok(Self::Name(text.to_owned())),
+            false => Err("".into()),
+        }
+    }
+}
+
+impl fmt::Display for RoleRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Arn(text) | Self::Name(text)) = self;
+        f.write_str(text)
+    }
+}
 
 impl RolePattern {
     /// Whether it is for the role of this name.
@@ -72,6 +114,26 @@ mod tests {
         assert!(!shop.matches("123456789012", "orders"));
         assert!(!shop.matches("210987654321", "shop-orders"));
         assert_eq!(shop.to_string(), "123456789012:role/shop-*");
+    }
+
+    #[test]
+    fn a_role_is_referred_to_by_arn_or_name() {
+        let arn = "arn:aws:iam::123456789012:role/shop";
+        assert_eq!(
+            arn.parse::<RoleRef>().unwrap(),
+            RoleRef::Arn(arn.to_owned())
+        );
+        assert_eq!("shop-1".parse::<RoleRef>().unwrap().to_string(), "shop-1");
+        for wrong in [
+            "",
+            "a b",
+            "arn:aws:iam::1:role/x",
+            "arn:",
+            "123456789012:role/shop",
+            &"x".repeat(65),
+        ] {
+            assert!(wrong.parse::<RoleRef>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

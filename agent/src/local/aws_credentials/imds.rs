@@ -83,12 +83,7 @@ impl Imds {
                 "metadata is asked with GET",
             ));
         }
-        let role = credentials
-            .config
-            .role
-            .rsplit('/')
-            .next()
-            .unwrap_or_default();
+        let role = credentials.role.rsplit('/').next().unwrap_or_default();
         let of_roles = path.strip_prefix(ROLES_PATH);
         match of_roles {
             Some("" | "/") => Ok(said(role.to_owned())),

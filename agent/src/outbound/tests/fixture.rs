@@ -129,6 +129,7 @@ impl Agent {
             oauth: None,
             secret_header: None,
             cognito: None,
+            aws_web_identity: None,
             sigv4: None,
             tls: None,
             proxy: None,
@@ -168,6 +169,7 @@ impl Agent {
             tokens: &Tokens::new(Arc::new(Handle(self.mint.clone()))),
             secrets: &Secrets::new(None, Duration::from_secs(300)),
             signers: signers.collect(),
+            web_identity: None,
             public_tls: public_tls().unwrap(),
             pool: &Pool::new(100),
         };

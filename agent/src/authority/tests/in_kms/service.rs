@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use crate::{aws, config::agent::Aws};
+use crate::{aws, config::aws::Aws};
 
 pub(super) const WRAP: &str = "alias/warifu-wrap";
 

@@ -1,19 +1,20 @@
 //! `local.aws_credentials`.
 
 use crate::config::{
+    aws::Aws,
     local::AwsCredentials,
-    validate::{Path, Problems, outbound::ROLE_SESSION},
+    validate::{Path, Problems, aws},
     value::Listen,
 };
 
-pub(super) fn aws_credentials(endpoint: &AwsCredentials, at: &Path, problems: &mut Problems) {
+pub(super) fn aws_credentials(
+    settings: &Aws,
+    endpoint: &AwsCredentials,
+    at: &Path,
+    problems: &mut Problems,
+) {
     super::listener(&endpoint.listen, &endpoint.clients, at, problems);
-    problems.span(
-        at.key("duration"),
-        endpoint.duration,
-        ROLE_SESSION.0,
-        ROLE_SESSION.1,
-    );
+    aws::named(settings, Some(&endpoint.role), at.key("role"), problems);
     let is_tcp = matches!(endpoint.listen, Listen::Tcp(_));
     problems.add_if(
         is_tcp && endpoint.token_file.is_none() && !endpoint.unsafe_imds,

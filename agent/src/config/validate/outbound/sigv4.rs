@@ -4,15 +4,11 @@ use std::time::Duration;
 
 use super::{Path, Problems};
 use crate::config::{
+    aws::Aws,
     outbound::RouteSigV4,
+    validate::aws,
     value::{is_of_signature, is_unsignable},
 };
-
-/// STS AssumeRole's `DurationSeconds`: 15 minutes to 12 hours.
-pub(in crate::config::validate) const ROLE_SESSION: (Duration, Duration) = (
-    Duration::from_secs(15 * 60),
-    Duration::from_secs(12 * 60 * 60),
-);
 
 /// Services whose signing rules differ from all others', and are not built. Here, so that the file is
 /// refused and not the route's first request.
@@ -27,23 +23,8 @@ const PRESIGNED: (Duration, Duration) = (
     Duration::from_secs(7 * 24 * 60 * 60),
 );
 
-pub(super) fn sigv4(sigv4: &RouteSigV4, at: &Path, problems: &mut Problems) {
-    problems.span(
-        at.key("duration"),
-        sigv4.duration,
-        ROLE_SESSION.0,
-        ROLE_SESSION.1,
-    );
-    for (field, given) in [
-        ("session_name", sigv4.session_name.is_some()),
-        ("external_id", sigv4.external_id.is_some()),
-    ] {
-        problems.add_if(
-            given && sigv4.role.is_none(),
-            at.key(field),
-            format!("{field} belongs to a role: give role, or remove it"),
-        );
-    }
+pub(super) fn sigv4(settings: &Aws, sigv4: &RouteSigV4, at: &Path, problems: &mut Problems) {
+    aws::named(settings, sigv4.role.as_ref(), at.key("role"), problems);
     problems.add_if(
         sigv4.max_body == 0,
         at.key("max_body"),

@@ -1,0 +1,178 @@
+//! STS throttles, fails, hangs, answers half and is ten minutes fast: no call fails while there are valid credentials,
+//! and where there are none it fails with the reason, within the route's time. Another region's STS takes over.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use warifu_tests::aws::{Agent, Answer, Keys, Mood, Sts, Workload};
+
+const KEYS: Keys<'_> = Keys {
+    id: "AKIABASE",
+    secret: "s",
+};
+const ROLE: &str = "arn:aws:iam::123456789012:role/orders-caller";
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// As if the rest of its life had passed.
+const LIFE: Duration = Duration::from_secs(6);
+
+/// Before a session's end: what is asked then may arrive after it.
+const BLINK: Duration = Duration::from_millis(500);
+
+const LOOK: Duration = Duration::from_millis(20);
+
+fn route(sts: &Sts, timeout: &str) -> String {
+    format!(
+        "- {{host: api, upstream: \"{}/api\", timeouts: {{first_byte: {timeout}}}, \
+         sigv4: {{service: execute-api, role: \"{ROLE}\"}}}}\n",
+        sts.url()
+    )
+}
+
+fn key(answer: &Answer) -> String {
+    answer.is_of_the_service(200);
+    let said: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
+    said["called_with"].as_str().unwrap().to_owned()
+}
+
+/// Calls until the session's end: every call must pass.
+async fn outlive(agent: &Agent, expires: SystemTime) -> u32 {
+    let mut served = 0;
+    while SystemTime::now() + BLINK < expires {
+        let answer = agent.post("api", "/charges").await;
+        // What was answered late, on a busy machine, says nothing.
+        if SystemTime::now() + BLINK < expires {
+            assert_eq!(key(&answer), "ASIA1");
+            served += 1;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    served
+}
+
+async fn in_the_mood(mood: Mood, said: &str) {
+    let sts = Sts::start(Mood::Well(LIFE)).await;
+    let workload = Workload::new();
+    let agent = workload.agent(KEYS, &sts.url(), &route(&sts, "3s"));
+    assert_eq!(key(&agent.post("api", "/charges").await), "ASIA1");
+    sts.is(mood);
+    assert!(outlive(&agent, sts.expires()).await > 0, "{mood:?}");
+    tokio::time::sleep(2 * BLINK).await;
+    let began = Instant::now();
+    let failed = agent.post("api", "/charges").await;
+    let took = began.elapsed();
+    failed.is_refused(503, "no-credentials", &[said]);
+    assert!(took < Duration::from_secs(6), "{mood:?}: {took:?}");
+    sts.is(Mood::Well(HOUR));
+    let healed = warifu_tests::mesh::until("calls pass again", async || {
+        let answer = agent.post("api", "/charges").await;
+        (answer.status == 200).then_some(answer)
+    });
+    assert_eq!(key(&healed.await), "ASIA2", "{mood:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s13_no_call_fails_while_sts_throttles_and_the_session_lives() {
+    in_the_mood(Mood::Throttling, "Throttling").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s13_no_call_fails_while_sts_answers_half_and_the_session_lives() {
+    in_the_mood(Mood::Torn, ROLE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn throttling_is_met_with_ever_rarer_calls() {
+    let sts = Sts::start(Mood::Throttling).await;
+    let workload = Workload::new();
+    let agent = workload.agent(KEYS, &sts.url(), &route(&sts, "3s"));
+    let began = Instant::now();
+    let mut calls = 0;
+    while began.elapsed() < Duration::from_secs(8) {
+        agent
+            .post("api", "/charges")
+            .await
+            .is_refused(503, "no-credentials", &["Throttling"]);
+        calls += 1;
+    }
+    // Three attempts in a call of the SDK, and pauses that double from half a second.
+    assert!(calls > 20, "{calls}");
+    assert!(
+        sts.asked() <= 18,
+        "{} calls of STS for {calls} of the app",
+        sts.asked()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_sts_that_is_ten_minutes_fast_is_followed_in_signatures_and_expiry() {
+    let fast = Duration::from_secs(600);
+    // By its clock the session has a few seconds, by ours ten minutes more.
+    let sts = Sts::start_ahead(Mood::Well(LIFE), fast).await;
+    let workload = Workload::new();
+    let agent = workload.agent(KEYS, &sts.url(), &route(&sts, "5s"));
+    let end = Instant::now() + 2 * LIFE;
+    let mut last = String::new();
+    let mut sessions = 0;
+    // The API refuses what is signed for another time, and sessions that are over by its clock.
+    while Instant::now() < end {
+        let now = key(&agent.post("api", "/charges").await);
+        sessions += u32::from(now != last);
+        last = now;
+        tokio::time::sleep(LOOK).await;
+    }
+    assert!(sessions >= 2, "the session was renewed {sessions} times");
+    let held = agent.credentials(ROLE, Some("orders"));
+    assert_eq!(held["failures"], 0, "{held}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_regions_sts_takes_over_where_one_fails_or_hangs_and_not_where_it_refuses() {
+    for (mood, within) in [(Mood::Failing, 4), (Mood::Hanging, 8), (Mood::Torn, 4)] {
+        let (sts, other) = (Sts::start(mood).await, Sts::start(Mood::Well(HOUR)).await);
+        let workload = Workload::new();
+        let failover = format!("sts_failover: [\"eu-west-1={}\"]", other.url());
+        let agent = workload.agent_of_roles(KEYS, &sts.url(), &failover, &route(&sts, "20s"));
+        let began = Instant::now();
+        assert_eq!(
+            key(&agent.post("api", "/charges").await),
+            "ASIA1",
+            "{mood:?}"
+        );
+        assert!(
+            began.elapsed() < Duration::from_secs(within),
+            "{mood:?}: {:?}",
+            began.elapsed()
+        );
+        assert_eq!(other.asked(), 1, "{mood:?}");
+        let failovers = agent.metric("warifu_aws_credentials_sts_failovers_total");
+        assert!(failovers >= 1.0, "{mood:?}");
+    }
+    for mood in [Mood::Refusing, Mood::Throttling] {
+        let (sts, other) = (Sts::start(mood).await, Sts::start(Mood::Well(HOUR)).await);
+        let workload = Workload::new();
+        let failover = format!("sts_failover: [\"eu-west-1={}\"]", other.url());
+        let agent = workload.agent_of_roles(KEYS, &sts.url(), &failover, &route(&sts, "20s"));
+        agent
+            .post("api", "/charges")
+            .await
+            .is_refused(503, "no-credentials", &[ROLE]);
+        assert_eq!(other.asked(), 0, "{mood:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s14_a_thousand_first_calls_of_the_app_make_one_call_of_sts() {
+    let sts = Sts::start(Mood::Well(HOUR)).await;
+    let workload = Workload::new();
+    let agent = workload.agent(KEYS, &sts.url(), &route(&sts, "30s"));
+    let mut calls = tokio::task::JoinSet::new();
+    let agent = std::sync::Arc::new(agent);
+    for _ in 0..1000 {
+        let agent = std::sync::Arc::clone(&agent);
+        calls.spawn(async move { agent.post("api", "/charges").await });
+    }
+    for answer in calls.join_all().await {
+        assert_eq!(key(&answer), "ASIA1");
+    }
+    assert_eq!(sts.asked(), 1);
+}
