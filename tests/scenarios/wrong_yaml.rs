@@ -77,7 +77,7 @@ const AGENTS: &[(&str, &str, &str)] = &[
     (
         "file:/run/secrets/token",
         "wjt_hunter2",
-        "3:35: attestation.join-token.token: expected a reference to a secret such as \
+        "3:35: attestation.join-token.token: expected a reference to a secret in a file such as \
          file:/run/secrets/token; a secret is never written inline",
     ),
 ];
