@@ -10,6 +10,7 @@ pub mod authority;
 pub mod aws;
 pub mod defaults;
 mod error;
+pub mod inbound;
 pub mod local;
 mod node;
 pub mod outbound;

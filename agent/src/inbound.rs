@@ -30,8 +30,8 @@ use warifu::{caller::context, jwt::SigningKey};
 
 use crate::{
     config::{
-        agent,
         defaults::FIRST_BYTE_TIMEOUT,
+        inbound as config,
         outbound::Protocol,
         value::{Forward, Listen},
     },
@@ -122,7 +122,7 @@ impl Handle {
     }
 
     /// From now on these rules decide, on live connections as well.
-    pub fn set_rules(&self, rules: &[agent::Allow]) {
+    pub fn set_rules(&self, rules: &[config::Allow]) {
         self.inbound.policy.store(Arc::new(Policy::new(rules)));
     }
 
@@ -137,7 +137,7 @@ impl Handle {
 /// # Errors
 /// See [`StartError`].
 pub fn start(
-    config: &agent::Inbound,
+    config: &config::Inbound,
     listener: Listener,
     environment: &Environment,
 ) -> Result<Handle, StartError> {
@@ -148,7 +148,7 @@ pub fn start(
 fn serve(
     inbound: Inbound,
     listener: Listener,
-    config: &agent::Inbound,
+    config: &config::Inbound,
     environment: &Environment,
 ) -> Handle {
     let inbound = Arc::new(inbound);
@@ -203,7 +203,7 @@ struct Session {
 }
 
 impl Inbound {
-    fn new(config: &agent::Inbound, environment: &Environment) -> Result<Self, StartError> {
+    fn new(config: &config::Inbound, environment: &Environment) -> Result<Self, StartError> {
         let Environment {
             identity,
             revocations,

@@ -13,7 +13,7 @@ use http::Method;
 use warifu::{Caller, caller::Subject};
 
 use crate::config::{
-    agent::Allow,
+    inbound::Allow,
     value::{IdPattern, Segment},
 };
 

@@ -5,8 +5,8 @@ use std::{fmt::Write, path::PathBuf, process::ExitCode};
 use clap::{Args, ValueEnum};
 use warifu_agent::config::{
     self, AgentConfig, AuthorityConfig, FileKind,
-    agent::{Accept, Inbound},
     authority::CaKey,
+    inbound::{Accept, Inbound},
     outbound::Route,
     schema,
 };

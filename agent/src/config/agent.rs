@@ -1,6 +1,6 @@
 //! `agent.yaml`.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -9,11 +9,10 @@ use warifu::TrustDomain;
 use super::{
     aws::Aws,
     defaults,
+    inbound::Inbound,
     local::Local,
-    outbound::{Outbound, Protocol},
-    value::{
-        self, As, Forward, HttpsOrigin, IdPattern, Listen, SecretFile, Span, SpkiPin, Target, name,
-    },
+    outbound::Outbound,
+    value::{self, As, HttpsOrigin, Listen, SecretFile, Span, SpkiPin, name},
 };
 
 /// The agent's configuration file.
@@ -136,109 +135,6 @@ pub enum Attestation {
         #[schemars(with = "As<name::AbsolutePath>")]
         token_file: PathBuf,
     },
-}
-
-/// A listener for calls to the app.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Inbound {
-    /// Where callers connect.
-    pub listen: Listen,
-    /// The app.
-    pub forward: Forward,
-    /// Which HTTP the app speaks.
-    #[serde(default)]
-    pub app_protocol: Protocol,
-    /// How a caller may prove itself; at least one.
-    pub accept: Vec<Accept>,
-    /// Who may call what; nobody where empty.
-    #[serde(default)]
-    pub allow: Vec<Allow>,
-    /// Claims put into headers: claim → header name.
-    #[serde(default, deserialize_with = "value::map::<name::Header, _>")]
-    #[schemars(with = "BTreeMap<String, As<name::Header>>")]
-    pub forward_claims: BTreeMap<String, http::HeaderName>,
-    /// Sign the caller for apps that are reached over TCP.
-    pub context: Option<Context>,
-    /// Oldest age of a connection before it is closed in favour of a new handshake.
-    #[serde(default = "defaults::max_connection_age")]
-    pub max_connection_age: Span,
-    /// Connections at once.
-    #[serde(default = "defaults::max_connections")]
-    pub max_connections: usize,
-}
-
-/// The signed context ([`warifu::caller::context`]).
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Context {
-    /// Where the agent writes its public context key (JWK set) at start.
-    #[serde(deserialize_with = "value::one::<name::AbsolutePath, _>")]
-    #[schemars(with = "As<name::AbsolutePath>")]
-    pub key_file: PathBuf,
-}
-
-/// One way to prove oneself.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Accept {
-    /// `{mtls: {trust_domains: [...]}}`: an X.509-SVID of one of these trust domains.
-    Mtls {
-        /// The agent's own, and others that its authority federates with.
-        #[serde(deserialize_with = "value::list::<name::Domain, _>")]
-        #[schemars(with = "Vec<As<name::Domain>>")]
-        trust_domains: Vec<TrustDomain>,
-    },
-    /// `{jwt: {profile: jwt-svid, audiences: [...]}}`: a bearer token.
-    Jwt(JwtAccept),
-}
-
-/// A bearer token by issuer profile.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct JwtAccept {
-    /// Which kind of token.
-    pub profile: JwtProfile,
-    /// Audiences that mean us.
-    #[serde(deserialize_with = "value::list::<name::Audience, _>")]
-    #[schemars(with = "Vec<As<name::Audience>>")]
-    pub audiences: Vec<String>,
-    /// Whose tokens; those of the agent's own trust domain where empty.
-    #[serde(default, deserialize_with = "value::list::<name::Domain, _>")]
-    #[schemars(with = "Vec<As<name::Domain>>")]
-    pub trust_domains: Vec<TrustDomain>,
-}
-
-/// Kinds of bearer token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum JwtProfile {
-    /// `jwt-svid`, verified with the trust domain's bundle.
-    JwtSvid,
-}
-
-/// A rule that allows. All parts that are present must hold.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Allow {
-    /// The TLS peer's SPIFFE ID.
-    pub peer: Option<IdPattern>,
-    /// What a token must say.
-    pub subject: Option<SubjectMatch>,
-    /// What may be asked.
-    pub to: Vec<Target>,
-}
-
-/// What a token must say.
-#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SubjectMatch {
-    /// `sub`, a SPIFFE ID (jwt-svid).
-    pub spiffe_id: Option<IdPattern>,
-    /// A scope it must have.
-    #[serde(default, deserialize_with = "value::option::<name::Scope, _>")]
-    #[schemars(with = "Option<As<name::Scope>>")]
-    pub scope: Option<String>,
 }
 
 /// Admin listeners.

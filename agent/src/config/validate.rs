@@ -3,6 +3,7 @@
 mod agent;
 mod authority;
 mod aws;
+mod inbound;
 mod local;
 mod outbound;
 

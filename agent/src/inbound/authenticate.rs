@@ -27,7 +27,7 @@ use super::{
     refusal::Refusal,
 };
 use crate::{
-    config::agent::{self, Accept, JwtProfile},
+    config::inbound::{self as config, Accept, JwtProfile},
     http::server::Refused,
     identity,
     policy::PROOF_JWT_SVID,
@@ -172,7 +172,7 @@ impl Authenticated {
 
 impl Authenticator {
     pub(super) fn new(
-        config: &agent::Inbound,
+        config: &config::Inbound,
         identity: identity::Current,
         metrics: TokenMetrics,
     ) -> Self {

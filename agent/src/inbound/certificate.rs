@@ -17,7 +17,7 @@ use warifu::{TrustDomain, caller::Peer, identity::Identity, tls};
 
 use super::refusal::Refusal;
 use crate::{
-    config::agent::Accept,
+    config::inbound::Accept,
     http::server::{Refused, Security, Tls},
     identity,
     revocation::Provenance,

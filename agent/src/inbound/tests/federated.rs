@@ -4,7 +4,7 @@ use rustls::ClientConfig;
 use warifu::{TrustDomain, tls};
 
 use super::{fixture::Ca, *};
-use crate::config::agent::Accept;
+use crate::config::inbound::Accept;
 
 const BILLING: &str = "spiffe://partner.example/billing";
 
@@ -12,7 +12,7 @@ fn domain(name: &str) -> TrustDomain {
     TrustDomain::new(name).unwrap()
 }
 
-fn accept_partner(config: &mut agent::Inbound) {
+fn accept_partner(config: &mut crate::config::inbound::Inbound) {
     config.accept = vec![Accept::Mtls {
         trust_domains: vec![domain("example.org"), domain("partner.example")],
     }];
@@ -149,7 +149,7 @@ async fn s02_a_bundle_that_changes_or_goes_bites_on_live_connections_and_new_one
     }
 }
 
-fn accept_partner_tokens(config: &mut agent::Inbound) {
+fn accept_partner_tokens(config: &mut crate::config::inbound::Inbound) {
     accept_tokens(config);
     let Some(Accept::Jwt(jwt)) = config.accept.last_mut() else {
         panic!("{config:?}")

@@ -24,7 +24,7 @@ use warifu::{
 
 use super::super::*;
 use crate::{
-    config::agent::{Accept, Allow, JwtAccept, JwtProfile, SubjectMatch},
+    config::inbound::{self as config, Accept, Allow, JwtAccept, JwtProfile, SubjectMatch},
     http::pool,
     http::server::Drain,
     telemetry::audit::Lines,
@@ -136,8 +136,8 @@ pub(super) struct Fixture {
     address: SocketAddr,
 }
 
-pub(super) fn config(forward: Forward) -> agent::Inbound {
-    agent::Inbound {
+pub(super) fn config(forward: Forward) -> config::Inbound {
+    config::Inbound {
         listen: Listen::Tcp(([127, 0, 0, 1], 0).into()),
         forward,
         app_protocol: Default::default(),
@@ -164,7 +164,7 @@ pub(super) fn allow(peer: Option<&str>, scope: Option<&str>, to: &str) -> Allow 
     }
 }
 
-pub(super) fn accept_tokens(config: &mut agent::Inbound) {
+pub(super) fn accept_tokens(config: &mut config::Inbound) {
     config.accept.push(Accept::Jwt(JwtAccept {
         profile: JwtProfile::JwtSvid,
         audiences: vec!["payments".to_owned()],
@@ -177,14 +177,14 @@ impl Fixture {
         Self::with(OK, |_| {}).await
     }
 
-    pub(super) async fn with(app: App, change: impl FnOnce(&mut agent::Inbound)) -> Self {
+    pub(super) async fn with(app: App, change: impl FnOnce(&mut config::Inbound)) -> Self {
         Self::with_revocations(app, identity::Revocations::default(), change).await
     }
 
     pub(super) async fn with_revocations(
         app: App,
         revocations: identity::Revocations,
-        change: impl FnOnce(&mut agent::Inbound),
+        change: impl FnOnce(&mut config::Inbound),
     ) -> Self {
         let (app, requests) = start_app(app).await;
         let mut config = config(Forward::Tcp(app));

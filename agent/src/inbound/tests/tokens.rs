@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn with_tokens(config: &mut agent::Inbound) {
+fn with_tokens(config: &mut crate::config::inbound::Inbound) {
     accept_tokens(config);
     config.allow = vec![
         allow(Some(ORDERS), None, "GET /plain"),

@@ -1,0 +1,58 @@
+//! `inbound:` of the agent's file.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{
+    defaults,
+    outbound::Protocol,
+    value::{self, As, Forward, Listen, Span, name},
+};
+
+mod accept;
+mod rule;
+
+pub use accept::{Accept, JwtAccept, JwtProfile};
+pub use rule::{Allow, SubjectMatch};
+
+/// A listener for calls to the app.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Inbound {
+    /// Where callers connect.
+    pub listen: Listen,
+    /// The app.
+    pub forward: Forward,
+    /// Which HTTP the app speaks.
+    #[serde(default)]
+    pub app_protocol: Protocol,
+    /// How a caller may prove itself; at least one.
+    pub accept: Vec<Accept>,
+    /// Who may call what; nobody where empty.
+    #[serde(default)]
+    pub allow: Vec<Allow>,
+    /// Claims put into headers: claim → header name.
+    #[serde(default, deserialize_with = "value::map::<name::Header, _>")]
+    #[schemars(with = "BTreeMap<String, As<name::Header>>")]
+    pub forward_claims: BTreeMap<String, http::HeaderName>,
+    /// Sign the caller for apps that are reached over TCP.
+    pub context: Option<Context>,
+    /// Oldest age of a connection before it is closed in favour of a new handshake.
+    #[serde(default = "defaults::max_connection_age")]
+    pub max_connection_age: Span,
+    /// Connections at once.
+    #[serde(default = "defaults::max_connections")]
+    pub max_connections: usize,
+}
+
+/// The signed context ([`warifu::caller::context`]).
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Context {
+    /// Where the agent writes its public context key (JWK set) at start.
+    #[serde(deserialize_with = "value::one::<name::AbsolutePath, _>")]
+    #[schemars(with = "As<name::AbsolutePath>")]
+    pub key_file: PathBuf,
+}
