@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use warifu::{SpiffeId, caller::Peer};
 
 use super::*;
-use crate::config::{agent::SubjectMatch, value::Target};
+use crate::config::{inbound::SubjectMatch, value::Target};
 
 fn segments(path: &str) -> Vec<Segment> {
     path.split('/')
