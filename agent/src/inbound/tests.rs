@@ -347,7 +347,7 @@ async fn the_signed_context_is_for_this_request() {
     let directory = tempfile::tempdir().unwrap();
     let key_file = directory.path().join("context.jwks");
     let mut fixture = Fixture::with(OK, |config| {
-        config.context = Some(agent::Context {
+        config.context = Some(crate::config::inbound::Context {
             key_file: key_file.clone(),
         });
     })
@@ -374,7 +374,7 @@ async fn the_signed_context_is_for_this_request() {
 async fn an_unwritable_key_file_is_an_error_that_says_what_to_do() {
     let fixture = Fixture::new().await;
     let mut config = fixture::config(Forward::Unix("/nonexistent".into()));
-    config.context = Some(agent::Context {
+    config.context = Some(crate::config::inbound::Context {
         key_file: "/nonexistent/context.jwks".into(),
     });
     let listener = Listener::bind(&config.listen).unwrap();
