@@ -20,7 +20,7 @@ use warifu::{
     SpiffeId, TrustDomain,
     caller::{self, context},
     identity::{TrustBundle, spki_sha256},
-    jwt::{self, Claims, KeySet, Profile, PublicJwk, SigningKey},
+    jwt::{self, KeySet, Profile, PublicJwk, SigningKey},
     tls,
 };
 use warifu_agent::{
@@ -42,9 +42,13 @@ use warifu_agent::{
 };
 
 mod sigv4;
+mod tokens;
 pub mod tunnels;
 
 pub use sigv4::sigv4;
+pub use tokens::jwt;
+
+use tokens::signed;
 
 /// A function of bytes, by its name.
 pub type FuzzTarget = (&'static str, fn(&[u8]));
@@ -77,60 +81,6 @@ static PROOF_TIME: LazyLock<SystemTime> =
     LazyLock::new(|| SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_184_603));
 static NOW: LazyLock<SystemTime> =
     LazyLock::new(|| SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000));
-
-/// A token as it came, and a token whose payload came from a stranger though its signature is good.
-pub fn jwt(bytes: &[u8]) {
-    let profiles = [
-        Profile::jwt_svid(vec!["payments".to_owned()]),
-        Profile::internal("warifu-context+jwt", "warifu-agent", "warifu-app"),
-        Profile::oidc("https://issuer.example", "payments"),
-        Profile::access_token("https://issuer.example", "payments"),
-    ];
-    for profile in &profiles {
-        if let Ok(text) = str::from_utf8(bytes) {
-            let claims = jwt::verify(text, profile, &KEYS, *NOW);
-            assert!(
-                claims.is_err(),
-                "nobody signed this, and it verifies: {text}"
-            );
-        }
-        for typ in [profile.typ[0], "at+jwt"] {
-            if let Ok(claims) = jwt::verify(&signed(typ, bytes), profile, &KEYS, *NOW) {
-                assert_eq!(typ, profile.typ[0]);
-                check_claims(&claims, profile);
-            }
-        }
-    }
-}
-
-fn check_claims(claims: &Claims, profile: &Profile) {
-    assert!(claims.expires_at + profile.skew > *NOW);
-    assert!(
-        claims
-            .audiences
-            .iter()
-            .any(|it| profile.audiences.contains(it))
-    );
-    assert!(!profile.single_audience || claims.audiences.len() == 1);
-    assert!(profile.issuer.is_none() || claims.issuer == profile.issuer);
-    assert!(!claims.subject.is_empty() && claims.all.contains_key("exp"));
-    assert!(claims.scopes.iter().all(|scope| !scope.is_empty()));
-    if profile.issuer.is_none() {
-        let id = SpiffeId::new(&claims.subject).expect("the subject of a JWT-SVID");
-        assert_eq!(id.to_string(), claims.subject);
-    }
-}
-
-/// A token with this payload, whatever it is, that [`KEYS`] verifies.
-fn signed(typ: &str, payload: &[u8]) -> String {
-    let kid = KEY.public().kid();
-    let header = format!(r#"{{"alg":"ES256","kid":"{kid}","typ":"{typ}"}}"#);
-    let signed = [header.as_bytes(), payload]
-        .map(|it| URL_SAFE_NO_PAD.encode(it))
-        .join(".");
-    let signature = URL_SAFE_NO_PAD.encode(KEY.sign_raw(signed.as_bytes()));
-    format!("{signed}.{signature}")
-}
 
 /// A trust bundle, or a JWK set: what is read can be written, and is then the same.
 pub fn bundle(bytes: &[u8]) {

@@ -80,7 +80,7 @@ impl Published {
     ) -> Result<(Self, usize), JwtError> {
         let mut profile = Profile::internal(TYP, issuer(trust_domain), audience(trust_domain));
         // Those that JWT-SVIDs may be signed with.
-        profile.algorithms = &[Algorithm::ES256, Algorithm::RS256];
+        profile.algorithms = vec![Algorithm::ES256, Algorithm::RS256].into();
         profile.skew = SKEW;
         let verified = jwt::verify_document(jws, &profile, keys, now)?;
         let claims = Claims::deserialize(serde_json::Value::Object(verified.all))

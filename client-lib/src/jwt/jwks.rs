@@ -13,6 +13,7 @@
 //! within it only: the keys of every AWS account are called `RSA_0` and `EC384_0`.
 
 use std::{
+    borrow::Cow,
     fmt,
     future::Future,
     pin::Pin,
@@ -24,6 +25,10 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use super::{Algorithm, Claims, JwtError, KeySet, Profile, verify};
+
+mod by_kid;
+
+pub use by_kid::{FETCHES_A_WINDOW, FetchKey, FetchingKey, KeysByKid};
 
 /// Keys older than this are fetched again in the background when they are used next. Issuers publish a
 /// key hours before they use it, and take one back at the latest when it was stolen.
@@ -87,7 +92,7 @@ pub struct Cache(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     source: Arc<dyn Fetch>,
-    algorithms: &'static [Algorithm],
+    algorithms: Cow<'static, [Algorithm]>,
     state: Mutex<State>,
 }
 
@@ -117,10 +122,10 @@ enum Attempt {
 
 impl Cache {
     /// No keys yet. Those from `source` are used with `algorithms`: give those of the profile.
-    pub fn new(source: Arc<dyn Fetch>, algorithms: &'static [Algorithm]) -> Self {
+    pub fn new(source: Arc<dyn Fetch>, algorithms: impl Into<Cow<'static, [Algorithm]>>) -> Self {
         Self(Arc::new(Inner {
             source,
-            algorithms,
+            algorithms: algorithms.into(),
             state: Mutex::default(),
         }))
     }
@@ -296,7 +301,7 @@ struct Landing {
 impl Landing {
     fn end(mut self, fetched: Result<Vec<u8>, FetchError>) {
         self.outcome = Some(fetched.and_then(|json| {
-            KeySet::of_issuer(&json, self.inner.algorithms)
+            KeySet::of_issuer(&json, &self.inner.algorithms)
                 .map_err(|why| FetchError::new(format!("what came is no usable JWK set: {why}")))
         }));
     }

@@ -7,6 +7,7 @@ use aws_lc_rs::{
     encoding::AsDer as _,
     signature::{self, ParsedPublicKey},
 };
+use rustls_pki_types::{SubjectPublicKeyInfoDer, pem::PemObject as _};
 use serde_json::{Map, Value};
 
 use super::{
@@ -23,10 +24,17 @@ pub const MAX_KEYS: usize = 100;
 /// Longest `kid` accepted, in bytes; it is copied, compared and hashed.
 const MAX_KID_BYTES: usize = 256;
 
+/// What a P-256 key in DER begins with (RFC 5480 §2): ecPublicKey, prime256v1, and 65 bytes of a point.
+const P256_SPKI: &[u8] = &[
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+
 /// Members that only a private or symmetric key has (RFC 7518 §6).
 const PRIVATE_MEMBERS: &[&str] = &["d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"];
 
-/// Signature algorithms we accept (RFC 7518 §3.1, RFC 8037). `none` and HMAC are not among them.
+/// Signature algorithms we accept of key pairs (RFC 7518 §3.1, RFC 8037). `none` is nowhere, and the HMAC of a
+/// shared secret is elsewhere ([`HmacKey`](super::HmacKey)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Algorithm {
@@ -77,6 +85,22 @@ impl PublicJwk {
         let kid = kid(members)?.map(str::to_owned);
         Self::from_members(members, kid, Algorithm::ALL)?
             .ok_or(JwtError::Key("unknown kty, crv or alg"))
+    }
+
+    /// A P-256 key, called `kid`, from PEM (`PUBLIC KEY`, RFC 7468 §13): as Application Load Balancers publish
+    /// theirs.
+    ///
+    /// # Errors
+    /// [`JwtError::Key`]: not one PEM block with a P-256 key on its curve, uncompressed.
+    pub fn p256_from_pem(kid: &str, pem: &[u8]) -> Result<Self, JwtError> {
+        const NOT_P256: JwtError = JwtError::Key("not a P-256 public key in PEM");
+        let spki = SubjectPublicKeyInfoDer::from_pem_slice(pem).map_err(|_| NOT_P256)?;
+        let point = spki.strip_prefix(P256_SPKI).ok_or(NOT_P256)?;
+        let params = Params::from_point(point).ok_or(NOT_P256)?;
+        match params.default_algorithm() {
+            Algorithm::ES256 => Self::build(kid.to_owned(), Algorithm::ES256, params),
+            _ => Err(NOT_P256),
+        }
     }
 
     /// The `kid`.
@@ -276,7 +300,7 @@ impl KeySet {
 
 impl Algorithm {
     /// All of them. RS256 leads those of RSA: it is the default of every issuer that leaves `alg` out.
-    pub(super) const ALL: &'static [Self] = &[
+    pub const ALL: &'static [Self] = &[
         Self::ES256,
         Self::ES384,
         Self::ES512,
@@ -306,7 +330,7 @@ impl Algorithm {
     }
 
     /// The algorithm `alg` names; case matters (RFC 7515 §4.1.1).
-    pub(super) fn from_name(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL
             .iter()
             .copied()

@@ -8,12 +8,15 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod bound;
 mod claims;
 mod form;
 mod header;
 mod keys;
 mod oracle;
 mod profiles;
+mod symmetric;
+mod vectors;
 
 /// A moment all tests agree on: 2026-11-18.
 const NOW: u64 = 1_795_000_000;

@@ -1,21 +1,20 @@
 //! Verification: size, form, header, key, signature, and only then the claims.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{URL_SAFE, URL_SAFE_NO_PAD},
+};
 use serde_json::{Map, Value};
 
 use super::{
-    Claims, JwtError, KeySet, MAX_AUDIENCES, MAX_TOKEN_BYTES, Profile, PublicJwk, Required,
-    SubjectRule, json,
+    Algorithm, Claims, HmacKey, JwtError, KeySet, LoadBalancer, MAX_TOKEN_BYTES, Profile, claims,
+    json,
 };
-use crate::SpiffeId;
 
-/// Last second of the year 9999, the last a date can be written for (RFC 5280 §4.1.2.5, RFC 3339).
-const LAST_DATE: Duration = Duration::from_secs(253_402_300_799);
-
-/// Longest `sub` and `iss`: that of a SPIFFE ID.
-const MAX_NAME_BYTES: usize = 2048;
+/// The one `alg` of a shared secret.
+const HS256: &str = "HS256";
 
 /// Verifies `token` against `profile` with `keys` at `now`.
 ///
@@ -27,9 +26,7 @@ pub fn verify(
     keys: &KeySet,
     now: SystemTime,
 ) -> Result<Claims, JwtError> {
-    if token.len() > MAX_TOKEN_BYTES {
-        return Err(JwtError::Malformed("longer than 8 KiB"));
-    }
+    check_length(token)?;
     verify_document(token, profile, keys, now)
 }
 
@@ -44,12 +41,61 @@ pub fn verify_document(
     keys: &KeySet,
     now: SystemTime,
 ) -> Result<Claims, JwtError> {
-    let parts = Parts::split(document)?;
-    let key = key_for(&parts.header()?, profile, keys)?;
-    if !key.verify_raw(parts.signed.as_bytes(), &decode(parts.signature)?) {
+    let parts = Parts::split(document, profile)?;
+    let header = parts.header()?;
+    let head = Head::read(&header, profile, now)?;
+    let algorithm = head.algorithm(profile)?;
+    let kid = head.kid.ok_or(JwtError::Header("kid is missing"))?;
+    let key = keys.find(kid).ok_or(JwtError::UnknownKey)?;
+    if key.algorithm() != algorithm {
+        return Err(JwtError::Header("alg is not that of the key"));
+    }
+    if !key.verify_raw(parts.signed.as_bytes(), &parts.decode(parts.signature)?) {
         return Err(JwtError::Signature);
     }
-    claims(parts.payload()?, key, profile, now)
+    claims::read(parts.payload()?, &head, profile, now)
+}
+
+/// Verifies `token` with one of the secrets shared with its issuer: the present one, and while it changes
+/// the former. Only for [`Profile::hs256`]; every other profile refuses every token here.
+///
+/// # Errors
+/// See [`JwtError`].
+pub fn verify_hs256(
+    token: &str,
+    profile: &Profile,
+    keys: &[HmacKey],
+    now: SystemTime,
+) -> Result<Claims, JwtError> {
+    check_length(token)?;
+    let parts = Parts::split(token, profile)?;
+    let header = parts.header()?;
+    let head = Head::read(&header, profile, now)?;
+    if !profile.symmetric || head.alg != HS256 {
+        return Err(JwtError::Header("alg is not of this profile"));
+    }
+    let tag = parts.decode(parts.signature)?;
+    let is_signed = |key: &HmacKey| key.verify(parts.signed.as_bytes(), &tag);
+    if !keys.iter().any(is_signed) {
+        return Err(JwtError::Signature);
+    }
+    claims::read(parts.payload()?, &head, profile, now)
+}
+
+/// Which key a token of this profile names: good for having it fetched, and for nothing else.
+pub(super) fn key_id(token: &str, profile: &Profile, now: SystemTime) -> Result<String, JwtError> {
+    check_length(token)?;
+    let header = Parts::split(token, profile)?.header()?;
+    let head = Head::read(&header, profile, now)?;
+    let kid = head.kid.ok_or(JwtError::Header("kid is missing"))?;
+    Ok(kid.to_owned())
+}
+
+fn check_length(token: &str) -> Result<(), JwtError> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(JwtError::Malformed("longer than 8 KiB"));
+    }
+    Ok(())
 }
 
 /// A compact serialisation, cut but not yet decoded.
@@ -59,10 +105,12 @@ struct Parts<'a> {
     signature: &'a str,
     /// `header.payload`: what the signature is over.
     signed: &'a str,
+    /// Whether each part ends in the `=` of padded base64url, where there are any to add.
+    padded: bool,
 }
 
 impl<'a> Parts<'a> {
-    fn split(token: &'a str) -> Result<Self, JwtError> {
+    fn split(token: &'a str, profile: &Profile) -> Result<Self, JwtError> {
         const NOT_THREE: JwtError = JwtError::Malformed("not three parts");
         let (signed, signature) = token.rsplit_once('.').ok_or(NOT_THREE)?;
         let (header, payload) = signed.split_once('.').ok_or(NOT_THREE)?;
@@ -74,224 +122,120 @@ impl<'a> Parts<'a> {
             payload,
             signature,
             signed,
+            padded: profile.load_balancer.is_some(),
         })
     }
 
     fn header(&self) -> Result<Map<String, Value>, JwtError> {
-        json::parse_object(&decode(self.header)?)
+        json::parse_object(&self.decode(self.header)?)
             .map_err(|_| JwtError::Malformed("the header is not a JSON object of unique members"))
     }
 
     fn payload(&self) -> Result<Map<String, Value>, JwtError> {
-        json::parse_object(&decode(self.payload)?)
+        json::parse_object(&self.decode(self.payload)?)
             .map_err(|_| JwtError::Malformed("the payload is not a JSON object of unique members"))
     }
+
+    /// Canonical base64url: no spaces, no left-over bits, and no padding (RFC 7515 §2), or always padding.
+    fn decode(&self, part: &str) -> Result<Vec<u8>, JwtError> {
+        let engine = match self.padded {
+            true => &URL_SAFE,
+            false => &URL_SAFE_NO_PAD,
+        };
+        engine
+            .decode(part)
+            .map_err(|_| JwtError::Malformed("a part is not canonical base64url"))
+    }
 }
 
-/// Canonical base64url: no padding, no spaces, no left-over bits (RFC 7515 §2).
-fn decode(part: &str) -> Result<Vec<u8>, JwtError> {
-    URL_SAFE_NO_PAD
-        .decode(part)
-        .map_err(|_| JwtError::Malformed("a part is not canonical base64url"))
+/// A header that is of the profile.
+pub(super) struct Head<'a> {
+    alg: &'a str,
+    pub(super) kid: Option<&'a str>,
+    /// `exp`, which a load balancer puts here.
+    pub(super) expires: Option<Duration>,
 }
 
-/// Checks the header and finds the one key it may have been signed with.
-fn key_for<'k>(
-    header: &Map<String, Value>,
-    profile: &Profile,
-    keys: &'k KeySet,
-) -> Result<&'k PublicJwk, JwtError> {
-    if header.contains_key("crit") || header.contains_key("b64") {
-        return Err(JwtError::Header("it asks for an extension (crit, b64)"));
-    }
-    if header
-        .keys()
-        .any(|name| !profile.header.contains(&name.as_str()))
-    {
-        return Err(JwtError::Header("a member is not of this profile"));
-    }
-    let text = |name: &str, ill_typed| match header.get(name) {
-        None => Ok(None),
-        Some(Value::String(value)) => Ok(Some(value.as_str())),
-        Some(_) => Err(JwtError::Header(ill_typed)),
-    };
-    let typ = match text("typ", "typ is not a string")? {
-        Some("") => return Err(JwtError::Header("typ is empty")),
-        Some(typ) => typ,
-        None => "",
-    };
-    if !profile.typ.contains(&typ) {
-        return Err(JwtError::Header("typ is not of this profile"));
-    }
-    let alg = text("alg", "alg is not a string")?.ok_or(JwtError::Header("alg is missing"))?;
-    let algorithm = *profile
-        .algorithms
-        .iter()
-        .find(|algorithm| algorithm.name() == alg)
-        .ok_or(JwtError::Header("alg is not of this profile"))?;
-    let kid = text("kid", "kid is not a string")?.ok_or(JwtError::Header("kid is missing"))?;
-    let key = keys.find(kid).ok_or(JwtError::UnknownKey)?;
-    if key.algorithm() != algorithm {
-        return Err(JwtError::Header("alg is not that of the key"));
-    }
-    Ok(key)
-}
-
-/// Reads the claims of a payload whose signature verified.
-fn claims(
-    all: Map<String, Value>,
-    key: &PublicJwk,
-    profile: &Profile,
-    now: SystemTime,
-) -> Result<Claims, JwtError> {
-    let dates = dates(&all, profile, now)?;
-    let issuer = issuer(&all, profile)?;
-    let audiences = audiences(&all, profile)?;
-    let subject = subject(&all, profile)?;
-    let id = id(&all)?;
-    for claim in profile.required {
-        match claim {
-            Required::IssuedAt if dates.issued_at.is_none() => {
-                return Err(JwtError::Claim("iat is missing"));
-            }
-            Required::Id if id.is_none() => return Err(JwtError::Claim("jti is missing")),
-            Required::ClientId if !is_text(all.get("client_id")) => {
-                return Err(JwtError::Claim(
-                    "client_id is missing, or not a string of 1 to 2048 bytes",
-                ));
-            }
-            _ => {}
+impl<'a> Head<'a> {
+    fn read(
+        header: &'a Map<String, Value>,
+        profile: &Profile,
+        now: SystemTime,
+    ) -> Result<Self, JwtError> {
+        if header.contains_key("crit") || header.contains_key("b64") {
+            return Err(JwtError::Header("it asks for an extension (crit, b64)"));
         }
+        if header
+            .keys()
+            .any(|name| !profile.header.contains(&name.as_str()))
+        {
+            return Err(JwtError::Header("a member is not of this profile"));
+        }
+        let typ = match text(header, "typ", "typ is not a string")? {
+            Some("") => return Err(JwtError::Header("typ is empty")),
+            Some(typ) => typ,
+            None => "",
+        };
+        if !profile.typ.contains(&typ) {
+            return Err(JwtError::Header("typ is not of this profile"));
+        }
+        let alg = text(header, "alg", "alg is not a string")?
+            .ok_or(JwtError::Header("alg is missing"))?;
+        let kid = text(header, "kid", "kid is not a string")?;
+        let expires = match &profile.load_balancer {
+            Some(load_balancer) => Some(load_balancer.check(header, profile, now)?),
+            None => None,
+        };
+        Ok(Self { alg, kid, expires })
     }
-    let scopes = match all.get("scope") {
-        None => Vec::new(),
-        Some(Value::String(scope)) => scope.split(' ').map(str::to_owned).collect(),
-        Some(_) => return Err(JwtError::Claim("scope is not a string")),
-    };
-    Ok(Claims {
-        subject,
-        issuer,
-        audiences,
-        expires_at: dates.expires_at,
-        issued_at: dates.issued_at,
-        id,
-        scopes: scopes
-            .into_iter()
-            .filter(|scope| !scope.is_empty())
-            .collect(),
-        all,
-        key_id: key.kid().to_owned(),
-    })
+
+    /// That of a key pair.
+    fn algorithm(&self, profile: &Profile) -> Result<Algorithm, JwtError> {
+        let mut pinned = profile.algorithms.iter().copied();
+        pinned
+            .find(|algorithm| algorithm.name() == self.alg && !profile.symmetric)
+            .ok_or(JwtError::Header("alg is not of this profile"))
+    }
 }
 
-/// The dates a caller needs; the others are checked and forgotten.
-struct Dates {
-    expires_at: SystemTime,
-    issued_at: Option<SystemTime>,
+impl LoadBalancer {
+    /// When the header says that the token expires, where that and all else in it is as it must be.
+    fn check(
+        &self,
+        header: &Map<String, Value>,
+        profile: &Profile,
+        now: SystemTime,
+    ) -> Result<Duration, JwtError> {
+        let is_one_of = |name: &str, allowed: &[String]| {
+            let said = header.get(name).and_then(Value::as_str);
+            said.is_some_and(|said| allowed.iter().any(|it| it == said))
+        };
+        if !is_one_of("signer", &self.signers) {
+            return Err(JwtError::Header("signer is not a pinned load balancer"));
+        }
+        if !is_one_of("client", &self.clients) {
+            return Err(JwtError::Header("client is not a pinned one"));
+        }
+        if !is_one_of("iss", profile.issuer.as_slice()) {
+            return Err(JwtError::Header("iss is not the pinned issuer"));
+        }
+        let exp = header
+            .get("exp")
+            .and_then(|exp| claims::numeric_date(exp, false))
+            .ok_or(JwtError::Header("exp is missing, or not a date"))?;
+        claims::check_expiry(exp, profile, claims::since_1970(now)?)?;
+        Ok(exp)
+    }
 }
 
-fn dates(all: &Map<String, Value>, profile: &Profile, now: SystemTime) -> Result<Dates, JwtError> {
-    let now = now
-        .duration_since(UNIX_EPOCH)
-        .map_err(|_| JwtError::Claim("our own clock is before 1970"))?;
-    let date = |name: &str, ill_typed| match all.get(name) {
+fn text<'a>(
+    header: &'a Map<String, Value>,
+    name: &str,
+    ill_typed: &'static str,
+) -> Result<Option<&'a str>, JwtError> {
+    match header.get(name) {
         None => Ok(None),
-        Some(value) => numeric_date(value, profile.fractional_dates)
-            .map(Some)
-            .ok_or(JwtError::Claim(ill_typed)),
-    };
-    let exp = date("exp", "exp is not a date")?.ok_or(JwtError::Claim("exp is missing"))?;
-    let nbf = date("nbf", "nbf is not a date")?;
-    let iat = date("iat", "iat is not a date")?;
-    if now >= exp.saturating_add(profile.skew) {
-        return Err(JwtError::Expired);
+        Some(Value::String(value)) => Ok(Some(value)),
+        Some(_) => Err(JwtError::Header(ill_typed)),
     }
-    let horizon = now.saturating_add(profile.skew);
-    if nbf.is_some_and(|nbf| nbf > horizon) {
-        return Err(JwtError::Claim("nbf is in the future"));
-    }
-    if iat.is_some_and(|iat| iat > horizon) {
-        return Err(JwtError::Claim("iat is in the future"));
-    }
-    Ok(Dates {
-        expires_at: UNIX_EPOCH + exp,
-        issued_at: iat.map(|iat| UNIX_EPOCH + iat),
-    })
-}
-
-/// RFC 7519 §2 NumericDate, from 1970 to 9999.
-fn numeric_date(value: &Value, fractional: bool) -> Option<Duration> {
-    let date = match value.as_u64() {
-        Some(seconds) => Duration::from_secs(seconds),
-        None if fractional => Duration::try_from_secs_f64(value.as_f64()?).ok()?,
-        None => return None,
-    };
-    (date <= LAST_DATE).then_some(date)
-}
-
-fn issuer(all: &Map<String, Value>, profile: &Profile) -> Result<Option<String>, JwtError> {
-    let issuer = match all.get("iss") {
-        None => None,
-        Some(Value::String(issuer)) if issuer.len() <= MAX_NAME_BYTES => Some(issuer.clone()),
-        Some(_) => return Err(JwtError::Claim("iss is not a string, or too long")),
-    };
-    if profile.issuer.is_some() && issuer != profile.issuer {
-        return Err(JwtError::Claim("iss is not the pinned issuer"));
-    }
-    Ok(issuer)
-}
-
-fn audiences(all: &Map<String, Value>, profile: &Profile) -> Result<Vec<String>, JwtError> {
-    const ILL_TYPED: JwtError = JwtError::Claim("aud is not a string or a short list of strings");
-    let listed = match all.get("aud") {
-        Some(one @ Value::String(_)) => std::slice::from_ref(one),
-        Some(Value::Array(list)) if list.len() <= MAX_AUDIENCES => list.as_slice(),
-        Some(_) => return Err(ILL_TYPED),
-        None => return Err(JwtError::Claim("aud is missing")),
-    };
-    if profile.single_audience && listed.len() > 1 {
-        return Err(JwtError::Claim("aud names more than one audience"));
-    }
-    let audiences: Vec<String> = listed
-        .iter()
-        .map(|audience| audience.as_str().map(str::to_owned))
-        .collect::<Option<_>>()
-        .ok_or(ILL_TYPED)?;
-    if audiences.iter().any(|it| profile.audiences.contains(it)) {
-        Ok(audiences)
-    } else {
-        Err(JwtError::Claim("aud does not name us"))
-    }
-}
-
-fn subject(all: &Map<String, Value>, profile: &Profile) -> Result<String, JwtError> {
-    let subject = match all.get("sub") {
-        Some(Value::String(subject)) if is_name(subject) => subject,
-        Some(_) => return Err(JwtError::Claim("sub is not a string of 1 to 2048 bytes")),
-        None => return Err(JwtError::Claim("sub is missing")),
-    };
-    // A second spelling of one identity (`SPIFFE://EXAMPLE.org/x`) would slip past rules that compare text.
-    let is_canonical_id = || {
-        SpiffeId::new(subject).is_ok_and(|id| !id.path().is_empty() && id.to_string() == *subject)
-    };
-    if profile.subject == SubjectRule::SpiffeId && !is_canonical_id() {
-        return Err(JwtError::Claim("sub is not a SPIFFE ID with a path"));
-    }
-    Ok(subject.clone())
-}
-
-fn id(all: &Map<String, Value>) -> Result<Option<String>, JwtError> {
-    match all.get("jti") {
-        None => Ok(None),
-        Some(Value::String(id)) if is_name(id) => Ok(Some(id.clone())),
-        Some(_) => Err(JwtError::Claim("jti is not a string of 1 to 2048 bytes")),
-    }
-}
-
-fn is_text(claim: Option<&Value>) -> bool {
-    claim.and_then(Value::as_str).is_some_and(is_name)
-}
-
-fn is_name(text: &str) -> bool {
-    (1..=MAX_NAME_BYTES).contains(&text.len())
 }

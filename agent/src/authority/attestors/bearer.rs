@@ -49,7 +49,7 @@ impl Bearer {
         let keys = Arc::new(token::keys(issuer, jwks_url, ca_file)?);
         Ok(Self {
             name: name.to_owned(),
-            issuer: Issuer::new(keys, profile.algorithms, pool),
+            issuer: Issuer::new(keys, profile.algorithms.clone(), pool),
             profile,
         })
     }
@@ -90,7 +90,7 @@ impl Bearer {
 pub(super) fn profile(issuer: &str, audience: &str) -> Result<Profile, AttestorProblem> {
     match is_call_audience(audience) {
         true => Err(AttestorProblem::CallAudience(audience.to_owned())),
-        false => Ok(Profile::oidc(issuer, audience)),
+        false => Ok(Profile::oidc_evidence(issuer, audience)),
     }
 }
 
@@ -141,21 +141,27 @@ fn check_life(claims: &Claims, now: SystemTime) -> Result<(), Refused> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+    use warifu::jwt::{self, KeySet, SigningKey};
+
     use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
 
     #[test]
     fn what_is_used_once_is_told_apart_by_attestor_and_by_kind() {
         let token = Secret::new("a.b.c".to_owned());
-        let claims = |id: Option<&str>| Claims {
-            subject: "x".to_owned(),
-            issuer: None,
-            audiences: vec![],
-            expires_at: SystemTime::UNIX_EPOCH,
-            issued_at: None,
-            id: id.map(str::to_owned),
-            key_id: String::new(),
-            scopes: vec![],
-            all: serde_json::Map::new(),
+        let key = SigningKey::generate();
+        let keys = KeySet::new(vec![key.public().clone()]);
+        let claims = |id: Option<&str>| {
+            let mut claims = json!({"sub": "x", "iss": "i", "aud": "a", "iat": 1, "exp": 9});
+            if let Some(id) = id {
+                claims["jti"] = id.into();
+            }
+            let profile = Profile::oidc_evidence("i", "a");
+            jwt::verify(&jwt::sign(&key, "JWT", &claims), &profile, &keys, at(1)).unwrap()
         };
         let ids = [
             single_use("prod", &token, &claims(Some("1")), Duration::ZERO),

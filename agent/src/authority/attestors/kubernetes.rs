@@ -165,7 +165,7 @@ mod tests {
         let attestor = Kubernetes {
             bearer: Bearer {
                 name: "prod".to_owned(),
-                issuer: signer.issuer(profile.algorithms),
+                issuer: signer.issuer(profile.algorithms.clone()),
                 profile,
             },
             review: None,

@@ -127,7 +127,7 @@ mod tests {
         let attestor = Oidc {
             bearer: Bearer {
                 name: "ci".to_owned(),
-                issuer: signer.issuer(profile.algorithms),
+                issuer: signer.issuer(profile.algorithms.clone()),
                 profile,
             },
             facts: facts.iter().map(own).collect(),

@@ -1,6 +1,7 @@
 //! For tests: an issuer with a real key, that can be away.
 
 use std::{
+    borrow::Cow,
     sync::{
         Arc, LazyLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -57,7 +58,10 @@ impl Stub {
         })
     }
 
-    pub(super) fn issuer(self: &Arc<Self>, algorithms: &'static [Algorithm]) -> Issuer {
+    pub(super) fn issuer(
+        self: &Arc<Self>,
+        algorithms: impl Into<Cow<'static, [Algorithm]>>,
+    ) -> Issuer {
         let pool = Pool::new("under-test", &Metrics::default());
         Issuer::new(Arc::clone(self) as Arc<dyn Fetch>, algorithms, &pool)
     }

@@ -1,6 +1,7 @@
 //! What the attestors that take tokens have in common: whose a token says it is, and the issuer's keys.
 
 use std::{
+    borrow::Cow,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -58,7 +59,7 @@ impl Issuer {
     /// The issuer whose keys come from `source`, and are used with `algorithms`.
     pub(super) fn new(
         source: Arc<dyn Fetch>,
-        algorithms: &'static [Algorithm],
+        algorithms: impl Into<Cow<'static, [Algorithm]>>,
         pool: &Pool,
     ) -> Self {
         Self {

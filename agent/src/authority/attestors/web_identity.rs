@@ -9,11 +9,13 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::Deserialize;
 use serde_json::Value;
 use warifu::{
     Secret, TrustDomain,
-    jwt::{Claims, Profile, PublicJwk},
+    jwt::{
+        Claims, Profile, PublicJwk,
+        aws::{self, Arn},
+    },
 };
 
 use super::{
@@ -30,16 +32,8 @@ use crate::{
     },
 };
 
-mod arn;
-
-use arn::{Arn, Role};
-
 /// Oldest token, since its `iat`: an agent has one made for each attestation.
 const MAX_AGE: Duration = Duration::from_secs(5 * 60);
-
-/// The claim that holds what AWS says. Beside it, in it, is `request_tags`, which the caller says: it is not
-/// read anywhere (S8).
-const AWS: &str = "https://sts.amazonaws.com/";
 
 /// The session tags of EKS Pod Identity.
 /// <https://docs.aws.amazon.com/eks/latest/userguide/pod-id-abac.html>
@@ -71,28 +65,6 @@ pub(super) struct Account {
     issuer: Issuer,
 }
 
-/// What is read of what AWS says.
-#[derive(Debug, Deserialize)]
-struct AwsClaims {
-    aws_account: String,
-    principal_id: Option<String>,
-    source_region: Option<String>,
-    org_id: Option<String>,
-    /// A text in the documentation, a list in tokens.
-    ou_path: Option<OneOrMore>,
-    #[serde(default)]
-    principal_tags: BTreeMap<String, Value>,
-    ec2_source_instance_arn: Option<String>,
-    lambda_source_function_arn: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum OneOrMore {
-    One(String),
-    More(Vec<String>),
-}
-
 impl WebIdentity {
     pub(super) fn new(
         name: &str,
@@ -106,7 +78,7 @@ impl WebIdentity {
             let account = Account {
                 id: id.clone(),
                 url: url.clone(),
-                issuer: Issuer::new(keys, algorithms, &pool),
+                issuer: Issuer::new(keys, algorithms.clone(), &pool),
             };
             Ok((url.clone(), account))
         });
@@ -179,30 +151,35 @@ impl WebIdentity {
     /// What verified claims prove, of an issuer that is of `account`.
     fn facts(&self, account: &str, claims: &Claims, now: SystemTime) -> Result<Facts, Refused> {
         check_age(claims, now)?;
-        let aws = aws_claims(claims)?;
-        let role = self.role(account, claims, &aws)?;
+        let role = aws::WebIdentity::from_claims(claims, account, self.org.as_deref())
+            .map_err(|why| Refused(why.to_string()))?;
         let mut facts = Facts::new();
         let mut say = |name: &str, value: &str| facts.insert(name.to_owned(), value.to_owned());
-        say(fact::PARTITION, role.partition);
-        say(fact::ACCOUNT, role.account);
-        say(fact::ROLE, role.name);
-        say("role_path", role.path);
+        say(fact::PARTITION, &role.partition);
+        say(fact::ACCOUNT, &role.account);
+        say(fact::ROLE, &role.role_name);
+        say("role_path", &role.role_path);
+        // A fact has one value.
+        let ou_path = match role.ou_path.as_slice() {
+            [one] => Some(one.as_str()),
+            _ => None,
+        };
         let aws_says = [
-            ("org", aws.org_id.as_deref()),
-            ("ou_path", aws.ou_path.as_ref().and_then(OneOrMore::one)),
-            ("source_region", aws.source_region.as_deref()),
+            ("org", role.org_id.as_deref()),
+            ("ou_path", ou_path),
+            ("source_region", role.source_region.as_deref()),
         ];
         for (name, value) in aws_says {
             if let Some(value) = value {
                 say(name, value);
             }
         }
-        if let Some(arn) = own(&aws.ec2_source_instance_arn, "ec2", &role)
+        if let Some(arn) = own(&role.ec2_source_instance_arn, "ec2", &role)
             && let Some(instance) = arn.resource.strip_prefix("instance/")
         {
             say("ec2_instance", instance);
         }
-        if let Some(arn) = own(&aws.lambda_source_function_arn, "lambda", &role)
+        if let Some(arn) = own(&role.lambda_source_function_arn, "lambda", &role)
             && let Some(function) = arn.resource.strip_prefix("function:")
         {
             // What follows its name is a version.
@@ -212,53 +189,18 @@ impl WebIdentity {
             );
             say("lambda_region", arn.region);
         }
-        let is_of_pods = |pattern: &RolePattern| pattern.matches(role.account, role.name);
+        let is_of_pods = |pattern: &RolePattern| pattern.matches(&role.account, &role.role_name);
         facts.extend(match self.pod_identity_roles.iter().any(is_of_pods) {
-            true => of_pod(&aws.principal_tags),
+            true => of_pod(&role.principal_tags),
             false => Facts::new(),
         });
-        facts.extend(of_tags(&aws.principal_tags));
+        facts.extend(of_tags(&role.principal_tags));
         Ok(facts)
-    }
-
-    /// The role, which must be of the account (and the organisation) we pinned.
-    fn role<'a>(
-        &self,
-        account: &str,
-        claims: &'a Claims,
-        aws: &AwsClaims,
-    ) -> Result<Role<'a>, Refused> {
-        let role = Role::parse(&claims.subject).ok_or_else(|| {
-            Refused(
-                "`sub` is not the ARN of an IAM role; users, the root user, and federated sessions do not attest".to_owned(),
-            )
-        })?;
-        if role.account != account || aws.aws_account != account {
-            return Err(Refused(format!(
-                "it is of account {}, and its issuer is configured for {account}",
-                role.account
-            )));
-        }
-        if aws
-            .principal_id
-            .as_ref()
-            .is_some_and(|it| *it != claims.subject)
-        {
-            return Err(Refused(
-                "`sub` and `principal_id` are not the same".to_owned(),
-            ));
-        }
-        if self.org.is_some() && aws.org_id != self.org {
-            return Err(Refused(
-                "it is not of the organisation that `org` of its attestor names".to_owned(),
-            ));
-        }
-        Ok(role)
     }
 }
 
 /// An ARN of `service` in the role's own account.
-fn own<'a>(arn: &'a Option<String>, service: &str, role: &Role<'_>) -> Option<Arn<'a>> {
+fn own<'a>(arn: &'a Option<String>, service: &str, role: &aws::WebIdentity) -> Option<Arn<'a>> {
     let arn = Arn::parse(arn.as_deref()?)?;
     let is_own = arn.account == role.account && arn.partition == role.partition;
     (is_own && arn.service == service).then_some(arn)
@@ -282,15 +224,6 @@ fn check_age(claims: &Claims, now: SystemTime) -> Result<(), Refused> {
             MAX_AGE.as_secs()
         ))),
     }
-}
-
-fn aws_claims(claims: &Claims) -> Result<AwsClaims, Refused> {
-    let aws = claims.all.get(AWS).cloned().unwrap_or(Value::Null);
-    AwsClaims::deserialize(aws).map_err(|_| {
-        Refused(format!(
-            "it has no claim {AWS:?} with an account; expected a token of sts:GetWebIdentityToken"
-        ))
-    })
 }
 
 /// The pod, where all of Pod Identity's tags are there: some of them are somebody else's.
@@ -335,19 +268,6 @@ fn of_tags(tags: &BTreeMap<String, Value>) -> Facts {
     }
     let unambiguous = |(name, value): (String, Option<String>)| Some((name, value?));
     facts.into_iter().filter_map(unambiguous).collect()
-}
-
-impl OneOrMore {
-    /// A fact has one value.
-    fn one(&self) -> Option<&str> {
-        match self {
-            Self::One(one) => Some(one),
-            Self::More(list) => match list.as_slice() {
-                [one] => Some(one),
-                _ => None,
-            },
-        }
-    }
 }
 
 #[cfg(test)]

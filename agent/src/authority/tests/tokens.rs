@@ -117,7 +117,11 @@ impl World {
     }
 
     fn verify_access(&self, token: &Secret<String>) -> Result<Claims, JwtError> {
-        let profile = Profile::access_token(ACCESS_ISSUER, "payments");
+        let profile = Profile::access_token(
+            ACCESS_ISSUER,
+            vec!["payments".to_owned()],
+            jwt::Algorithm::ALL,
+        );
         jwt::verify(token.expose(), &profile, &self.access_keys(), self.now)
     }
 }
@@ -178,7 +182,11 @@ async fn s09_neither_kind_of_token_is_accepted_as_the_other() {
             .cloned()
             .collect(),
     );
-    let as_access = Profile::access_token(ACCESS_ISSUER, "payments");
+    let as_access = Profile::access_token(
+        ACCESS_ISSUER,
+        vec!["payments".to_owned()],
+        jwt::Algorithm::ALL,
+    );
     let as_svid = Profile::jwt_svid(strings(&["payments"]));
     let judge = |token: &Secret<String>, profile: &Profile, keys: &KeySet| {
         jwt::verify(token.expose(), profile, keys, world.now).map(drop)
@@ -373,7 +381,11 @@ async fn the_client_gets_access_tokens_by_record_and_by_evidence() {
     let token = token.unwrap();
     assert_eq!(token.scopes.len(), 2);
     let live = running.authority.issuing.live.load();
-    let profile = Profile::access_token(ACCESS_ISSUER, "payments");
+    let profile = Profile::access_token(
+        ACCESS_ISSUER,
+        vec!["payments".to_owned()],
+        jwt::Algorithm::ALL,
+    );
     let claims = jwt::verify(
         token.token.expose(),
         &profile,

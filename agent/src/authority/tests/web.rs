@@ -7,7 +7,7 @@ use rcgen::{BasicConstraints, CertifiedIssuer, IsCa};
 use serde_json::Value;
 use warifu::{
     identity::TrustBundle,
-    jwt::{KeySet, Profile, jwks},
+    jwt::{Algorithm, KeySet, Profile, jwks},
 };
 
 use super::*;
@@ -119,9 +119,9 @@ async fn a_verifier_that_follows_the_issuer_url_verifies_our_tokens() {
         .await;
     let token = token.unwrap();
 
-    let profile = Profile::access_token(&issuer, "payments");
+    let profile = Profile::access_token(&issuer, vec!["payments".to_owned()], Algorithm::ALL);
     let keys = OidcKeys::new(Fetcher::web_pki().unwrap(), &issuer, None);
-    let cache = jwks::Cache::new(Arc::new(keys), profile.algorithms);
+    let cache = jwks::Cache::new(Arc::new(keys), profile.algorithms.clone());
     let claims = cache.verify(token.token.expose(), &profile, SystemTime::now());
     assert_eq!(claims.await.unwrap().subject, "spiffe://example.org/orders");
 }

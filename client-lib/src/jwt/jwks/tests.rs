@@ -77,7 +77,7 @@ fn jwks(keys: &[&SigningKey]) -> Vec<u8> {
 }
 
 fn profile() -> Profile {
-    Profile::oidc(ISSUER, AUDIENCE)
+    Profile::oidc_evidence(ISSUER, AUDIENCE)
 }
 
 fn cache() -> (Arc<Issuer>, Cache) {

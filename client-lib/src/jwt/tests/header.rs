@@ -231,6 +231,6 @@ fn s09_eddsa_is_no_algorithm_of_a_jwt_svid() {
     assert_eq!(error, JwtError::Header("alg is not of this profile"));
     // It is the profile that refuses it.
     let mut profile = svid_profile();
-    profile.algorithms = &[Algorithm::EdDSA];
+    profile.algorithms = vec![Algorithm::EdDSA].into();
     assert!(verify(&token, &profile, &keys, at(NOW)).is_ok());
 }

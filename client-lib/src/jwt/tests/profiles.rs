@@ -4,27 +4,58 @@
 use std::collections::BTreeSet;
 
 use aws_lc_rs::{
+    hmac,
     rand::SystemRandom,
     signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _},
 };
 
+use base64::engine::general_purpose::URL_SAFE;
+
 use super::*;
+use crate::Secret;
 
 const ISSUER: &str = "https://issuer.example";
 
+const CLIENT: &str = "3jcqu9bhtcn5a1cdn2lv2jcr8e";
+const ALB: &str =
+    "arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/app/front/50dc6c495c0c9188";
+
 fn profile(name: &str) -> Profile {
+    let ours = || vec!["payments".to_owned()];
     match name {
         "jwt-svid" => svid_profile(),
         "internal" => Profile::internal(RECORD, ISSUER, "payments"),
         "aws-web-identity" => Profile::aws_web_identity(ISSUER, "payments"),
-        "oidc" => Profile::oidc(ISSUER, "payments"),
-        "access-token" => Profile::access_token(ISSUER, "payments"),
+        "oidc-evidence" => Profile::oidc_evidence(ISSUER, "payments"),
+        "oidc" => Profile::oidc(ISSUER, ours(), Algorithm::ALL),
+        "at+jwt" => Profile::access_token(ISSUER, ours(), JWT_SVID),
+        "cognito-access" => Profile::cognito_access(ISSUER, vec![CLIENT.to_owned()]),
+        "cognito-id" => Profile::cognito_id(ISSUER, ours()),
+        "alb" => Profile::alb(ISSUER, vec![ALB.to_owned()], vec![CLIENT.to_owned()]),
+        "kubernetes" => Profile::kubernetes(ISSUER, ours()),
+        "hs256" => Profile::hs256(ISSUER, ours()),
         other => panic!("no profile {other}"),
     }
 }
 
-/// Profile by profile, the deviations that pass; all others are refused.
-const PASSES: &[(&str, &[&str])] = &[
+/// What an issuer of access tokens may pin.
+const JWT_SVID: &[Algorithm] = &[Algorithm::ES256, Algorithm::ES384, Algorithm::RS256];
+
+/// What all let pass that look at nothing but what S9 says: a claim the profile has no use for.
+const UNREAD: &[&str] = &[
+    "no jti",
+    "no client_id",
+    "another client_id",
+    "client_id number",
+    "no token_use",
+    "another token_use",
+    "sub of another service account",
+    "no kubernetes.io",
+];
+
+/// Profile by profile, the deviations that pass beside [`UNREAD`], and those of them that don't; all others are
+/// refused.
+const PASSES: &[(&str, &[&str], &[&str])] = &[
     (
         "jwt-svid",
         &[
@@ -34,15 +65,28 @@ const PASSES: &[(&str, &[&str])] = &[
             "another iss",
             "two audiences",
             "no iat",
-            "no jti",
-            "no client_id",
         ],
+        // No service account is a SPIFFE ID.
+        &["sub of another service account"],
     ),
     (
         "internal",
-        &["two audiences", "no iat", "no jti", "no client_id"],
+        &[
+            "two audiences",
+            "no iat",
+            "cnf",
+            "cnf.jwk",
+            "cnf.jkt",
+            "cnf list",
+        ],
+        &[],
     ),
-    ("aws-web-identity", &["no typ", "no jti", "no client_id"]),
+    ("aws-web-identity", &["no typ"], &[]),
+    (
+        "oidc-evidence",
+        &["no typ", "x5t", "fractional exp", "fractional iat"],
+        &[],
+    ),
     (
         "oidc",
         &[
@@ -50,32 +94,111 @@ const PASSES: &[(&str, &[&str])] = &[
             "x5t",
             "fractional exp",
             "fractional iat",
-            "no jti",
+            "two audiences",
+        ],
+        &[],
+    ),
+    (
+        "at+jwt",
+        &["two audiences", "typ application/at+jwt", "x5t"],
+        &["no jti", "no client_id", "client_id number"],
+    ),
+    (
+        "cognito-access",
+        &["no typ", "no aud"],
+        &[
             "no client_id",
+            "another client_id",
+            "client_id number",
+            "no token_use",
+            "another token_use",
         ],
     ),
-    ("access-token", &["two audiences", "typ application/at+jwt"]),
+    (
+        "cognito-id",
+        &["no typ"],
+        &["no token_use", "another token_use"],
+    ),
+    // Its `exp` and `iss` are in the header, too; where the payload has them, they count.
+    ("alb", &["no iat", "no aud", "no iss", "no exp"], &[]),
+    (
+        "kubernetes",
+        &["no typ", "two audiences"],
+        &["sub of another service account", "no kubernetes.io"],
+    ),
+    (
+        "hs256",
+        &[
+            "no typ",
+            "two audiences",
+            "no iat",
+            "kid missing",
+            "kid unknown",
+        ],
+        &[],
+    ),
 ];
 
 /// What a token is made of.
+#[derive(PartialEq)]
 struct Parts {
     header: Value,
     claims: Value,
+    padded: bool,
 }
 
 impl Parts {
     fn good(profile: &Profile, signer: &Signer) -> Self {
+        let mut header = json!({"alg": signer.alg, "kid": "k", "typ": profile.typ[0]});
+        if profile.typ[0].is_empty() {
+            header["typ"] = json!("JWT");
+        }
+        let mut claims = json!({
+            "iss": ISSUER, "sub": ORDERS, "aud": ["payments"], "iat": NOW, "nbf": NOW,
+            "exp": NOW + 300, "jti": "j", "client_id": CLIENT,
+            "token_use": profile.token_use.unwrap_or("access"),
+            "kubernetes.io": {"namespace": "shop", "serviceaccount": {"name": "orders"}},
+        });
+        match profile.subject {
+            SubjectRule::ServiceAccount => {
+                claims["sub"] = json!("system:serviceaccount:shop:orders")
+            }
+            SubjectRule::Text | SubjectRule::SpiffeId => {}
+        }
+        if profile.audience_rule == AudienceRule::MayBeAbsent {
+            claims.as_object_mut().unwrap().remove("aud");
+        }
+        if profile.load_balancer.is_some() {
+            header["iss"] = json!(ISSUER);
+            header["client"] = json!(CLIENT);
+            header["signer"] = json!(ALB);
+            header["exp"] = json!(NOW + 300);
+        }
+        let padded = profile.load_balancer.is_some();
         Self {
-            header: json!({"alg": signer.alg, "kid": "k", "typ": profile.typ[0]}),
-            claims: json!({
-                "iss": ISSUER, "sub": ORDERS, "aud": ["payments"], "iat": NOW, "nbf": NOW,
-                "exp": NOW + 300, "jti": "j", "client_id": "c",
-            }),
+            header,
+            claims,
+            padded,
         }
     }
 
     fn sign(&self, signer: &Signer) -> String {
-        signer.sign(&self.header.to_string(), &self.claims.to_string())
+        self.sign_text(signer, &self.header.to_string(), &self.claims.to_string())
+    }
+
+    fn sign_text(&self, signer: &Signer, header: &str, claims: &str) -> String {
+        let signed = [header, claims]
+            .map(|part| self.encode(part.as_bytes()))
+            .join(".");
+        let signature = self.encode(&(signer.sign)(signed.as_bytes()));
+        format!("{signed}.{signature}")
+    }
+
+    fn encode(&self, bytes: &[u8]) -> String {
+        match self.padded {
+            true => URL_SAFE.encode(bytes),
+            false => encode(bytes),
+        }
     }
 }
 
@@ -136,23 +259,37 @@ impl Signer {
         members.remove("alg");
         members.insert("kid".to_owned(), "k".into());
         let set = json!({"keys": [jwk]}).to_string();
-        KeySet::of_issuer(set.as_bytes(), profile.algorithms).unwrap()
+        KeySet::of_issuer(set.as_bytes(), &profile.algorithms).unwrap()
     }
 
-    fn sign(&self, header: &str, claims: &str) -> String {
-        let signed = format!(
-            "{}.{}",
-            encode(header.as_bytes()),
-            encode(claims.as_bytes())
-        );
-        let signature = encode(&(self.sign)(signed.as_bytes()));
-        format!("{signed}.{signature}")
+    /// What its verifier says at [`NOW`].
+    fn judge(&self, profile: &Profile, token: &str) -> Result<Claims, JwtError> {
+        match profile.symmetric {
+            true => verify_hs256(token, profile, &[secret()], at(NOW)),
+            false => verify(token, profile, &self.keys(profile), at(NOW)),
+        }
     }
+
+    fn hs256() -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &SECRET);
+        Self {
+            alg: "HS256",
+            jwk: json!({"kty": "oct", "k": encode(&SECRET)}),
+            sign: Box::new(move |message| hmac::sign(&key, message).as_ref().to_vec()),
+        }
+    }
+}
+
+const SECRET: [u8; 32] = *b"a secret of thirty-two bytes, ok";
+
+fn secret() -> HmacKey {
+    HmacKey::new(&Secret::new(SECRET.to_vec())).unwrap()
 }
 
 /// The signer that every profile takes, or RS256 where it doesn't take ES256.
 fn signer(profile: &Profile) -> Signer {
     match profile.algorithms.contains(&Algorithm::ES256) {
+        _ if profile.symmetric => Signer::hs256(),
         true => Signer::es256(),
         false => Signer::rs256(),
     }
@@ -169,7 +306,10 @@ fn deviations(profile: &Profile, signer: &Signer) -> Vec<(&'static str, String)>
             true => drop(members.remove(member)),
             false => drop(members.insert(member.to_owned(), value)),
         }
-        all.push((name, parts.sign(signer)));
+        // What all are like is no deviation.
+        if parts != good() {
+            all.push((name, parts.sign(signer)));
+        }
     };
 
     let header: &dyn Fn(&mut Parts) -> &mut Value = &|parts| &mut parts.header;
@@ -194,6 +334,24 @@ fn deviations(profile: &Profile, signer: &Signer) -> Vec<(&'static str, String)>
         ("alg missing", "alg", Value::Null),
         ("kid missing", "kid", Value::Null),
         ("kid unknown", "kid", json!("../k")),
+        ("no signer", "signer", Value::Null),
+        (
+            "another signer",
+            "signer",
+            json!(ALB.replace("front", "back")),
+        ),
+        ("signer list", "signer", json!([ALB])),
+        ("no client", "client", Value::Null),
+        ("another client", "client", json!("c")),
+        ("no iss in the header", "iss", Value::Null),
+        (
+            "another iss in the header",
+            "iss",
+            json!("https://other.example"),
+        ),
+        ("no exp in the header", "exp", Value::Null),
+        ("exp text in the header", "exp", json!("9999999999")),
+        ("expired in the header", "exp", json!(NOW - 5)),
     ] {
         change(name, header, member, value);
     }
@@ -230,6 +388,20 @@ fn deviations(profile: &Profile, signer: &Signer) -> Vec<(&'static str, String)>
         ("jti number", "jti", json!(7)),
         ("jti empty", "jti", json!("")),
         ("no client_id", "client_id", Value::Null),
+        ("another client_id", "client_id", json!("c")),
+        ("client_id number", "client_id", json!(7)),
+        ("no token_use", "token_use", Value::Null),
+        ("another token_use", "token_use", json!("refresh")),
+        (
+            "sub of another service account",
+            "sub",
+            json!("system:serviceaccount:shop:payments"),
+        ),
+        ("no kubernetes.io", "kubernetes.io", Value::Null),
+        ("cnf", "cnf", json!({"x5t#S256": encode(&[7; 32])})),
+        ("cnf.jkt", "cnf", json!({"jkt": encode(&[7; 32])})),
+        ("cnf.jwk", "cnf", json!({"jwk": signer.jwk})),
+        ("cnf list", "cnf", json!([])),
         ("scope list", "scope", json!(["a"])),
         ("longer than 8 KiB", "more", json!("x".repeat(8 * 1024))),
     ] {
@@ -239,31 +411,44 @@ fn deviations(profile: &Profile, signer: &Signer) -> Vec<(&'static str, String)>
     let text = good();
     let (header, claims) = (text.header.to_string(), text.claims.to_string());
     let twice = |json: &str, member: &str| json.replacen('{', &format!("{{{member},"), 1);
+    let sign = |header: &str, claims: &str| text.sign_text(signer, header, claims);
     let signed = good().sign(signer);
+    let otherwise = Parts {
+        padded: !text.padded,
+        ..good()
+    };
     all.extend([
         (
             "header member twice",
-            signer.sign(&twice(&header, r#""kid":"k""#), &claims),
+            sign(&twice(&header, r#""kid":"k""#), &claims),
         ),
         (
             "claim twice",
-            signer.sign(&header, &twice(&claims, r#""exp":9999999999"#)),
+            sign(&header, &twice(&claims, r#""sub":"someone""#)),
         ),
         (
             "other claim twice",
-            signer.sign(&header, &twice(&twice(&claims, r#""x":1"#), r#""x":2"#)),
+            sign(&header, &twice(&twice(&claims, r#""x":1"#), r#""x":2"#)),
         ),
-        (
-            "signed by another",
-            Parts::good(profile, signer).sign(&self::signer(profile)),
-        ),
+        ("signed by another", {
+            let another = match profile.symmetric {
+                true => Signer::es256(),
+                false => self::signer(profile),
+            };
+            good().sign(&another)
+        }),
         ("padded", format!("{signed}=")),
+        ("padded otherwise", otherwise.sign(signer)),
         ("four parts", format!("{signed}.")),
         ("a space", format!("{signed} ")),
         ("zero signature", {
             let (rest, signature) = signed.rsplit_once('.').unwrap();
-            let bytes = URL_SAFE_NO_PAD.decode(signature).unwrap().len();
-            format!("{rest}.{}", encode(&vec![0; bytes]))
+            let bytes = URL_SAFE_NO_PAD.decode(signature.trim_end_matches('='));
+            format!("{rest}.{}", text.encode(&vec![0; bytes.unwrap().len()]))
+        }),
+        ("no signature", {
+            let (rest, _) = signed.rsplit_once('.').unwrap();
+            format!("{rest}.")
         }),
     ]);
     all
@@ -271,23 +456,26 @@ fn deviations(profile: &Profile, signer: &Signer) -> Vec<(&'static str, String)>
 
 #[test]
 fn s09_each_profile_lets_pass_what_the_table_says_and_no_more() {
-    for (name, passes) in PASSES {
+    for (name, passes, all_but) in PASSES {
         let profile = profile(name);
         let signer = signer(&profile);
-        let keys = signer.keys(&profile);
-        let judge = |token: &str| verify(token, &profile, &keys, at(NOW));
 
-        let good = judge(&Parts::good(&profile, &signer).sign(&signer)).expect(name);
+        let good = signer.judge(&profile, &Parts::good(&profile, &signer).sign(&signer));
+        let good = good.expect(name);
         assert_eq!(good.issued_at, Some(at(NOW)));
         assert_eq!(good.id.as_deref(), Some("j"));
 
         let deviations = deviations(&profile, &signer);
+        let there: BTreeSet<_> = deviations.iter().map(|(name, _)| *name).collect();
         let passed: BTreeSet<_> = deviations
             .iter()
-            .filter(|(_, token)| judge(token).is_ok())
+            .filter(|(_, token)| signer.judge(&profile, token).is_ok())
             .map(|(deviation, _)| *deviation)
             .collect();
-        assert_eq!(passed, passes.iter().copied().collect(), "{name}");
+        let unread = UNREAD.iter().filter(|it| !all_but.contains(it));
+        let expected = passes.iter().chain(unread).copied();
+        let expected: BTreeSet<_> = expected.filter(|it| there.contains(it)).collect();
+        assert_eq!(passed, expected, "{name}");
     }
 }
 
@@ -297,8 +485,14 @@ fn s09_each_profile_takes_its_own_algorithms_only() {
         ("jwt-svid", vec!["ES256", "RS256", "ES384"]),
         ("internal", vec!["ES256"]),
         ("aws-web-identity", vec!["RS256", "ES384"]),
+        ("oidc-evidence", vec!["ES256", "RS256", "ES384", "EdDSA"]),
         ("oidc", vec!["ES256", "RS256", "ES384", "EdDSA"]),
-        ("access-token", vec!["ES256", "RS256", "ES384"]),
+        ("at+jwt", vec!["ES256", "RS256", "ES384"]),
+        ("cognito-access", vec!["RS256"]),
+        ("cognito-id", vec!["RS256"]),
+        ("alb", vec!["ES256"]),
+        ("kubernetes", vec!["ES256", "RS256", "ES384"]),
+        ("hs256", vec![]),
     ] {
         let profile = profile(name);
         let signers = [
@@ -311,7 +505,7 @@ fn s09_each_profile_takes_its_own_algorithms_only() {
         for signer in &signers {
             let token = Parts::good(&profile, signer).sign(signer);
             // Also where the key is at hand, as it is for a profile that shares its issuer's keys.
-            let all = signer.keys(&Profile::oidc(ISSUER, ""));
+            let all = signer.keys(&Profile::oidc_evidence(ISSUER, ""));
             if verify(&token, &profile, &all, at(NOW)).is_ok() {
                 taken.push(signer.alg);
                 let own = signer.keys(&profile);
@@ -324,21 +518,32 @@ fn s09_each_profile_takes_its_own_algorithms_only() {
 
 #[test]
 fn s09_no_token_of_one_profile_is_one_of_another_but_those_that_go_by_typ_jwt() {
-    let names = [
-        "jwt-svid",
-        "internal",
-        "aws-web-identity",
-        "oidc",
-        "access-token",
-    ];
+    // All by one issuer with one RSA key, which none of `internal`, `alb` and `hs256` takes.
     let signer = Signer::rs256();
-    for (a, b) in names.iter().flat_map(|a| names.map(|b| (*a, b))) {
+    let with_aud = [
+        "jwt-svid",
+        "aws-web-identity",
+        "oidc-evidence",
+        "oidc",
+        "cognito-id",
+        "hs256",
+    ];
+    for ((a, ..), (b, ..)) in PASSES
+        .iter()
+        .flat_map(|a| PASSES.iter().map(move |b| (a, b)))
+    {
         let token = Parts::good(&profile(a), &signer).sign(&signer);
         let keys = signer.keys(&profile("oidc"));
         let is_taken = verify(&token, &profile(b), &keys, at(NOW)).is_ok();
-        let by_typ_jwt = |name| ["jwt-svid", "aws-web-identity", "oidc"].contains(&name);
-        // Nothing but ES256 is a document of ours.
-        let expected = b != "internal" && (a == b || by_typ_jwt(a) && by_typ_jwt(b));
+        let expected = match *b {
+            "internal" | "alb" | "hs256" => false,
+            "jwt-svid" => with_aud.contains(a),
+            "aws-web-identity" | "oidc-evidence" | "oidc" => {
+                with_aud.contains(a) || *a == "kubernetes"
+            }
+            // What else they pin tells theirs from all others.
+            _ => a == b,
+        };
         assert_eq!(is_taken, expected, "{a} as {b}");
     }
 }

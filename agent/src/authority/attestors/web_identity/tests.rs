@@ -1,7 +1,7 @@
 //! Claims to facts, with time handed in.
 
 use serde_json::json;
-use warifu::jwt::SigningKey;
+use warifu::jwt::{SigningKey, aws::AWS_CLAIM as AWS};
 
 use super::{
     super::stub::{NOW, Stub, at, presented},

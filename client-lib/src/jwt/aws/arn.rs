@@ -2,12 +2,17 @@
 
 /// `arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Arn<'a> {
-    pub(super) partition: &'a str,
-    pub(super) service: &'a str,
-    pub(super) region: &'a str,
-    pub(super) account: &'a str,
-    pub(super) resource: &'a str,
+pub struct Arn<'a> {
+    /// `aws`, `aws-cn`, ….
+    pub partition: &'a str,
+    /// `iam`, `ec2`, ….
+    pub service: &'a str,
+    /// Empty for what has none.
+    pub region: &'a str,
+    /// Twelve digits.
+    pub account: &'a str,
+    /// The rest, whatever it is.
+    pub resource: &'a str,
 }
 
 /// A role, and nothing else that IAM has.
@@ -21,7 +26,8 @@ pub(super) struct Role<'a> {
 }
 
 impl<'a> Arn<'a> {
-    pub(super) fn parse(text: &'a str) -> Option<Self> {
+    /// Cuts `text`; `None` where it is no ARN of an account.
+    pub fn parse(text: &'a str) -> Option<Self> {
         let mut parts = text.splitn(6, ':');
         let mut part = || parts.next();
         let ("arn", partition, service, region, account, resource) =
