@@ -7,6 +7,7 @@ mod check;
 mod client;
 mod demo;
 mod health;
+mod policy;
 mod status;
 mod svid;
 
@@ -56,6 +57,7 @@ enum Command {
     Agent(agent::AgentArgs),
     Authority(Box<authority::AuthorityArgs>),
     Check(check::CheckArgs),
+    Policy(Box<policy::PolicyArgs>),
     Status(status::StatusArgs),
     Svid(svid::SvidArgs),
     Token(svid::TokenArgs),
@@ -81,6 +83,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Agent(args) => agent::run(&args),
         Command::Authority(args) => authority::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Policy(args) => policy::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Svid(args) => svid::write(&args),
         Command::Token(args) => svid::token(&args),

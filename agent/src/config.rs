@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod authority;
 pub mod aws;
+pub mod cases;
 pub mod defaults;
 mod error;
 pub mod inbound;

@@ -13,6 +13,7 @@
 //! Where it accepts them, the header is ours: it must hold one good bearer token, and goes no further.
 
 use std::{
+    net::IpAddr,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -21,7 +22,9 @@ use std::{
 use arc_swap::ArcSwap;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri,
-    header::AUTHORIZATION, request::Parts, uri::PathAndQuery,
+    header::{AUTHORIZATION, HOST},
+    request::Parts,
+    uri::PathAndQuery,
 };
 use hyper::body::Incoming;
 use thiserror::Error;
@@ -46,7 +49,7 @@ use crate::{
         upgrade::Wanted,
     },
     identity,
-    policy::{self, Decision, Policy},
+    policy::{self, Policy, Verdict},
     telemetry::audit::Audit,
 };
 use authenticate::{Authenticated, Authenticator};
@@ -62,6 +65,7 @@ mod key_file;
 mod record;
 mod refusal;
 mod settle;
+mod source;
 #[cfg(test)]
 mod tests;
 mod tunnel;
@@ -121,9 +125,9 @@ impl Handle {
         &self.address
     }
 
-    /// From now on these rules decide, on live connections as well.
-    pub fn set_rules(&self, rules: &[config::Allow]) {
-        self.inbound.policy.store(Arc::new(Policy::new(rules)));
+    /// From now on this decides, on live connections as well.
+    pub fn set_policy(&self, policy: Policy) {
+        self.inbound.policy.store(Arc::new(policy));
     }
 
     /// Waits until a drain has ended; returns how many connections it cut.
@@ -176,6 +180,8 @@ struct Inbound {
     authenticator: Authenticator,
     revocations: identity::Revocations,
     policy: ArcSwap<Policy>,
+    /// Proxies in front whose word on the source address is taken.
+    trusted_hops: usize,
     app: Upstream,
     first_byte: Duration,
     /// Signs who called, for apps reached over TCP.
@@ -192,6 +198,8 @@ struct Session {
     inbound: Arc<Inbound>,
     /// The other end, as the audit log shows it.
     remote: String,
+    /// Its address, where it has one.
+    source: Option<IpAddr>,
     /// The same for `x-forwarded-for`.
     forwarded_for: Option<HeaderValue>,
     /// `x-forwarded-client-cert`, where the peer has a certificate.
@@ -231,7 +239,8 @@ impl Inbound {
             certificate: Certificate::new(&config.accept, identity),
             authenticator,
             revocations,
-            policy: ArcSwap::from_pointee(Policy::new(&config.allow)),
+            policy: ArcSwap::from_pointee(Policy::new(&config.allow, &config.deny)),
+            trusted_hops: config.trusted_hops,
             app: pool.upstream(
                 Destination {
                     http2: config.app_protocol == Protocol::Http2,
@@ -270,13 +279,16 @@ impl Service for Front {
             ),
             None => (None, None),
         };
-        let forwarded_for = match &connection.remote {
-            Remote::Tcp(address) => HeaderValue::try_from(address.ip().to_string()).ok(),
+        let source = match &connection.remote {
+            Remote::Tcp(address) => Some(address.ip()),
             Remote::Unix(_) => None,
         };
+        let forwarded_for =
+            source.and_then(|address| HeaderValue::try_from(address.to_string()).ok());
         let session = Arc::new(Session {
             inbound: Arc::clone(&self.0),
             remote: connection.remote.to_string(),
+            source,
             forwarded_for,
             xfcc,
             peer: authenticated.map(Arc::new),
@@ -325,11 +337,14 @@ async fn answer(
 
     // Who calls, and whether it may. The rules see the path that will be forwarded.
     let caller = authenticate(session, &parts.headers, |caller| record.caller(caller))?;
-    record.allowed_by(allow(session, &caller, &parts.method, &parts.uri)?);
+    let verdict = decide(session, &caller, &parts.method, &parts.uri, &parts.headers);
+    let refused = refusal::of(&verdict);
+    record.decided(verdict);
+    refused.map_or(Ok(()), Err)?;
     let opening = match websocket {
         Some(wanted) => {
-            let credentials = tunnel::credentials(&parts.headers);
-            Some(Opening::new(wanted, session, &mut parts, credentials)?)
+            let headers = parts.headers.clone();
+            Some(Opening::new(wanted, session, &mut parts, headers)?)
         }
         None => None,
     };
@@ -388,19 +403,24 @@ fn authenticate(
     Ok(caller)
 }
 
-/// The rule that lets `caller` ask this.
-fn allow(
+/// What the rules say of a request of `caller`.
+fn decide(
     session: &Session,
     caller: &Authenticated,
     method: &Method,
     uri: &Uri,
-) -> Result<usize, Refusal> {
-    let path = uri.path();
-    let asked = policy::Request { method, path };
-    match session.inbound.policy.load().decide(caller.who(), asked) {
-        Decision::Allow(rule) => Ok(rule),
-        Decision::Deny(reason) => Err(Refusal::Denied(reason)),
-    }
+    headers: &HeaderMap,
+) -> Verdict {
+    let asked = policy::Request {
+        method,
+        path: uri.path(),
+        host: headers.get(HOST).and_then(|host| host.to_str().ok()),
+        headers,
+        source: source::of(session.source, session.inbound.trusted_hops, headers),
+        now: SystemTime::now(),
+    };
+    let policy = session.inbound.policy.load();
+    policy.decide(caller.who(), caller.evidence(), asked)
 }
 
 /// Who called, as the agent vouches for it.

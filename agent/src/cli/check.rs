@@ -32,6 +32,7 @@ pub(super) struct CheckArgs {
 enum SchemaKind {
     Agent,
     Authority,
+    PolicyTest,
 }
 
 pub(super) fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
@@ -41,6 +42,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
             match kind {
                 SchemaKind::Agent => schema::agent(),
                 SchemaKind::Authority => schema::authority(),
+                SchemaKind::PolicyTest => schema::policy_test(),
             }
         );
         return Ok(ExitCode::SUCCESS);
@@ -93,10 +95,10 @@ fn inbound(inbound: &Inbound) -> String {
             Accept::Jwt(_) => "jwt",
         })
         .collect();
-    let rules = match inbound.allow.len() {
-        0 => "no rule, so nobody may call".to_owned(),
-        1 => "1 rule".to_owned(),
-        count => format!("{count} rules"),
+    let rules = match (inbound.allow.len(), inbound.deny.len()) {
+        (0, _) => "no rule allows, so nobody may call".to_owned(),
+        (1, 0) => "1 rule".to_owned(),
+        (allow, deny) => format!("{} rules", allow + deny),
     };
     let (listen, forward) = (&inbound.listen, &inbound.forward);
     format!(

@@ -13,9 +13,12 @@ use super::{
 
 mod accept;
 mod rule;
+mod when;
 
 pub use accept::{Accept, JwtAccept, JwtProfile};
-pub use rule::{Allow, SubjectMatch};
+pub(in crate::config) use rule::header_map;
+pub use rule::{Rule, SubjectMatch};
+pub use when::{Day, When};
 
 /// A listener for calls to the app.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -32,7 +35,14 @@ pub struct Inbound {
     pub accept: Vec<Accept>,
     /// Who may call what; nobody where empty.
     #[serde(default)]
-    pub allow: Vec<Allow>,
+    pub allow: Vec<Rule>,
+    /// Who may not, whatever `allow` says.
+    #[serde(default)]
+    pub deny: Vec<Rule>,
+    /// How many proxies in front of this listener add to `x-forwarded-for`: `source` is then about the address that
+    /// the first of them saw, counted from the right. With none it is about who connects.
+    #[serde(default)]
+    pub trusted_hops: usize,
     /// Claims put into headers: claim → header name.
     #[serde(default, deserialize_with = "value::map::<name::Header, _>")]
     #[schemars(with = "BTreeMap<String, As<name::Header>>")]

@@ -29,9 +29,6 @@ pub(super) const LATER: &[(&str, &str)] = &[
     ("cognito-access", "jwt-svid"),
     ("issuer", "profile"),
     ("client_ids", "profile"),
-    ("role", "spiffe_id"),
-    ("issuer", "spiffe_id"),
-    ("source", "peer"),
 ];
 
 /// Reads a `T`, or says everything that is wrong.

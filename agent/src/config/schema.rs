@@ -2,7 +2,7 @@
 
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 
-use super::{AgentConfig, AuthorityConfig};
+use super::{AgentConfig, AuthorityConfig, cases::Cases};
 
 /// The JSON Schema (draft 2020-12) of `agent.yaml`, pretty-printed.
 pub fn agent() -> String {
@@ -12,6 +12,11 @@ pub fn agent() -> String {
 /// The JSON Schema (draft 2020-12) of `authority.yaml`, pretty-printed.
 pub fn authority() -> String {
     text::<AuthorityConfig>()
+}
+
+/// The JSON Schema (draft 2020-12) of a file of `warifu policy test`, pretty-printed.
+pub fn policy_test() -> String {
+    text::<Cases>()
 }
 
 /// For a default that depends on the machine, or that the file writes in another form.
@@ -38,6 +43,7 @@ mod tests {
         for (file, now) in [
             ("agent.schema.json", agent()),
             ("authority.schema.json", authority()),
+            ("policy-test.schema.json", policy_test()),
         ] {
             let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
                 .join("../docs/schema")

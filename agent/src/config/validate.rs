@@ -29,7 +29,7 @@ pub(super) struct Problem {
 
 /// Collects problems.
 #[derive(Default)]
-struct Problems(Vec<Problem>);
+pub(super) struct Problems(pub(super) Vec<Problem>);
 
 impl Problems {
     fn add(&mut self, at: Path, what: impl Into<String>) {
@@ -39,7 +39,7 @@ impl Problems {
         });
     }
 
-    fn add_if(&mut self, wrong: bool, at: Path, what: impl Into<String>) {
+    pub(super) fn add_if(&mut self, wrong: bool, at: Path, what: impl Into<String>) {
         if wrong {
             self.add(at, what);
         }
@@ -91,6 +91,6 @@ impl Problems {
     }
 }
 
-fn root() -> Path {
+pub(super) fn root() -> Path {
     Path::default()
 }

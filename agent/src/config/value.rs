@@ -2,8 +2,12 @@
 //! Each parses from a string once ([`std::str::FromStr`]) and says what it expected when it can't.
 
 mod address;
+mod cidr;
+mod claim;
+mod clock;
 mod glob;
 mod hop;
+mod moment;
 pub(super) mod name;
 mod pattern;
 mod quantity;
@@ -15,18 +19,22 @@ pub mod template;
 mod text;
 
 pub use address::{Forward, HttpsOrigin, Listen, Upstream};
+pub use cidr::Cidr;
+pub use claim::{AnyOf, ClaimValue};
+pub use clock::{Clock, UtcOffset};
 pub use glob::Glob;
 pub use hop::{HttpProxy, TcpUpstream};
+pub use moment::Moment;
 pub use name::{
     is_attestation_audience, is_call_audience, is_of_signature, is_region, is_unsignable,
 };
 pub use pattern::{IdPattern, Segment, Target};
 pub(super) use quantity::size;
 pub use quantity::{Size, Span};
-pub use role::{RolePattern, RoleRef, is_role_name};
+pub use role::{ProvedRole, RolePattern, RoleRef, is_role_name};
 pub use secret::{ManagedSecret, SecretFile, SecretFileError, SecretRef, SpkiPin};
 pub use session::{MAX_TAG_VALUE, SessionTemplate, TagTemplate, is_tag_character};
 pub use sts::StsRegion;
 pub use template::{DnsTemplate, IdTemplate};
 pub use text::ValueError;
-pub(super) use text::{As, list, map, one, option, shortened};
+pub(super) use text::{As, list, map, one, option, read, shortened};

@@ -30,7 +30,7 @@ use crate::{
     config::inbound::{self as config, Accept, JwtProfile},
     http::server::Refused,
     identity,
-    policy::PROOF_JWT_SVID,
+    policy::{Evidence, PROOF_JWT_SVID},
     revocation::{List, Provenance},
 };
 
@@ -38,6 +38,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Authenticated {
     who: Caller,
+    /// What rules see of it beyond that.
+    evidence: Evidence,
     /// [`CALLER`].
     header: HeaderValue,
     claims: Vec<(HeaderName, HeaderValue)>,
@@ -105,6 +107,7 @@ impl Authenticated {
         Ok(Self {
             header: caller::encode(&who).map_err(|_| unusable)?,
             who,
+            evidence: Evidence::default(),
             claims: Vec::new(),
             peer: Some(peer_id),
             token: None,
@@ -120,6 +123,7 @@ impl Authenticated {
         peer: Option<&Self>,
         subject: Subject,
         claims: Vec<(HeaderName, HeaderValue)>,
+        evidence: Evidence,
         token_is: Provenance,
         token: &[u8; 32],
     ) -> Result<Self, CallerError> {
@@ -130,6 +134,7 @@ impl Authenticated {
         Ok(Self {
             header: caller::encode(&who)?,
             who,
+            evidence,
             claims,
             peer: peer.and_then(|peer| peer.peer.clone()),
             token: Some(hex(token)),
@@ -143,6 +148,11 @@ impl Authenticated {
     /// The caller.
     pub(super) fn who(&self) -> &Caller {
         &self.who
+    }
+
+    /// What was proved of it beyond that.
+    pub(super) fn evidence(&self) -> &Evidence {
+        &self.evidence
     }
 
     /// Refuses a caller whose certificate or token goes back to what `list` revokes.
@@ -247,9 +257,9 @@ impl Tokens {
         };
         let until = claims.expires_at;
         let token_is = Provenance::of_token(&claims);
-        let (subject, headers) = self.subject(claims);
+        let (subject, headers, evidence) = self.subject(claims);
         let caller = Arc::new(Authenticated::with_subject(
-            peer, subject, headers, token_is, &hash,
+            peer, subject, headers, evidence, token_is, &hash,
         )?);
         self.verified
             .insert(key, identity.generation, Arc::clone(&caller), until);
@@ -290,8 +300,8 @@ impl Tokens {
         }
     }
 
-    /// The subject, and the headers its claims go into.
-    fn subject(&self, claims: Claims) -> (Subject, Vec<(HeaderName, HeaderValue)>) {
+    /// The subject, the headers its claims go into, and what rules see of it.
+    fn subject(&self, claims: Claims) -> (Subject, Vec<(HeaderName, HeaderValue)>, Evidence) {
         let mut forwarded = BTreeMap::new();
         let mut headers = Vec::new();
         for (claim, name) in &self.forward_claims {
@@ -311,7 +321,12 @@ impl Tokens {
             scopes: claims.scopes,
             claims: forwarded,
         };
-        (subject, headers)
+        let evidence = Evidence {
+            claims: claims.all,
+            accept: Some(PROOF_JWT_SVID.to_owned()),
+            role: None,
+        };
+        (subject, headers, evidence)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
         server::{Failed, Remote},
         tunnel,
     },
+    policy::{self, Decision, RuleName, Verdict},
     telemetry::{audit::Audit, timestamp::Timestamp},
 };
 
@@ -34,6 +35,7 @@ pub struct Metrics {
     answered: [Counter; 6],
     refused: Family<Reason, Counter>,
     cancelled: Counter,
+    shadow: Family<Shadow, Counter>,
     duration: Histogram,
     pub(super) tokens: TokenMetrics,
     pub(super) tunnels: tunnel::Meter,
@@ -57,6 +59,13 @@ struct Reason {
     reason: &'static str,
 }
 
+/// As many as the configuration has rules in shadow.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Shadow {
+    rule: String,
+    would: &'static str,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
@@ -69,6 +78,7 @@ impl Metrics {
         let answered = Family::<Class, Counter>::default();
         let refused = Family::default();
         let cancelled = Counter::default();
+        let shadow = Family::default();
         let duration = Histogram::new(BUCKETS);
         let tokens = Family::<Outcome, Counter>::default();
         registry.register(
@@ -85,6 +95,11 @@ impl Metrics {
             "cancelled",
             "Requests whose caller went away before the response began",
             cancelled.clone(),
+        );
+        registry.register(
+            "shadow",
+            "Requests that a rule in shadow would have decided otherwise, by rule and what it would have done",
+            Family::clone(&shadow),
         );
         registry.register_with_unit(
             "request",
@@ -103,6 +118,7 @@ impl Metrics {
             answered: classes.map(|class| answered.get_or_create_owned(&Class { class })),
             refused,
             cancelled,
+            shadow,
             duration,
             tunnels: tunnel::Metrics::new(registry).meter("app"),
             tokens: TokenMetrics {
@@ -123,7 +139,7 @@ pub(super) struct Record<'a> {
     /// The target as it came, then in normal form.
     target: Option<PathAndQuery>,
     caller: Option<Arc<Authenticated>>,
-    rule: Option<usize>,
+    verdict: Option<Verdict>,
     outcome: Ended,
 }
 
@@ -157,9 +173,15 @@ struct Line<'a> {
     /// Without its query, which may hold what is nobody's business.
     path: &'a str,
     result: &'a str,
-    /// The rule that allowed it, by its place in the file, from 0.
+    /// The rule that allowed or denied it, by its name or place in the file.
     #[serde(skip_serializing_if = "Option::is_none")]
-    rule: Option<usize>,
+    rule: Option<&'a str>,
+    /// The rule in shadow that would have denied what was allowed …
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shadow_denied_by: Option<&'a str>,
+    /// … or allowed what no rule did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shadow_allowed_by: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -198,7 +220,7 @@ impl<'a> Record<'a> {
             method: request.method().clone(),
             target: request.uri().path_and_query().cloned(),
             caller: None,
-            rule: None,
+            verdict: None,
             outcome: Ended::Cancelled,
         }
     }
@@ -213,8 +235,18 @@ impl<'a> Record<'a> {
         self.caller = Some(Arc::clone(caller));
     }
 
-    pub(super) fn allowed_by(&mut self, rule: usize) {
-        self.rule = Some(rule);
+    /// It is decided, and what would have been.
+    pub(super) fn decided(&mut self, verdict: Verdict) {
+        if let Some(rule) = &verdict.shadow {
+            let would = match verdict.decision {
+                Decision::Allow(_) => "deny",
+                Decision::Deny(_) => "allow",
+            };
+            let rule = rule.to_string();
+            let metrics = &self.session.inbound.metrics;
+            metrics.shadow.get_or_create(&Shadow { rule, would }).inc();
+        }
+        self.verdict = Some(verdict);
     }
 
     pub(super) fn answered(&mut self, status: StatusCode) {
@@ -265,6 +297,15 @@ impl<'a> Record<'a> {
                 detail,
             } => (*result, Some(*status), Some(*reason), detail.as_deref()),
         };
+        let verdict = self.verdict.as_ref();
+        let shadow = verdict.and_then(|verdict| verdict.shadow.as_ref());
+        let shadow = shadow.map(RuleName::as_str);
+        let (rule, shadow_denied_by, shadow_allowed_by) = match verdict.map(|it| &it.decision) {
+            Some(Decision::Allow(rule)) => (Some(rule.as_str()), shadow, None),
+            Some(Decision::Deny(policy::Reason::Rule(rule))) => (Some(rule.as_str()), None, None),
+            Some(Decision::Deny(_)) => (None, None, shadow),
+            None => (None, None, None),
+        };
         self.session.inbound.audit.write(&Line {
             time: Timestamp::now(),
             event: "inbound",
@@ -276,7 +317,9 @@ impl<'a> Record<'a> {
             method: self.method.as_str(),
             path: self.target.as_ref().map_or("", PathAndQuery::path),
             result,
-            rule: self.rule,
+            rule,
+            shadow_denied_by,
+            shadow_allowed_by,
             reason,
             detail,
             status: status.map(|status| status.as_u16()),

@@ -9,7 +9,7 @@ use warifu::{TrustDomain, caller::CallerError};
 use super::authenticate::TokenError;
 use crate::{
     http::{answer::answer, body::Body, path::PathError, pool::SendError, upgrade::NoTunnel},
-    policy,
+    policy::{self, Decision, Verdict},
     revocation::Kind,
 };
 
@@ -41,6 +41,14 @@ pub(super) enum Refusal {
     Denied(policy::Reason),
     CallerTooLarge(CallerError),
     App(SendError),
+}
+
+/// The refusal that a verdict is, unless it allows.
+pub(super) fn of(verdict: &Verdict) -> Option<Refusal> {
+    match &verdict.decision {
+        Decision::Allow(_) => None,
+        Decision::Deny(reason) => Some(Refusal::Denied(reason.clone())),
+    }
 }
 
 impl Refusal {
@@ -178,6 +186,7 @@ impl Refusal {
                 "revocations-stale",
                 "this agent does not know for certain who is revoked; try again".into(),
             ),
+            // Whether a rule denies it or none allows it is for those who write rules.
             Self::Denied(_) => (
                 StatusCode::FORBIDDEN,
                 "denied",

@@ -59,7 +59,15 @@ async fn a_caller_that_a_rule_allows_reaches_the_app_which_learns_who_it_is() {
             line["rule"],
             line["status"]
         ]),
-        json!(["inbound", ORDERS, "GET", "/charges/1", "allowed", 0, 200])
+        json!([
+            "inbound",
+            ORDERS,
+            "GET",
+            "/charges/1",
+            "allowed",
+            "allow[0]",
+            200
+        ])
     );
     assert!(
         line["duration_us"].is_u64() && line["remote"].as_str().unwrap().starts_with("127.0.0.1:")
@@ -222,11 +230,10 @@ async fn s16_what_no_rule_allows_is_403_and_says_so() {
         assert_eq!(line["status"], 403);
     }
     // On the connections that are open already, too.
-    fixture.handle.set_rules(&[]);
+    fixture.handle.set_policy(Policy::default());
     assert_eq!(orders.get("/charges").await.status(), 403);
-    fixture
-        .handle
-        .set_rules(&[allow(Some("spiffe://example.org/*"), None, "GET /charges")]);
+    let rules = [allow(Some("spiffe://example.org/*"), None, "GET /charges")];
+    fixture.handle.set_policy(Policy::new(&rules, &[]));
     assert_eq!(stranger.get("/charges").await.status(), 200);
     assert_eq!(fixture.seen().await.first, "GET /charges HTTP/1.1");
     assert!(fixture.nothing_seen());
@@ -334,8 +341,8 @@ async fn a_request_whose_caller_goes_away_is_audited_as_cancelled() {
     }
     let line = fixture.audited();
     assert_eq!(
-        (line["result"].as_str(), line["rule"].as_u64()),
-        (Some("cancelled"), Some(0))
+        (line["result"].as_str(), line["rule"].as_str()),
+        (Some("cancelled"), Some("allow[0]"))
     );
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &fixture.registry).unwrap();

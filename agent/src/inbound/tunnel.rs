@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Response, header::AUTHORIZATION, request::Parts};
+use http::{HeaderMap, Response, request::Parts};
 use hyper::upgrade::OnUpgrade;
 
-use super::{Session, allow, authenticate, refusal::Refusal};
+use super::{
+    Session, authenticate, decide,
+    refusal::{self, Refusal},
+};
 use crate::{
     config::defaults::WEBSOCKET_IDLE,
     http::{
@@ -26,22 +29,23 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// `parts` as they were decided on; `credentials` as they came.
+    /// `parts` as they were decided on, `headers` as they came.
     pub(super) fn new(
         wanted: Wanted,
         session: &Arc<Session>,
         parts: &mut Parts,
-        credentials: HeaderMap,
+        headers: HeaderMap,
     ) -> Result<Self, Refusal> {
         let near = parts.extensions.remove().ok_or(Refusal::Tunnel)?;
         let (session, method, uri) = (Arc::clone(session), parts.method.clone(), parts.uri.clone());
         // The very checks of a request: a token that expires, a revocation, a changed rule ends it.
         let still = Still::new(move || {
-            let caller = authenticate(&session, &credentials, |_| {});
-            let allowed = caller.and_then(|caller| allow(&session, &caller, &method, &uri));
-            allowed
-                .map(drop)
-                .map_err(|refusal| refusal.reason().to_owned())
+            let refused = match authenticate(&session, &headers, |_| {}) {
+                Ok(caller) => refusal::of(&decide(&session, &caller, &method, &uri, &headers)),
+                Err(refusal) => Some(refusal),
+            };
+            let reason = refused.map(|refusal| refusal.reason().to_owned());
+            reason.map_or(Ok(()), Err)
         });
         Ok(Self {
             wanted,
@@ -73,10 +77,4 @@ impl Opening {
         server::becomes(response, tunnel);
         Ok(())
     }
-}
-
-/// What a caller proves itself with in a request.
-pub(super) fn credentials(headers: &HeaderMap) -> HeaderMap {
-    let lines = headers.get_all(AUTHORIZATION).iter();
-    lines.map(|line| (AUTHORIZATION, line.clone())).collect()
 }

@@ -21,6 +21,23 @@ pub enum Accept {
     Jwt(JwtAccept),
 }
 
+impl Accept {
+    /// What rules call it, where it proves a subject.
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Mtls { .. } => None,
+            Self::Jwt(_) => Some("jwt-svid"),
+        }
+    }
+
+    /// Whether it may prove an AWS role.
+    pub fn proves_roles(&self) -> bool {
+        match self {
+            Self::Mtls { .. } | Self::Jwt(_) => false,
+        }
+    }
+}
+
 /// A bearer token by issuer profile.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

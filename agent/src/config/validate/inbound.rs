@@ -35,10 +35,7 @@ pub(super) fn inbound(config: &AgentConfig, inbound: &Inbound, at: &Path, proble
          accept: [{mtls: {trust_domains: [example.org]}}]",
     );
     let accepted = accept::accept(own, inbound, &at.key("accept"), problems);
-    for (index, allow) in inbound.allow.iter().enumerate() {
-        let at = at.key("allow").index(index);
-        rules::rule(own, allow, &accepted, &at, problems);
-    }
+    rules::rules(own, inbound, &accepted, at, problems);
     claims::claims(
         inbound,
         !accepted.subjects.is_empty(),

@@ -44,6 +44,8 @@ kinds! {
     DnsName -> String, "a DNS name such as authority.internal", dns_name;
     /// A token's audience.
     Audience -> String, "an audience such as payments", audience;
+    /// What the audit log calls a rule.
+    RuleName -> String, "a rule's name such as orders-charge: 1 to 64 letters, digits and ._-", |text| word(text, "._-", 1..=64);
     /// A scope, as RFC 6749 §3.3 has it.
     Scope -> String, "a scope such as charges.read", scope;
     /// What a client goes by at a provider of tokens.

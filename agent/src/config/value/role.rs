@@ -24,7 +24,11 @@ pub enum RoleRef {
     Name(String),
 }
 
-reads_from_text!(RolePattern, RoleRef);
+/// `ACCOUNT:role/NAME`: one role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvedRole(pub String);
+
+reads_from_text!(RolePattern, RoleRef, ProvedRole);
 
 /// Longest name in `aws.roles`.
 const MAX_NAME: usize = 64;
@@ -93,6 +97,20 @@ impl Kind for RolePattern {
             false => Err(
                 "a role's name has letters, digits and +=,.@_-; write it without its path".into(),
             ),
+        }
+    }
+}
+
+impl Kind for ProvedRole {
+    type Value = Self;
+    const NAME: &'static str = "ProvedRole";
+    const EXPECTED: &'static str = "a role as ACCOUNT:role/NAME, such as 123456789012:role/batch";
+    const PATTERN: Option<&'static str> = Some("^[0-9]{12}:role/");
+
+    fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
+        match text.contains('*') {
+            true => Err("a caller has one role".into()),
+            false => RolePattern::parse(text).map(|_| Self(text.to_owned())),
         }
     }
 }

@@ -44,6 +44,11 @@ pub struct ValueError(pub(super) String);
 /// A value of kind `K`, for serde and schemars.
 pub(in crate::config) struct As<K: Kind>(pub(in crate::config) K::Value);
 
+/// Reads one value where serde gives a key, and not a value.
+pub(in crate::config) fn read<K: Kind>(text: &str) -> Result<K::Value, ValueError> {
+    K::read(text)
+}
+
 /// `deserialize_with` for one value.
 pub(in crate::config) fn one<'de, K: Kind, D: Deserializer<'de>>(
     deserializer: D,

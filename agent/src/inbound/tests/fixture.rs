@@ -24,7 +24,7 @@ use warifu::{
 
 use super::super::*;
 use crate::{
-    config::inbound::{self as config, Accept, Allow, JwtAccept, JwtProfile, SubjectMatch},
+    config::inbound::{self as config, Accept, JwtAccept, JwtProfile, Rule, SubjectMatch},
     http::pool,
     http::server::Drain,
     telemetry::audit::Lines,
@@ -145,6 +145,8 @@ pub(super) fn config(forward: Forward) -> config::Inbound {
             trust_domains: vec![TrustDomain::new("example.org").unwrap()],
         }],
         allow: vec![allow(Some(ORDERS), None, "* /**")],
+        deny: Vec::new(),
+        trusted_hops: 0,
         forward_claims: Default::default(),
         context: None,
         max_connection_age: crate::config::value::Span(Duration::from_secs(3600)),
@@ -152,15 +154,16 @@ pub(super) fn config(forward: Forward) -> config::Inbound {
     }
 }
 
-pub(super) fn allow(peer: Option<&str>, scope: Option<&str>, to: &str) -> Allow {
+pub(super) fn allow(peer: Option<&str>, scope: Option<&str>, to: &str) -> Rule {
     let subject = SubjectMatch {
-        spiffe_id: None,
         scope: scope.map(str::to_owned),
+        ..SubjectMatch::default()
     };
-    Allow {
+    Rule {
         peer: peer.map(|id| id.parse().unwrap()),
         subject: scope.map(|_| subject),
         to: vec![to.parse().unwrap()],
+        ..Rule::default()
     }
 }
 

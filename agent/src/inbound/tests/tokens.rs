@@ -52,7 +52,7 @@ async fn a_token_joins_the_caller_and_goes_no_further() {
     let line = fixture.audited();
     assert_eq!(
         json!([line["peer"], line["subject"], line["proof"], line["rule"]]),
-        json!([ORDERS, web, "jwt-svid", 1])
+        json!([ORDERS, web, "jwt-svid", "allow[1]"])
     );
     assert_eq!(line["token_sha256"].as_str().unwrap().len(), 64);
     let signature = token.rsplit('.').next().unwrap();
