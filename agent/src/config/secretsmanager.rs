@@ -9,7 +9,7 @@ use super::{
 };
 
 /// How secrets of AWS Secrets Manager are read.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecretsManager {
     /// Another endpoint (`http://` for loopback only).

@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeSet,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -74,7 +74,8 @@ pub struct Grant {
 pub struct Provider {
     grant: Grant,
     authentication: Authentication,
-    fetcher: Fetcher,
+    /// With the CA certificates that were good last.
+    fetcher: Mutex<Fetcher>,
     /// Asked to wait until then.
     not_before: Mutex<Option<Instant>>,
 }
@@ -98,7 +99,7 @@ impl Provider {
         Ok(Self {
             grant,
             authentication,
-            fetcher: fetcher.limited(LIMITS),
+            fetcher: Mutex::new(fetcher.limited(LIMITS)),
             not_before: Mutex::default(),
         })
     }
@@ -182,9 +183,10 @@ impl Provider {
 
         let as_whom = self.authentication.certificate().await;
         let as_whom = as_whom.map_err(|why| self.unavailable(why))?;
+        let fetcher = self.fetcher().await;
         let fetcher = match as_whom {
-            None => self.fetcher.clone(),
-            Some(client) => self.fetcher.presenting(client),
+            None => fetcher,
+            Some(client) => fetcher.presenting(client),
         };
         let asked_at = SystemTime::now();
         let answer = fetcher.send(request).await;
@@ -214,12 +216,26 @@ impl Provider {
         })
     }
 
+    /// Trusts what the CA file says now, or what it said last where that can't be used: read anew for each token, as
+    /// the files of a client certificate are.
+    async fn fetcher(&self) -> Fetcher {
+        if let Some(path) = self.grant.ca_bundle.clone() {
+            let read = tokio::task::spawn_blocking(|| Fetcher::ca_file(path)).await;
+            match read {
+                Ok(Ok(fetcher)) => *lock(&self.fetcher) = fetcher.limited(LIMITS),
+                Ok(Err(why)) => {
+                    tracing::error!(%why, "the CA certificates in use stay; correct the file");
+                }
+                // It was neither aborted nor does it panic.
+                Err(why) => tracing::error!(%why, "the CA file was not read"),
+            }
+        }
+        lock(&self.fetcher).clone()
+    }
+
     /// A provider that said how long to wait is not asked before.
     fn may_ask(&self) -> Result<(), MintError> {
-        let mut not_before = self
-            .not_before
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut not_before = lock(&self.not_before);
         match *not_before {
             Some(until) if Instant::now() < until => {
                 Err(self.unavailable("it asked to be left alone for a while (Retry-After)".into()))
@@ -238,11 +254,7 @@ impl Provider {
                 if let Some(seconds) = wait.and_then(|it| it.parse().ok()) {
                     let wait = Duration::from_secs(seconds).min(MAX_RETRY_AFTER);
                     let until = Instant::now() + wait;
-                    let mut not_before = self
-                        .not_before
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner);
-                    *not_before = Some(until);
+                    *lock(&self.not_before) = Some(until);
                 }
                 self.unavailable(format!("{status}, {why}"))
             }
@@ -274,6 +286,11 @@ impl Mint for Arc<Provider> {
         let provider = Arc::clone(self);
         Box::pin(async move { provider.ask().await })
     }
+}
+
+/// Locks. Nothing panics while it holds one of these, and if something did, the data would be whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether it was the proof that was refused: nothing else is (RFC 6749 §5.2).

@@ -31,7 +31,8 @@ pub struct RouteOauth {
     #[serde(default, deserialize_with = "value::list::<name::Resource, _>")]
     #[schemars(with = "Vec<As<name::Resource>>")]
     pub resource: Vec<String>,
-    /// A PEM file of the CAs that the provider's certificate is verified with, in place of the public ones.
+    /// A PEM file of the CAs that the provider's certificate is verified with, in place of the public ones; read anew for
+    /// each token.
     #[serde(default, deserialize_with = "value::option::<name::AbsolutePath, _>")]
     #[schemars(with = "Option<As<name::AbsolutePath>>")]
     pub ca_bundle: Option<PathBuf>,

@@ -266,10 +266,19 @@ fn other_regions_are_few_and_other() {
 }
 
 #[test]
-fn an_authority_assumes_no_roles() {
-    let text = format!("{AUTHORITY}\naws: {{roles: {{a: {{arn: '{ARN}'}}}}}}\n");
-    let found = authority_errors(&text);
-    assert!(found.iter().any(|it| it.1 == "aws.roles"), "{found:#?}");
+fn an_authority_assumes_no_roles_and_reads_no_secrets() {
+    for (field, given) in [
+        ("roles", format!("{{a: {{arn: '{ARN}'}}}}")),
+        ("secretsmanager", format!("{{role: '{ARN}'}}")),
+        ("secretsmanager", "{refresh: 1m}".to_owned()),
+    ] {
+        let text = format!("{AUTHORITY}\naws: {{{field}: {given}}}\n");
+        let found = authority_errors(&text);
+        let field = format!("aws.{field}");
+        let told = found.iter().find(|it| it.1 == field);
+        let (_, _, message) = told.unwrap_or_else(|| panic!("{found:#?}"));
+        assert!(message.contains("into an agent's file"), "{message}");
+    }
 }
 
 #[test]

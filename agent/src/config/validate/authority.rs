@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Problem, Problems, root};
 use crate::config::{
     authority::AuthorityConfig,
+    secretsmanager::SecretsManager,
     value::{Listen, Span},
 };
 
@@ -32,11 +33,15 @@ pub(in crate::config) fn authority(config: &AuthorityConfig) -> Vec<Problem> {
     for (field, given) in [
         ("sts_failover", !config.aws.sts_failover.is_empty()),
         ("roles", !config.aws.roles.is_empty()),
+        (
+            "secretsmanager",
+            config.aws.secretsmanager != SecretsManager::default(),
+        ),
     ] {
         problems.add_if(
             given,
             root().key("aws").key(field),
-            "an authority assumes no roles: this belongs into an agent's file",
+            "an authority assumes no roles and reads no secrets: this belongs into an agent's file",
         );
     }
     ca(config, &mut problems);
