@@ -12,12 +12,7 @@
 //! Where a listener accepts no tokens, `authorization` is the app's own business and passes through.
 //! Where it accepts them, the header is ours: it must hold one good bearer token, and goes no further.
 
-use std::{
-    net::IpAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
 use http::{
@@ -33,14 +28,14 @@ use warifu::{caller::context, jwt::SigningKey};
 
 use crate::{
     config::{
-        defaults::FIRST_BYTE_TIMEOUT,
         inbound as config,
         outbound::Protocol,
         value::{Forward, Listen},
     },
     http::{
-        body::Body,
+        body::{self, Body},
         headers::{self, Filter, XFCC},
+        patience::Patience,
         pool::{Address, Destination, Keep, Pool, Switches, Upstream},
         server::{
             self, Connection, Draining, Failed, Limits, Listener, Opened, Refused, Remote,
@@ -54,6 +49,7 @@ use crate::{
 };
 use authenticate::{Authenticated, Authenticator};
 use certificate::{Certificate, Foreign};
+use grant::Grant;
 use record::Record;
 use refusal::Refusal;
 use tunnel::Opening;
@@ -61,6 +57,7 @@ use tunnel::Opening;
 mod authenticate;
 mod cache;
 mod certificate;
+mod grant;
 mod key_file;
 mod record;
 mod refusal;
@@ -182,8 +179,10 @@ struct Inbound {
     policy: ArcSwap<Policy>,
     /// Proxies in front whose word on the source address is taken.
     trusted_hops: usize,
+    /// Whether a rule looks at headers, or a proxy's word on the source address is taken from one.
+    reads_headers: bool,
     app: Upstream,
-    first_byte: Duration,
+    patience: Patience,
     /// Signs who called, for apps reached over TCP.
     context_key: Option<SigningKey>,
     to_app: Arc<Filter>,
@@ -235,20 +234,22 @@ impl Inbound {
                 None => None,
             };
         let authenticator = Authenticator::new(config, identity.clone(), metrics.tokens.clone());
+        let mut rules = config.allow.iter().chain(&config.deny);
         Ok(Self {
             certificate: Certificate::new(&config.accept, identity),
             authenticator,
             revocations,
             policy: ArcSwap::from_pointee(Policy::new(&config.allow, &config.deny)),
             trusted_hops: config.trusted_hops,
+            reads_headers: config.trusted_hops > 0 || rules.any(|rule| !rule.headers.is_empty()),
             app: pool.upstream(
                 Destination {
                     http2: config.app_protocol == Protocol::Http2,
                     ..Destination::new(address, None)
                 },
-                Keep::APP,
+                Keep::APP.connecting_within(config.timeouts.connect.0),
             ),
-            first_byte: FIRST_BYTE_TIMEOUT,
+            patience: Patience::new(&config.timeouts),
             context_key,
             to_app: Arc::new(Filter::to_app(config.forward_claims.values())),
             from_app: Arc::new(Filter::from_app()),
@@ -341,6 +342,7 @@ async fn answer(
     let refused = refusal::of(&verdict);
     record.decided(verdict);
     refused.map_or(Ok(()), Err)?;
+    let grant = Grant::new(session, &caller, &parts);
     let opening = match websocket {
         Some(wanted) => {
             let headers = parts.headers.clone();
@@ -361,17 +363,31 @@ async fn answer(
         parts.extensions.insert(Switches);
     }
 
-    // To the app and back. Bodies stream both ways.
+    // To the app and back. Bodies stream both ways, for as long as what lets the caller in does.
+    let deadline = inbound.patience.deadline();
+    let first_byte = inbound.patience.first_byte(&parts.headers);
     let request = Request::from_parts(parts, body);
     let request = settle::framing(request, &inbound.to_app);
-    let mut response = inbound.app.send(request, inbound.first_byte).await?;
+    let is_long = body::is_long(request.body());
+    let sent = grant.hold(is_long, inbound.app.send(request, first_byte));
+    let mut response = match deadline {
+        None => sent.await??,
+        Some(deadline) => tokio::time::timeout_at(deadline.at, sent)
+            .await
+            .map_err(|_| Refusal::AppTooSlow(deadline.whole))???,
+    };
     match opening {
         Some(opening) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             opening.opened(session, &mut response, &inbound.from_app)?;
         }
         _ => {
             inbound.from_app.strip(response.headers_mut());
-            response.body_mut().filter_trailers(&inbound.from_app);
+            let body = response.body_mut();
+            body.filter_trailers(&inbound.from_app);
+            body.while_still(|| grant.into_still());
+            if let Some(deadline) = deadline {
+                body.end_by(deadline);
+            }
         }
     }
     Ok(response)
@@ -386,6 +402,16 @@ fn authenticate(
 ) -> Result<Arc<Authenticated>, Refusal> {
     let inbound = &*session.inbound;
     let known = inbound.revocations.load();
+    refuse_withdrawn(session, &known)?;
+    let authenticator = &inbound.authenticator;
+    let caller = authenticator.authenticate(session.peer.as_ref(), headers)?;
+    noted(&caller);
+    caller.refuse_revoked(&known.list)?;
+    Ok(caller)
+}
+
+/// Refuses what goes back to a certificate that is revoked, or that nobody vouches for any more.
+fn refuse_withdrawn(session: &Session, known: &identity::Known) -> Result<(), Refusal> {
     if known.is_too_old() {
         return Err(Refusal::RevocationsStale(known.to_string()));
     }
@@ -394,13 +420,10 @@ fn authenticate(
     }
     if let Some(foreign) = &session.foreign {
         let now = SystemTime::now();
-        inbound.certificate.refuse_withdrawn(foreign, now)?;
+        let certificate = &session.inbound.certificate;
+        certificate.refuse_withdrawn(foreign, now)?;
     }
-    let authenticator = &inbound.authenticator;
-    let caller = authenticator.authenticate(session.peer.as_ref(), headers)?;
-    noted(&caller);
-    caller.refuse_revoked(&known.list)?;
-    Ok(caller)
+    Ok(())
 }
 
 /// What the rules say of a request of `caller`.

@@ -23,7 +23,6 @@ use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 use http::{Request, Response, StatusCode, header::HOST, request::Parts};
 use hyper::body::Incoming;
 use prometheus_client::registry::Registry;
-use tokio::time::Instant;
 
 use crate::{
     config,
@@ -156,14 +155,14 @@ impl Calls {
             }
         };
         let body = Body::Filtered(body, Arc::clone(&route.to_network), None);
-        let deadline = route.whole.map(|whole| (Instant::now() + whole, whole));
+        let deadline = route.patience.deadline();
         let answer = async {
             let websocket = WebSocket::asked_for(&mut parts)?;
             let forward = self.forward(route, parts, body, websocket.is_some());
             let mut response = match deadline {
-                Some((at, whole)) => tokio::time::timeout_at(at, forward)
+                Some(deadline) => tokio::time::timeout_at(deadline.at, forward)
                     .await
-                    .map_err(|_| Refusal::WholeTimedOut(whole))??,
+                    .map_err(|_| Refusal::WholeTimedOut(deadline.whole))??,
                 None => forward.await?,
             };
             match websocket {
@@ -174,8 +173,8 @@ impl Calls {
                     route.from_network.strip(response.headers_mut());
                     let body = response.body_mut();
                     body.filter_trailers(&route.from_network);
-                    if let Some((at, whole)) = deadline {
-                        body.end_by(at, whole);
+                    if let Some(deadline) = deadline {
+                        body.end_by(deadline);
                     }
                 }
             }
@@ -218,7 +217,8 @@ impl Calls {
 
         let call = Call {
             upstream: &upstream,
-            timeout: route.first_byte,
+            first_byte: route.patience.first_byte(&parts.headers),
+            obtain: route.patience.credential(),
             retries: &route.retries,
             budget: &route.budget,
             counters: &route.counters,

@@ -120,10 +120,6 @@ pub(super) fn retries() -> u32 {
     RETRIES
 }
 
-pub(super) fn first_byte_timeout() -> Span {
-    Span(FIRST_BYTE_TIMEOUT)
-}
-
 pub(super) fn role_session() -> Span {
     Span(ROLE_SESSION)
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{
     defaults,
-    outbound::Protocol,
+    outbound::{Protocol, Timeouts},
     value::{self, As, Forward, Listen, Span, name},
 };
 
@@ -31,6 +31,9 @@ pub struct Inbound {
     /// Which HTTP the app speaks.
     #[serde(default)]
     pub app_protocol: Protocol,
+    /// What a request may take.
+    #[serde(default)]
+    pub timeouts: Timeouts,
     /// How a caller may prove itself; at least one.
     pub accept: Vec<Accept>,
     /// Who may call what; nobody where empty.

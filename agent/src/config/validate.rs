@@ -6,6 +6,7 @@ mod aws;
 mod inbound;
 mod local;
 mod outbound;
+mod timeouts;
 
 pub(super) use agent::agent;
 pub(super) use authority::authority;

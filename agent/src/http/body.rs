@@ -14,11 +14,12 @@ use http_body::{Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use thiserror::Error;
-use tokio::time::Instant;
 
 use super::{
     headers::Filter,
+    patience::Deadline,
     pool::{PooledBody, Progress},
+    still::Still,
 };
 
 /// A body on its way through.
@@ -48,6 +49,9 @@ pub enum BodyError {
     /// It had not ended when its time had.
     #[error("it took longer than {0:?}")]
     Late(Duration),
+    /// What let it in no longer does.
+    #[error("it may not go on: {0}")]
+    Withdrawn(String),
 }
 
 /// Ends only by itself.
@@ -79,10 +83,19 @@ impl Body {
         }
     }
 
-    /// A response must have ended `at` this time, or breaks off: the whole may take `limit`.
-    pub fn end_by(&mut self, at: Instant, limit: Duration) {
+    /// A response must have ended by then, or breaks off.
+    pub fn end_by(&mut self, deadline: Deadline) {
         if let Self::Pooled(body) = self {
-            body.end_by(at, limit);
+            body.end_by(deadline);
+        }
+    }
+
+    /// A response breaks off when `still` says that it may not go on. One that is nearly over is not asked.
+    pub fn while_still(&mut self, still: impl FnOnce() -> Still) {
+        if is_long(self)
+            && let Self::Pooled(body) = self
+        {
+            body.while_still(still());
         }
     }
 
@@ -94,6 +107,15 @@ impl Body {
             _ => None,
         }
     }
+}
+
+/// A body that may take long: nobody knows how much there is of it, or it is more than this. So much is under way
+/// anyway, in the buffers between its ends, before anybody could be asked about it.
+const SHORT: u64 = 256 * 1024;
+
+/// Whether a body may take long.
+pub fn is_long(body: &impl http_body::Body) -> bool {
+    !body.is_end_stream() && body.size_hint().exact().is_none_or(|size| size > SHORT)
 }
 
 impl From<Incoming> for Body {

@@ -29,7 +29,11 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use super::{origin::Stream, pool::FarParts};
+use super::{
+    origin::Stream,
+    pool::FarParts,
+    still::{CHECK_EVERY, Still},
+};
 
 /// What waits for bytes has a buffer of this size, each way …
 const SMALL: usize = 2 * 1024;
@@ -39,28 +43,8 @@ const LARGE: usize = 64 * 1024;
 /// … by this factor.
 const GROWTH: usize = 8;
 
-/// How often a tunnel is asked whether it may go on: a revocation list is no fresher than a poll of it.
-const CHECK_EVERY: Duration = Duration::from_secs(5);
-
 /// What an end of ours may take to reach both sides.
 const GOODBYE: Duration = Duration::from_secs(1);
-
-/// Says why a tunnel may not go on.
-#[derive(Clone)]
-pub struct Still(Arc<dyn Fn() -> Result<(), String> + Send + Sync>);
-
-impl Still {
-    /// It may while `says` is `Ok`.
-    pub fn new(says: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(says))
-    }
-}
-
-impl fmt::Debug for Still {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Still").finish_non_exhaustive()
-    }
-}
 
 /// What ends a tunnel beside its two sides.
 #[derive(Debug, Clone)]
@@ -299,7 +283,7 @@ async fn until_an_end(
                 if moved.not_for() >= bounds.idle {
                     return End::Idle;
                 }
-                if let Some(why) = bounds.still.iter().find_map(|still| (still.0)().err()) {
+                if let Some(why) = bounds.still.iter().find_map(|still| still.says().err()) {
                     return End::Withdrawn(why);
                 }
             }

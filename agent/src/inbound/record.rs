@@ -36,6 +36,8 @@ pub struct Metrics {
     refused: Family<Reason, Counter>,
     cancelled: Counter,
     shadow: Family<Shadow, Counter>,
+    /// Answers that broke off because what let them in no longer does.
+    pub(super) withdrawn: Counter,
     duration: Histogram,
     pub(super) tokens: TokenMetrics,
     pub(super) tunnels: tunnel::Meter,
@@ -77,7 +79,7 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("inbound");
         let answered = Family::<Class, Counter>::default();
         let refused = Family::default();
-        let cancelled = Counter::default();
+        let (cancelled, withdrawn) = (Counter::default(), Counter::default());
         let shadow = Family::default();
         let duration = Histogram::new(BUCKETS);
         let tokens = Family::<Outcome, Counter>::default();
@@ -101,6 +103,11 @@ impl Metrics {
             "Requests that a rule in shadow would have decided otherwise, by rule and what it would have done",
             Family::clone(&shadow),
         );
+        registry.register(
+            "withdrawn",
+            "Answers broken off because their caller was revoked, or the rules changed",
+            withdrawn.clone(),
+        );
         registry.register_with_unit(
             "request",
             "Time from the head of a request to the head of its response",
@@ -119,6 +126,7 @@ impl Metrics {
             refused,
             cancelled,
             shadow,
+            withdrawn,
             duration,
             tunnels: tunnel::Metrics::new(registry).meter("app"),
             tokens: TokenMetrics {

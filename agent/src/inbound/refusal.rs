@@ -1,5 +1,7 @@
 //! The one place that turns a cause into an answer.
 
+use std::time::Duration;
+
 use http::{
     HeaderValue, Response, StatusCode,
     header::{RETRY_AFTER, WWW_AUTHENTICATE},
@@ -41,6 +43,8 @@ pub(super) enum Refusal {
     Denied(policy::Reason),
     CallerTooLarge(CallerError),
     App(SendError),
+    /// No whole answer within this time.
+    AppTooSlow(Duration),
 }
 
 /// The refusal that a verdict is, unless it allows.
@@ -87,6 +91,7 @@ impl Refusal {
             Self::RevocationsStale(known) => Some(known.clone()),
             Self::Denied(reason) => Some(reason.as_str().to_owned()),
             Self::App(error) => Some(error.to_string()),
+            Self::AppTooSlow(whole) => Some(format!("no answer within timeouts.whole ({whole:?})")),
             Self::AppSwitched(why) => Some(why.to_string()),
             Self::Host(why) => Some((*why).to_owned()),
             Self::Path(error) => Some(error.to_string()),
@@ -101,7 +106,7 @@ impl Refusal {
             Self::Denied(_) | Self::PeerRevoked(_) | Self::PeerNotVerified(_) => "denied",
             Self::Unauthenticated | Self::BadToken(_) | Self::TokenRevoked(_) => "unauthenticated",
             Self::NoIdentity | Self::NoBundle(_) | Self::RevocationsStale(_) => "unavailable",
-            Self::App(_) | Self::AppSwitched(_) => "failed",
+            Self::App(_) | Self::AppTooSlow(_) | Self::AppSwitched(_) => "failed",
             _ => "refused",
         }
     }
@@ -198,6 +203,7 @@ impl Refusal {
                 "the claims of the token are too large to be passed on".into(),
             ),
             Self::App(error) => of_the_app(error),
+            Self::AppTooSlow(_) => app_timed_out(),
         }
     }
 
@@ -219,11 +225,7 @@ fn of_the_app(error: &SendError) -> (StatusCode, &'static str, std::borrow::Cow<
             "app-unreachable",
             "the service behind this agent does not accept connections".into(),
         ),
-        SendError::TimedOut { .. } | SendError::ConnectTimedOut { .. } => (
-            StatusCode::GATEWAY_TIMEOUT,
-            "app-timed-out",
-            "the service behind this agent did not answer in time".into(),
-        ),
+        SendError::TimedOut { .. } | SendError::ConnectTimedOut { .. } => app_timed_out(),
         SendError::Exhausted { .. } => (
             StatusCode::SERVICE_UNAVAILABLE,
             "app-overloaded",
@@ -241,6 +243,14 @@ fn of_the_app(error: &SendError) -> (StatusCode, &'static str, std::borrow::Cow<
             "the service behind this agent closed the connection before it answered".into(),
         ),
     }
+}
+
+fn app_timed_out() -> (StatusCode, &'static str, std::borrow::Cow<'static, str>) {
+    (
+        StatusCode::GATEWAY_TIMEOUT,
+        "app-timed-out",
+        "the service behind this agent did not answer in time".into(),
+    )
 }
 
 impl From<PathError> for Refusal {

@@ -1,5 +1,7 @@
 //! Over real sockets: what a caller writes, what the app reads.
 
+use std::time::Duration;
+
 use fixture::{App, Fixture, OK, ORDERS, PAYMENTS, accept_tokens, allow};
 use http::Method;
 use http_body_util::{BodyExt, Full};
@@ -12,6 +14,7 @@ mod federated;
 mod fixture;
 mod framing;
 mod revoked;
+mod times;
 mod tokens;
 mod websocket;
 

@@ -16,7 +16,8 @@ use crate::{
         headers::Filter,
         pool::Far,
         server,
-        tunnel::{Bounds, Still, Tunnel},
+        still::Still,
+        tunnel::{Bounds, Tunnel},
         upgrade::{NoTunnel, Wanted},
     },
 };

@@ -45,8 +45,10 @@ pub(super) enum Credential {
 #[derive(Debug)]
 pub(super) struct Call<'a> {
     pub(super) upstream: &'a Upstream,
-    /// The route's time to the first byte of an answer.
-    pub(super) timeout: Duration,
+    /// The time to the first byte of an answer.
+    pub(super) first_byte: Duration,
+    /// The time to obtain what is attached.
+    pub(super) obtain: Duration,
     pub(super) retries: &'a config::outbound::Retries,
     pub(super) budget: &'a Budget,
     pub(super) counters: &'a Counters,
@@ -166,8 +168,8 @@ impl Credential {
 impl Call<'_> {
     /// What is to be attached may have to be obtained first, from someone who may be slow.
     async fn in_time<T>(&self, obtaining: impl Future<Output = T>) -> Result<T, Refusal> {
-        let obtained = tokio::time::timeout(self.timeout, obtaining).await;
-        obtained.map_err(|_| Refusal::NotInTime(self.timeout))
+        let obtained = tokio::time::timeout(self.obtain, obtaining).await;
+        obtained.map_err(|_| Refusal::NotInTime(self.obtain))
     }
 
     /// Sends as it is.

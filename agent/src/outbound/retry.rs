@@ -45,7 +45,7 @@ impl Call<'_> {
         };
         let attempt = self
             .upstream
-            .attempt(request, self.timeout, &mut tries.pool);
+            .attempt(request, self.first_byte, &mut tries.pool);
         let (request, wait) = match attempt.await? {
             Attempt::NotSent(request, error) => {
                 let passes = matches!(

@@ -1,6 +1,6 @@
 //! Compiled routes.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use http::{
     HeaderValue, Uri,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config,
-    http::{headers::Filter, path},
+    http::{headers::Filter, path, patience::Patience},
 };
 
 /// Why a route can't be.
@@ -116,8 +116,7 @@ pub(super) struct Route {
     pub(super) credential: Credential,
     pub(super) to_network: Arc<Filter>,
     pub(super) from_network: Arc<Filter>,
-    pub(super) first_byte: Duration,
-    pub(super) whole: Option<Duration>,
+    pub(super) patience: Patience,
     pub(super) retries: config::outbound::Retries,
     pub(super) budget: Budget,
     pub(super) counters: Counters,
@@ -175,8 +174,7 @@ impl Route {
             to_network: Arc::new(credential.filter()),
             credential,
             from_network: Arc::new(Filter::from_network()),
-            first_byte: route.timeouts.first_byte.0,
-            whole: route.timeouts.whole.map(|whole| whole.0),
+            patience: Patience::new(&route.timeouts),
             retries: route.retries.clone(),
             budget: Budget::new(),
             counters: metrics.counters(&route.host),

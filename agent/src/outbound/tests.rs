@@ -177,7 +177,7 @@ async fn s13_credentials_that_do_not_come_are_a_503_within_the_route_s_time() {
     let agent = Agent::new()
         .route("api", &upstream.url(""), |route| {
             sigv4(1024)(route);
-            route.timeouts.first_byte.0 = Duration::from_millis(20);
+            route.timeouts.first_byte = Some(config::value::Span(Duration::from_millis(20)));
         })
         .start()
         .await;
@@ -597,7 +597,7 @@ async fn what_goes_wrong_with_the_upstream_is_said() {
     let silent = Peer::silent().await;
     let agent = Agent::new()
         .route("silent", &format!("http://{silent}"), |route| {
-            route.timeouts.first_byte.0 = Duration::from_millis(20);
+            route.timeouts.first_byte = Some(config::value::Span(Duration::from_millis(20)));
         })
         .route("closed", "http://127.0.0.1:1", |_| {})
         .start()

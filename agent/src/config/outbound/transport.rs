@@ -10,16 +10,16 @@ use crate::config::{
     value::{self, As, Span, name},
 };
 
-/// What a route's requests may take.
+/// What requests may take, on their way out or in.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Timeouts {
     /// Name resolution, connect and TLS handshake together.
     #[serde(default = "defaults::connect_timeout")]
     pub connect: Span,
-    /// From the last byte of the request to the first of the response.
-    #[serde(default = "defaults::first_byte_timeout")]
-    pub first_byte: Span,
+    /// From the last byte of the request to the first of the response: 30 s where absent, and for gRPC no limit then;
+    /// `0s` is no limit for any.
+    pub first_byte: Option<Span>,
     /// From the head of the request to the last byte of the response, retries included; no limit where absent.
     /// A WebSocket has none.
     pub whole: Option<Span>,
@@ -67,7 +67,7 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: defaults::connect_timeout(),
-            first_byte: defaults::first_byte_timeout(),
+            first_byte: None,
             whole: None,
         }
     }

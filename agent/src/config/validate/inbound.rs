@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Path, Problems, agent};
+use super::{Path, Problems, agent, timeouts::timeouts};
 use crate::config::{
     AgentConfig,
     inbound::Inbound,
@@ -42,6 +42,7 @@ pub(super) fn inbound(config: &AgentConfig, inbound: &Inbound, at: &Path, proble
         &at.key("forward_claims"),
         problems,
     );
+    timeouts(&inbound.timeouts, &at.key("timeouts"), problems);
     problems.span(
         at.key("max_connection_age"),
         inbound.max_connection_age,

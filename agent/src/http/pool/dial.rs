@@ -11,6 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::net::sockopt::{
+    set_socket_keepalive, set_tcp_keepcnt, set_tcp_keepidle, set_tcp_keepintvl,
+    set_tcp_user_timeout,
+};
 use tokio::{
     net::{TcpStream, UnixStream, lookup_host},
     task::JoinSet,
@@ -29,6 +33,14 @@ const AVOID_FOR: Duration = Duration::from_secs(30);
 
 /// Addresses that are remembered to have failed: more than a name has.
 const MAX_AVOIDED: usize = 64;
+
+/// A connection over which nothing came for this long is probed: sooner than load balancers and NAT commonly forget one
+/// (AWS's NLB and NAT gateways after 350 s) …
+const PROBE_AFTER: Duration = Duration::from_secs(20);
+/// … again after this time without an answer …
+const PROBE_EVERY: Duration = Duration::from_secs(5);
+/// … and given up when none of so many is answered.
+const PROBES: u32 = 4;
 
 /// A byte stream.
 pub(super) enum Dialled {
@@ -79,7 +91,21 @@ async fn tcp(address: &Address, failed: &Failed) -> Result<TcpStream, String> {
     // Small writes go out at once: HTTP writes whole messages. Fails only on a connection that is already
     // gone, which the next step finds out.
     let _ = stream.set_nodelay(true);
+    if let Err(error) = keep_alive(&stream) {
+        tracing::debug!(%error, "TCP's keep-alive was not set");
+    }
     Ok(stream)
+}
+
+/// A peer that vanished is found by the kernel, whatever is spoken above TCP: by probes while nothing is sent, and by
+/// what is not acknowledged else.
+fn keep_alive(stream: &TcpStream) -> rustix::io::Result<()> {
+    set_tcp_keepidle(stream, PROBE_AFTER)?;
+    set_tcp_keepintvl(stream, PROBE_EVERY)?;
+    set_tcp_keepcnt(stream, PROBES)?;
+    let lost = PROBE_AFTER + PROBE_EVERY * PROBES;
+    set_tcp_user_timeout(stream, u32::try_from(lost.as_millis()).unwrap_or(u32::MAX))?;
+    set_socket_keepalive(stream, true)
 }
 
 /// In random order, but a family after the other, whichever the resolver has first (RFC 6724: it knows
@@ -232,6 +258,17 @@ mod tests {
         assert!(began.elapsed() < HEAD_START * 8, "{:?}", began.elapsed());
         let order = failed.last(vec![refused, silent, alive], Instant::now());
         assert_eq!(order[0], alive);
+    }
+
+    #[tokio::test]
+    async fn the_kernel_is_asked_to_find_peers_that_vanished() {
+        use rustix::net::sockopt::{socket_keepalive, tcp_keepidle, tcp_user_timeout};
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::Socket(listener.local_addr().unwrap());
+        let stream = tcp(&address, &Failed::default()).await.unwrap();
+        assert!(socket_keepalive(&stream).unwrap());
+        assert_eq!(tcp_keepidle(&stream).unwrap(), PROBE_AFTER);
+        assert_eq!(tcp_user_timeout(&stream).unwrap(), 40_000);
     }
 
     #[tokio::test]

@@ -14,10 +14,7 @@ use super::{
     lock,
     shelf::Shelf,
 };
-use crate::http::{
-    origin::Stream,
-    tunnel::{Handover, Still},
-};
+use crate::http::{origin::Stream, still::Still, tunnel::Handover};
 
 /// The far end of a tunnel, counted as a connection of its pool for as long as it is there.
 pub struct Far {
@@ -118,7 +115,10 @@ impl Inner {
         let tls = lock(&self.shelf).tls();
         let tls = tls.map(|tls| offering(tls, &[b"http/1.1"]));
         let admit = tls.as_ref().and_then(|tls| tls.admit.clone());
-        let (mut made, driven) = self.connecting(tls, Connector::connect).await?;
+        let (mut made, driven) = match self.connecting(tls, Connector::connect).await {
+            Ok(made) => made,
+            Err(error) => return Ok(Attempt::NotSent(request, error)),
+        };
         // Whatever the answer is, no other request goes over it.
         made.life.until = std::time::Instant::now();
         let proof = std::mem::take(&mut made.proof);

@@ -14,7 +14,12 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use super::{Inner, lock, shelf::Connection};
-use crate::http::{body::BodyError, headers::Filter};
+use crate::http::{
+    body::BodyError,
+    headers::Filter,
+    patience::Deadline,
+    still::{Asked, Still},
+};
 
 /// A connection that carries a request. Dropped before its response ended, it takes the connection
 /// along (HTTP/1.1) or just its stream (HTTP/2).
@@ -94,6 +99,8 @@ pub struct PooledBody {
     /// What is removed from its trailers.
     filter: Option<Arc<Filter>>,
     late: Option<Late>,
+    /// Whether it may go on. In a box: few are open for so long that anyone asks.
+    asked: Option<Box<Asked>>,
 }
 
 /// When a body has to have ended.
@@ -110,6 +117,7 @@ impl PooledBody {
             lease,
             filter: None,
             late: None,
+            asked: None,
         }
     }
 
@@ -118,16 +126,27 @@ impl PooledBody {
         self.filter = Some(Arc::clone(filter));
     }
 
-    /// Breaks off `at` this time: the whole may take `limit`.
-    pub(in crate::http) fn end_by(&mut self, at: tokio::time::Instant, limit: Duration) {
-        let at = Box::pin(tokio::time::sleep_until(at));
+    /// Breaks off at this time.
+    pub(in crate::http) fn end_by(&mut self, deadline: Deadline) {
+        let at = Box::pin(tokio::time::sleep_until(deadline.at));
+        let limit = deadline.whole;
         self.late = Some(Late { at, limit });
+    }
+
+    /// Breaks off when `still` says that it may not go on.
+    pub(in crate::http) fn while_still(&mut self, still: Still) {
+        self.asked = Some(Box::new(Asked::new(still)));
     }
 
     pub(in crate::http) fn poll_frame(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(asked) = &mut self.asked
+            && let Err(why) = asked.poll(cx)
+        {
+            return Poll::Ready(Some(Err(BodyError::Withdrawn(why))));
+        }
         let Poll::Ready(mut frame) = Pin::new(&mut self.body).poll_frame(cx) else {
             let Some(late) = &mut self.late else {
                 return Poll::Pending;

@@ -1,6 +1,10 @@
 //! A listener with a caller in front and an app behind, on loopback.
 
-use std::{net::SocketAddr, ops::Deref, time::SystemTime};
+use std::{
+    net::SocketAddr,
+    ops::Deref,
+    time::{Duration, SystemTime},
+};
 
 use prometheus_client::registry::Registry;
 use rcgen::{
@@ -24,11 +28,19 @@ use warifu::{
 
 use super::super::*;
 use crate::{
-    config::inbound::{self as config, Accept, JwtAccept, JwtProfile, Rule, SubjectMatch},
+    config::{
+        inbound::{self as config, Accept, JwtAccept, JwtProfile, Rule, SubjectMatch},
+        outbound::Timeouts,
+        value::Span,
+    },
     http::pool,
     http::server::Drain,
     telemetry::audit::Lines,
 };
+
+/// What has not happened by then does not happen: three times what a tunnel goes on for before it is asked again
+/// whether it may.
+pub(super) const DEADLINE: Duration = Duration::from_secs(15);
 
 pub(super) const PAYMENTS: &str = "spiffe://example.org/payments";
 pub(super) const ORDERS: &str = "spiffe://example.org/orders";
@@ -141,6 +153,10 @@ pub(super) fn config(forward: Forward) -> config::Inbound {
         listen: Listen::Tcp(([127, 0, 0, 1], 0).into()),
         forward,
         app_protocol: Default::default(),
+        timeouts: Timeouts {
+            first_byte: Some(Span(Duration::from_millis(200))),
+            ..Timeouts::default()
+        },
         accept: vec![Accept::Mtls {
             trust_domains: vec![TrustDomain::new("example.org").unwrap()],
         }],
@@ -149,7 +165,7 @@ pub(super) fn config(forward: Forward) -> config::Inbound {
         trusted_hops: 0,
         forward_claims: Default::default(),
         context: None,
-        max_connection_age: crate::config::value::Span(Duration::from_secs(3600)),
+        max_connection_age: Span(Duration::from_secs(3600)),
         max_connections: 100,
     }
 }
@@ -206,8 +222,7 @@ impl Fixture {
             server_metrics: server::Metrics::new(&mut registry),
             draining,
         };
-        let mut inbound = Inbound::new(&config, &environment).unwrap();
-        inbound.first_byte = Duration::from_millis(200);
+        let inbound = Inbound::new(&config, &environment).unwrap();
         let listener = Listener::bind(&config.listen).unwrap();
         let handle = serve(inbound, listener, &config, &environment);
         let Listen::Tcp(address) = *handle.address() else {
@@ -267,7 +282,8 @@ impl Fixture {
 
     /// The next request that reached the app: its lines, in lower case, and its body.
     pub(super) async fn seen(&mut self) -> Message {
-        Message::new(self.requests.recv().await.unwrap())
+        let request = tokio::time::timeout(DEADLINE, self.requests.recv()).await;
+        Message::new(request.expect("a request reaches the app").unwrap())
     }
 
     /// Whether nothing (more) reached the app.
@@ -363,8 +379,10 @@ impl Caller1 {
         let _ = self.0.flush().await;
     }
 
+    /// `None` where the connection ends instead.
     pub(super) async fn response(&mut self) -> Option<Message> {
-        read_message(&mut self.0).await.map(Message::new)
+        let response = tokio::time::timeout(DEADLINE, read_message(&mut self.0)).await;
+        response.expect("a response, or the end").map(Message::new)
     }
 }
 

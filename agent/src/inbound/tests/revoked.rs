@@ -176,3 +176,121 @@ async fn an_http2_connection_of_a_revoked_peer_ends_after_its_answer() {
     let ended = tokio::time::timeout(Duration::from_secs(10), connection).await;
     ended.expect("GOAWAY, and the end").unwrap().unwrap();
 }
+
+/// An answer that began, and goes on for as long as anyone listens.
+const ENDLESS: App =
+    App::Answers("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n");
+
+type Sender<B> = hyper::client::conn::http2::SendRequest<B>;
+
+/// A connection of *orders* that speaks HTTP/2.
+async fn http2<B>(fixture: &Fixture) -> Sender<B>
+where
+    B: http_body::Body + Send + Unpin + 'static,
+    B::Data: Send,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    let stream = fixture.connect(fixture.client(ORDERS), b"h2").await;
+    let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+/// A stream that began with an answer, and stays open.
+async fn stream(sender: &mut Sender<Full<bytes::Bytes>>) -> Incoming {
+    let request = Request::get("https://payments/charges/watch");
+    let request = request.body(Full::new(bytes::Bytes::new())).unwrap();
+    let mut body = sender.send_request(request).await.unwrap().into_body();
+    let first = body.frame().await.unwrap().unwrap();
+    assert_eq!(first.into_data().unwrap(), "first");
+    body
+}
+
+async fn breaks_off(mut body: Incoming) {
+    let next = tokio::time::timeout(fixture::DEADLINE, body.frame()).await;
+    let next = next.expect("the stream ends");
+    assert!(matches!(next, Some(Err(_))), "{next:?}");
+}
+
+#[tokio::test]
+async fn an_open_stream_ends_when_its_caller_is_revoked_and_counts() {
+    let mut fixture = Fixture::with(ENDLESS, |_| {}).await;
+    let mut orders = http2(&fixture).await;
+    let (one, other) = (stream(&mut orders).await, stream(&mut orders).await);
+    let mut over_http1 = fixture.caller(ORDERS).await;
+    over_http1
+        .send("GET /charges/watch HTTP/1.1\r\nhost: payments\r\n\r\n")
+        .await;
+    for _ in 0..3 {
+        fixture.seen().await;
+    }
+    fixture.learn(1, &[(Kind::SpiffeId, ORDERS)]);
+    breaks_off(one).await;
+    breaks_off(other).await;
+    assert!(over_http1.response().await.is_none());
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &fixture.registry).unwrap();
+    assert!(text.contains("inbound_withdrawn_total 3\n"), "{text}");
+}
+
+#[tokio::test]
+async fn an_open_stream_ends_when_no_rule_allows_it_any_more_and_lives_on_while_one_does() {
+    let fixture = Fixture::with(ENDLESS, |_| {}).await;
+    let mut orders = http2(&fixture).await;
+    let mut body = stream(&mut orders).await;
+    fixture.learn(1, &[(Kind::SpiffeId, "spiffe://example.org/others")]);
+    fixture.handle.set_policy(Policy::new(
+        &[allow(Some(ORDERS), None, "GET /charges/*")],
+        &[],
+    ));
+    // Past the next time it is asked.
+    let asked = crate::http::still::CHECK_EVERY + Duration::from_secs(1);
+    let next = tokio::time::timeout(asked, body.frame()).await;
+    assert!(next.is_err(), "{next:?}");
+    fixture.handle.set_policy(Policy::default());
+    breaks_off(body).await;
+}
+
+#[tokio::test]
+async fn an_upload_without_an_end_is_refused_when_its_caller_is_revoked() {
+    let fixture = Fixture::with(App::Silent, |config| {
+        config.timeouts.first_byte = Some(crate::config::value::Span(Duration::ZERO));
+    })
+    .await;
+    let mut orders = http2(&fixture).await;
+    let (more, body) = pieces();
+    let request = Request::post("https://payments/charges")
+        .body(body)
+        .unwrap();
+    let answer = tokio::spawn(orders.send_request(request));
+    more.send("piece").unwrap();
+    fixture.learn(1, &[(Kind::SpiffeId, ORDERS)]);
+    let answer = tokio::time::timeout(fixture::DEADLINE, answer).await;
+    let answer = answer.expect("an answer").unwrap().unwrap();
+    assert_eq!(answer.status(), 403);
+    assert_eq!(answer.headers()["x-warifu-reason"], "revoked");
+}
+
+/// A body that is as long as its sender is there.
+struct Pieces(tokio::sync::mpsc::UnboundedReceiver<&'static str>);
+
+fn pieces() -> (tokio::sync::mpsc::UnboundedSender<&'static str>, Pieces) {
+    let (more, pieces) = tokio::sync::mpsc::unbounded_channel();
+    (more, Pieces(pieces))
+}
+
+impl http_body::Body for Pieces {
+    type Data = bytes::Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+        let piece = self.0.poll_recv(cx);
+        piece.map(|piece| piece.map(|text| Ok(http_body::Frame::data(text.into()))))
+    }
+}

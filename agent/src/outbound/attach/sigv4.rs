@@ -78,9 +78,9 @@ impl SigV4 {
         let mut tries = Tries::default();
         loop {
             // Credentials may have to be obtained first, from an STS that may be slow.
-            tokio::time::timeout(call.timeout, self.signer.sign(&mut parts, &payload))
+            tokio::time::timeout(call.obtain, self.signer.sign(&mut parts, &payload))
                 .await
-                .map_err(|_| Refusal::SignTimedOut(call.timeout))??;
+                .map_err(|_| Refusal::SignTimedOut(call.obtain))??;
             let request = Request::from_parts(parts, body);
             match call.attempt(request, &mut tries).await? {
                 Attempt::Answered(response) => return Ok(response),
@@ -102,8 +102,8 @@ impl SigV4 {
         let held = call.buffers.read(body, self.max_body).await?;
         let payload = Payload::hash(held.bytes());
         let signing = self.signer.presign(parts, &payload, span);
-        Ok(tokio::time::timeout(call.timeout, signing)
+        Ok(tokio::time::timeout(call.obtain, signing)
             .await
-            .map_err(|_| Refusal::SignTimedOut(call.timeout))??)
+            .map_err(|_| Refusal::SignTimedOut(call.obtain))??)
     }
 }

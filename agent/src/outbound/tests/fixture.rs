@@ -40,6 +40,10 @@ use crate::{
     token::{Mint, Minted, Minting, Wanted},
 };
 
+/// What has not happened by then does not happen: three times what a tunnel goes on for before it is asked again
+/// whether it may.
+pub(super) const DEADLINE: Duration = Duration::from_secs(15);
+
 pub(super) const ORDERS: &str = "spiffe://example.org/orders";
 pub(super) const PAYMENTS: &str = "spiffe://example.org/payments";
 
@@ -135,7 +139,7 @@ impl Agent {
             proxy: None,
             protocol: Default::default(),
             timeouts: config::outbound::Timeouts {
-                first_byte: config::value::Span(Duration::from_secs(10)),
+                first_byte: Some(config::value::Span(Duration::from_secs(10))),
                 ..Default::default()
             },
             retries: Default::default(),
@@ -284,7 +288,7 @@ pub(super) fn post(url: &str, body: &'static str) -> Request<Body> {
 
 /// Lets other tasks run until `done`.
 pub(super) async fn until(mut done: impl FnMut() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(10), async {
+    let waited = tokio::time::timeout(DEADLINE, async {
         while !done() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -400,6 +404,7 @@ pub(super) struct Seen {
     pub(super) target: String,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    pub(super) trailers: HeaderMap,
     /// Who the TLS connection says is calling.
     pub(super) peer: Option<String>,
     /// The connection's number, from 0.
@@ -589,10 +594,12 @@ impl Server {
             let (this, peer) = (this.clone(), peer.clone());
             async move {
                 let (head, body) = request.into_parts();
+                let body = body.collect().await?;
                 let seen = Seen {
                     target: head.uri.to_string(),
                     headers: head.headers,
-                    body: body.collect().await?.to_bytes(),
+                    trailers: body.trailers().cloned().unwrap_or_default(),
+                    body: body.to_bytes(),
                     peer,
                     connection: this.connection,
                 };

@@ -92,10 +92,18 @@ impl Carried {
     }
 }
 
+/// Waits for the end of `stream`, before which nothing comes.
+async fn ends(stream: &mut TcpStream) {
+    let mut byte = [0];
+    let read = tokio::time::timeout(DEADLINE, stream.read(&mut byte)).await;
+    assert_eq!(read.expect("the connection ends").unwrap_or(0), 0);
+}
+
 async fn says(stream: &mut TcpStream, text: &str) {
     stream.write_all(text.as_bytes()).await.unwrap();
     let mut echoed = vec![0; text.len()];
-    stream.read_exact(&mut echoed).await.unwrap();
+    let read = tokio::time::timeout(DEADLINE, stream.read_exact(&mut echoed));
+    read.await.expect("an echo").unwrap();
     assert_eq!(echoed, text.as_bytes());
 }
 
@@ -114,7 +122,8 @@ async fn bytes_are_carried_both_ways_to_the_end_of_both_halves_and_counted() {
     );
     app.shutdown().await.unwrap();
     let mut rest = String::new();
-    app.read_to_string(&mut rest).await.unwrap();
+    let read = tokio::time::timeout(DEADLINE, app.read_to_string(&mut rest));
+    read.await.expect("an end").unwrap();
     assert_eq!(rest, "bye");
     let to = format!("tcp://{upstream}");
     carried
@@ -146,12 +155,12 @@ async fn a_rotated_identity_is_presented_by_the_next_connection_and_the_old_one_
 
     // S14: no more than the listener's limit, which is two.
     let mut third = TcpStream::connect(address).await.unwrap();
-    assert_eq!(third.read(&mut [0]).await.unwrap_or(0), 0);
+    ends(&mut third).await;
 
     carried.drain.start(Duration::from_millis(300));
     says(&mut first, "and on").await;
     assert_eq!(carried.serving.await.unwrap(), 2);
-    assert_eq!(first.read(&mut [0]).await.unwrap_or(0), 0);
+    ends(&mut first).await;
 }
 
 #[tokio::test]
@@ -163,7 +172,7 @@ async fn s19_nothing_is_carried_to_another_or_without_an_identity() {
     let refused = async |reason: &str, count: usize| {
         let mut app = TcpStream::connect(address).await.unwrap();
         let _ = app.write_all(b"secret").await;
-        assert_eq!(app.read(&mut [0]).await.unwrap_or(0), 0);
+        ends(&mut app).await;
         let to = format!("to=\"tcp://{upstream}\"");
         let line = format!("outbound_tcp_refused_total{{{to},reason=\"{reason}\"}} {count}");
         carried.counts(&line).await;
@@ -184,7 +193,7 @@ async fn a_connection_ends_when_the_identity_it_was_made_with_expires() {
     let (address, carried) = carrier(agent, upstream, PAYMENTS).await;
     let mut app = TcpStream::connect(address).await.unwrap();
     says(&mut app, "hello").await;
-    assert_eq!(app.read(&mut [0]).await.unwrap_or(0), 0);
+    ends(&mut app).await;
     assert!(SystemTime::now() + Duration::from_millis(1_100) >= soon);
     let to = format!("to=\"tcp://{upstream}\"");
     carried

@@ -272,9 +272,46 @@ async fn a_websocket_over_mtls_presents_the_identity_over_http1_and_ends_with_a_
     exactly(&mut app, "hello").await;
     app.write_all(b"hi").await.unwrap();
     learn(&revocations, 1, &[PAYMENTS]);
-    assert_eq!(app.read(&mut [0]).await.unwrap(), 0);
+    let mut byte = [0];
+    let read = tokio::time::timeout(DEADLINE, app.read(&mut byte)).await;
+    assert_eq!(read.expect("the tunnel ends").unwrap(), 0);
     let (peer, rest) = serving.await.unwrap();
     assert_eq!((&*peer, &*rest), (ORDERS, &b"hi"[..]));
     let withdrawn = r#"outbound_tunnels_ended_total{to="chat",why="withdrawn"} 1"#;
     until(|| agent.metrics().contains(withdrawn)).await;
+}
+
+#[tokio::test]
+async fn a_websocket_whose_connection_was_not_made_is_tried_again() {
+    let ca = Ca::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let theirs = ca.identity(PAYMENTS, 1);
+    let config = warifu::tls::server_config(&theirs, &[], &[ca.trust_domain()]).unwrap();
+    tokio::spawn(async move {
+        // It breaks off the first before anything is said.
+        drop(listener.accept().await.unwrap());
+        let (stream, _) = listener.accept().await.unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let mut stream = acceptor.accept(stream).await.unwrap();
+        let mut asked = vec![0; 4096];
+        let length = stream.read(&mut asked).await.unwrap();
+        assert!(asked[..length].ends_with(b"\r\n\r\n"));
+        stream.write_all(AGREED.as_bytes()).await.unwrap();
+        stream.write_all(b"hello").await.unwrap();
+        stream.flush().await.unwrap();
+        let _ = stream.read(&mut asked).await;
+    });
+    let agent = Agent::new()
+        .identity(ca.identity(ORDERS, 1))
+        .route("chat", &url, mtls(PAYMENTS))
+        .start()
+        .await;
+    let mut app = TcpStream::connect(agent.address()).await.unwrap();
+    app.write_all(handshake("").as_bytes()).await.unwrap();
+    let answer = head(&mut app).await;
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    exactly(&mut app, "hello").await;
+    let retried = r#"outbound_retries_total{route="chat"} 1"#;
+    assert!(agent.metrics().contains(retried));
 }

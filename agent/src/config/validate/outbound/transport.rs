@@ -1,10 +1,8 @@
 //! How a route's requests get to its upstream.
 
-use std::time::Duration;
-
 use crate::config::{
     outbound::{Protocol, Route},
-    validate::{Path, Problems, agent::HOUR},
+    validate::{Path, Problems, timeouts::timeouts},
 };
 
 /// Retries of one request: more would only keep an upstream in trouble from recovering.
@@ -40,15 +38,7 @@ pub(super) fn transport(route: &Route, at: &Path, problems: &mut Problems) {
         at.key("protocol"),
         "with https:// the two ends agree on HTTP/2 or HTTP/1.1 themselves (ALPN); remove protocol",
     );
-    let timeouts = &route.timeouts;
-    let at_timeouts = at.key("timeouts");
-    let least = Duration::from_millis(1);
-    problems.span(at_timeouts.key("connect"), timeouts.connect, least, HOUR);
-    let first_byte = at_timeouts.key("first_byte");
-    problems.span(first_byte, timeouts.first_byte, least, HOUR);
-    if let Some(whole) = timeouts.whole {
-        problems.span(at_timeouts.key("whole"), whole, least, 24 * HOUR);
-    }
+    timeouts(&route.timeouts, &at.key("timeouts"), problems);
     problems.add_if(
         route.retries.max > MAX_RETRIES,
         at.key("retries").key("max"),

@@ -1,0 +1,91 @@
+//! What let a request in, for as long as the request lasts.
+//!
+//! A stream that is open for hours was allowed when it began. A caller that is revoked meanwhile, or that the rules no
+//! longer allow, is cut off. What merely expires (a token, a certificate) is not asked of again: it was good when it was
+//! presented, and a download is not broken off because a token lives for five minutes.
+
+use std::{pin::pin, sync::Arc};
+
+use http::{HeaderMap, HeaderValue, Method, Uri, header::HOST, request::Parts};
+
+use super::{
+    Session,
+    authenticate::Authenticated,
+    decide,
+    refusal::{self, Refusal},
+    refuse_withdrawn,
+};
+use crate::http::still::{CHECK_EVERY, Still};
+
+/// An allowed request.
+pub(super) struct Grant {
+    session: Arc<Session>,
+    caller: Arc<Authenticated>,
+    method: Method,
+    uri: Uri,
+    host: Option<HeaderValue>,
+    /// What else rules looked at; empty where they look at none, which saves every request a copy.
+    headers: HeaderMap,
+}
+
+impl Grant {
+    /// `parts` as they were decided on.
+    pub(super) fn new(session: &Arc<Session>, caller: &Arc<Authenticated>, parts: &Parts) -> Self {
+        Self {
+            session: Arc::clone(session),
+            caller: Arc::clone(caller),
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+            host: parts.headers.get(HOST).cloned(),
+            headers: match session.inbound.reads_headers {
+                true => parts.headers.clone(),
+                false => HeaderMap::new(),
+            },
+        }
+    }
+
+    /// Waits for `done`, which takes the request to the app, where it `is_long` only as long as it may go on.
+    pub(super) async fn hold<T>(
+        &self,
+        is_long: bool,
+        done: impl Future<Output = T>,
+    ) -> Result<T, Refusal> {
+        if !is_long {
+            return Ok(done.await);
+        }
+        let mut done = pin!(done);
+        loop {
+            if let Ok(done) = tokio::time::timeout(CHECK_EVERY, done.as_mut()).await {
+                return Ok(done);
+            }
+            self.check()?;
+        }
+    }
+
+    /// For its answer.
+    pub(super) fn into_still(self) -> Still {
+        Still::new(move || {
+            let checked = self.check();
+            checked.map_err(|refusal| {
+                self.session.inbound.metrics.withdrawn.inc();
+                refusal.reason().to_owned()
+            })
+        })
+    }
+
+    fn check(&self) -> Result<(), Refusal> {
+        let known = self.session.inbound.revocations.load();
+        refuse_withdrawn(&self.session, &known)?;
+        self.caller.refuse_revoked(&known.list)?;
+        let mut headers = self.headers.clone();
+        headers.extend(self.host.clone().map(|host| (HOST, host)));
+        let verdict = decide(
+            &self.session,
+            &self.caller,
+            &self.method,
+            &self.uri,
+            &headers,
+        );
+        refusal::of(&verdict).map_or(Ok(()), Err)
+    }
+}
