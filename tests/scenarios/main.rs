@@ -24,6 +24,7 @@ mod aws_credentials_outage;
 mod aws_credentials_refused;
 mod aws_out_of_reach;
 mod aws_roles;
+mod aws_roles_strict;
 mod aws_sts_trouble;
 mod base_credentials;
 mod clock_off;

@@ -13,6 +13,11 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use jsonwebtoken::Algorithm;
+use rcgen::{
+    BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair as CertificateKey, KeyUsagePurpose,
+    SanType,
+};
+use rustls_pki_types::CertificateDer;
 use serde_json::{Value, json};
 use warifu::{SpiffeId, jwt::SigningKey};
 use warifu_tests::{
@@ -240,4 +245,116 @@ async fn s12_what_a_provider_refuses_is_502_with_its_error_and_nothing_else_it_s
     assert!(provider.asked() <= asked + 1);
     let status = agent.status().await.to_string();
     assert!(status.contains("invalid_client") && !status.contains("hunter2"));
+}
+
+/// A certificate authority of the provider's own.
+struct Ca {
+    issuer: Issuer<'static, CertificateKey>,
+    root: CertificateDer<'static>,
+    pem: String,
+}
+
+impl Ca {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = CertificateKey::generate().unwrap();
+        let root = params.self_signed(&key).unwrap();
+        Self {
+            root: root.der().clone(),
+            pem: root.pem(),
+            issuer: Issuer::new(params, key),
+        }
+    }
+
+    /// A client's certificate and key, as PEM.
+    fn client(&self, id: &str) -> (String, String) {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let key = CertificateKey::generate().unwrap();
+        let leaf = params.signed_by(&key, &self.issuer).unwrap();
+        (leaf.pem(), key.serialize_pem())
+    }
+}
+
+/// RFC 8705 §2.1, with a certificate that the provider gave out: it is renewed in its files, and so are those that the
+/// provider's own is verified with.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_certificate_of_files_and_a_ca_bundle_are_read_anew_for_each_token() {
+    const ID: &str = "spiffe://partner.example/clients/orders";
+    let mesh = Mesh::start().await;
+    let app = mesh.plain_app().await;
+    let provider = Provider::start_with_tls().await;
+    // Each token is asked for when the one before is nearly over.
+    provider.expires_in(Some(2));
+    let (ca, other) = (Ca::new(), Ca::new());
+    let id = SpiffeId::new(ID).unwrap();
+    let roots = vec![ca.root.clone()];
+    provider.register("orders-client", Registered::Tls { id, roots });
+    let path = |name: &str| mesh.dir().join(name).display().to_string();
+    let put = |(certificate, key): (String, String)| {
+        // The key first: whoever reads in between finds two that don't belong together, and asks again.
+        fs::write(path("client.key"), key).unwrap();
+        fs::write(path("client.pem"), certificate).unwrap();
+    };
+    put(ca.client(ID));
+    fs::write(path("ca.pem"), provider.ca_pem()).unwrap();
+    let agent = mesh.agent("orders").route(&format!(
+        "{{host: partner, upstream: \"{}\", oauth: {{token_url: \"{}\", ca_bundle: {}, \
+         client: {{id: orders-client, tls_client_auth: {{certificate: {}, key: {}}}}}}}}}",
+        app.url(),
+        provider.token_url(),
+        path("ca.pem"),
+        path("client.pem"),
+        path("client.key"),
+    ));
+    let agent = agent.start().await;
+    let client = agent.client();
+    let status = async || {
+        let answer = client.get("http://partner/").send().await.unwrap();
+        answer.status().as_u16()
+    };
+    let becomes = async |what: &str, expected: u16| {
+        let is = async || (status().await == expected).then_some(());
+        until(&format!("{what}: {:?}", provider.refused()), is).await;
+    };
+    assert_eq!(status().await, 200, "{:?}", provider.refused());
+    let token = app.last().headers["authorization"].clone();
+    assert_eq!(token, format!("Bearer {}", provider.issued()[0]));
+
+    // A certificate of nobody the provider knows, and one of another client, are refused as they are presented.
+    for (files, said) in [
+        (other.client(ID), "chain"),
+        (
+            ca.client("spiffe://partner.example/clients/other"),
+            "clients/other",
+        ),
+    ] {
+        put(files);
+        until(said, async || {
+            status().await;
+            let mut refused = provider.refused().into_iter();
+            refused.any(|why| why.contains(said)).then_some(())
+        })
+        .await;
+        assert_eq!(status().await, 502);
+    }
+    put(ca.client(ID));
+    becomes("its own again", 200).await;
+
+    // A file that can't be used changes nothing; one with another CA in it is followed, and the provider not believed.
+    fs::write(path("ca.pem"), "nonsense").unwrap();
+    let issued = provider.issued().len();
+    until("tokens with the CA of before", async || {
+        status().await;
+        (provider.issued().len() > issued + 1).then_some(())
+    })
+    .await;
+    fs::write(path("ca.pem"), &other.pem).unwrap();
+    becomes("a provider of another CA", 503).await;
+    fs::write(path("ca.pem"), provider.ca_pem()).unwrap();
+    becomes("its own CA again", 200).await;
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{Request, header::HOST};
 use serde_json::{Value, json};
 use warifu_tests::{
-    aws::{Keys, Workload},
+    aws::{Account, Keys, Workload},
     mesh::until,
     oauth_provider::{Provider, Registered},
     peers::Ministack,
@@ -201,4 +201,46 @@ async fn a_secret_that_cannot_be_read_is_503_and_says_what_to_do() {
         (agent.post("legacy", "/").await.status == 200).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s05_secrets_are_read_as_the_role_that_is_named_for_it_and_as_no_other() {
+    // Its user may assume roles, and nothing else.
+    let account = Account::open().await;
+    let made = json!({"Name": "legacy", "SecretString": "one"});
+    account
+        .set_up("secretsmanager", "create_secret", made)
+        .await;
+    let reads = "secretsmanager:GetSecretValue";
+    let reader = account.role("reader", json!({}), reads).await;
+    let other = account.role("other", json!({}), "s3:GetObject").await;
+    let legacy = Keyed::start("x-custom-auth", 401).await;
+    legacy.takes(&["one"]);
+    let route = format!(
+        "- {{host: legacy, upstream: \"{}\", secret_header: {{name: x-custom-auth, value: \"secretsmanager:legacy\"}}}}",
+        legacy.url()
+    );
+    let endpoint = account.services();
+    for (role, reads) in [
+        (None, false),
+        (Some(other), false),
+        (Some(reader.clone()), true),
+    ] {
+        let lines = match &role {
+            None => String::new(),
+            Some(role) => format!(
+                "roles: {{secrets: {{arn: \"{role}\", session_name: \"reads-{{name}}\"}}}}\n\
+                 secretsmanager: {{endpoint: \"http://{endpoint}\", role: secrets}}"
+            ),
+        };
+        let agent = account.agent_with(&lines, &route);
+        let answer = agent.post("legacy", "/").await;
+        if reads {
+            answer.is_of_the_service(200);
+            agent.credentials(&reader, Some("reads-orders"));
+        } else {
+            let said = ["secretsmanager:legacy", "AccessDenied"];
+            answer.is_refused(503, "no-secret", &said);
+        }
+    }
 }

@@ -151,13 +151,17 @@ impl Account {
     /// An agent with the user's keys, these routes, and these named roles (lines of a YAML mapping), ready.
     pub fn agent_of_roles(&self, roles: &[String], routes: &[String]) -> Agent {
         let roles = format!("roles:\n  {}", roles.join("\n  "));
+        self.agent_with(&roles, &routes.concat())
+    }
+
+    /// An agent with the user's keys, more of `aws` (lines of a YAML mapping), and these routes (lines of a list), ready.
+    pub fn agent_with(&self, aws: &str, routes: &str) -> Agent {
         let sts = self.ministack.endpoint();
         let keys = Keys {
             id: &self.user.access_key_id,
             secret: &self.user.secret_access_key,
         };
-        self.workload
-            .agent_of_roles(keys, sts, &roles, &routes.concat())
+        self.workload.agent_of_roles(keys, sts, aws, routes)
     }
 
     /// An agent with another secret.

@@ -70,6 +70,19 @@ impl Workload {
         }
     }
 
+    /// With an authority that publishes its keys at `web`, and names itself after it in JWT-SVIDs.
+    pub fn published_at(web: SocketAddr) -> Self {
+        let sandbox = Sandbox::new();
+        sandbox.authority_yaml(&format!(
+            "web: {{listen: \"{web}\"}}\ntokens: {{jwt_svid: {{issuer: \"http://{web}\"}}}}\n"
+        ));
+        let authority = sandbox.warifu(&["authority", "--config", "authority.yaml"]);
+        Self {
+            authority: authority.authority(),
+            sandbox,
+        }
+    }
+
     /// Its agent, with an STS and these routes (lines of a YAML list), ready.
     pub fn agent(&self, keys: Keys<'_>, sts: &str, routes: &str) -> Agent {
         self.agent_of_roles(keys, sts, "", routes)
@@ -120,8 +133,12 @@ impl Workload {
             self.sandbox.join_token("orders");
         }
         let aws = aws.replace('\n', "\n  ");
+        let secrets = match aws.contains("secretsmanager:") {
+            true => String::new(),
+            false => format!("secretsmanager: {{endpoint: \"{sts}\", refresh: 10s}}"),
+        };
         let more = format!(
-            "aws:\n  region: {region}\n  sts_endpoint: \"{sts}\"\n  secretsmanager: {{endpoint: \"{sts}\", refresh: 10s}}\n  {aws}\n{more}"
+            "aws:\n  region: {region}\n  sts_endpoint: \"{sts}\"\n  {secrets}\n  {aws}\n{more}"
         );
         let mut command = self.sandbox.agent("orders", &self.authority, &more);
         for (name, value) in environment {

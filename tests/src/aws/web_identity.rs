@@ -1,6 +1,6 @@
-//! A stand-in for `sts:GetWebIdentityToken`, as strict as the real one: it verifies the request's signature,
-//! evaluates the role's policy, validates what is asked, and signs with real RS256 and ES384 keys that
-//! each account's issuer publishes. <https://docs.aws.amazon.com/STS/latest/APIReference/API_GetWebIdentityToken.html>
+//! A stand-in for STS: `GetWebIdentityToken`, and [sessions of roles](assume). It is as strict as the real one: it
+//! verifies the request's signature, evaluates the role's policy, validates what is asked, and signs with real RS256 and
+//! ES384 keys that each account's issuer publishes. <https://docs.aws.amazon.com/STS/latest/APIReference/API_GetWebIdentityToken.html>
 
 use std::{
     collections::BTreeMap,
@@ -15,6 +15,10 @@ use warifu_agent::telemetry::timestamp::Timestamp;
 
 use super::signature::{self, Claimed};
 use crate::oidc::{Algorithm, Answer, Issuer, Server, unix, uuid};
+use assume::{Lineage, Provider};
+
+mod assume;
+mod trust;
 
 /// Name of the claim that holds what AWS says.
 pub const AWS_CLAIMS: &str = "https://sts.amazonaws.com/";
@@ -82,6 +86,9 @@ struct Told {
     mood: StsMood,
     issuers: BTreeMap<String, Arc<Issuer>>,
     sessions: BTreeMap<String, Known>,
+    /// Trust policies, by the role's ARN.
+    roles: BTreeMap<String, Value>,
+    providers: Vec<Provider>,
     asked: Vec<BTreeMap<String, String>>,
 }
 
@@ -90,6 +97,7 @@ struct Known {
     principal: Principal,
     session: Session,
     expires: SystemTime,
+    lineage: Lineage,
 }
 
 /// An error as STS has it: status, code, message.
@@ -139,6 +147,8 @@ impl WebIdentitySts {
             mood: StsMood::Well,
             issuers: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            roles: BTreeMap::new(),
+            providers: Vec::new(),
             asked: Vec::new(),
         }));
         let shared = Arc::clone(&told);
@@ -161,8 +171,9 @@ impl WebIdentitySts {
         Arc::clone(told.issuers.entry(account.to_owned()).or_insert(issuer))
     }
 
-    /// A session of `principal`, whose account must have an issuer.
+    /// A session of `principal`, which is a role's. The tags that EKS Pod Identity sets are transitive.
     pub fn session(&self, principal: Principal) -> Session {
+        let lineage = Lineage::of_role(&principal);
         let id = uuid().replace('-', "").to_uppercase();
         let session = Session {
             access_key_id: format!("ASIA{}", &id[..16]),
@@ -173,6 +184,7 @@ impl WebIdentitySts {
             expires: SystemTime::now() + principal.session,
             principal,
             session: session.clone(),
+            lineage,
         };
         let mut told = self.told.lock().unwrap();
         told.sessions.insert(session.access_key_id.clone(), known);
@@ -243,7 +255,10 @@ fn answer(request: Request<Bytes>, told: Arc<Mutex<Told>>) -> Answer {
             StsMood::Hanging => std::future::pending().await,
             StsMood::Failing => Err(Refused(503, "ServiceUnavailable", "later".into())),
             StsMood::Throttling => Err(Refused(400, "Throttling", "Rate exceeded".into())),
-            _ => token(&request, &told, SystemTime::now()),
+            _ => match by_token(&request) {
+                Some(form) => assume::by_token(&form, &told, SystemTime::now()).await,
+                None => token(&request, &told, SystemTime::now()),
+            },
         };
         let (status, mut body) = match answered {
             Ok(body) => (200, body),
@@ -260,6 +275,13 @@ fn answer(request: Request<Bytes>, told: Arc<Mutex<Told>>) -> Answer {
     })
 }
 
+/// The form of a request that a token makes, which nobody signs.
+fn by_token(request: &Request<Bytes>) -> Option<BTreeMap<String, String>> {
+    let form = form(request.body());
+    let action = form.get("Action")?;
+    (action == "AssumeRoleWithWebIdentity").then_some(form)
+}
+
 fn token(request: &Request<Bytes>, told: &Mutex<Told>, now: SystemTime) -> Result<String, Refused> {
     let mut told = told.lock().unwrap();
     if request.method() != Method::POST || request.uri().path() != "/" {
@@ -270,7 +292,7 @@ fn token(request: &Request<Bytes>, told: &Mutex<Told>, now: SystemTime) -> Resul
     told.asked.push(form.clone());
     let get = |name: &str| form.get(name).map(String::as_str);
     if get("Action") == Some("AssumeRole") {
-        return told.assume(&form, now);
+        return told.assume(&known, &form, now);
     }
     if (get("Action"), get("Version")) != (Some("GetWebIdentityToken"), Some("2011-06-15")) {
         let why = format!("Could not find operation {:?}", get("Action"));
@@ -320,53 +342,6 @@ fn token(request: &Request<Bytes>, told: &Mutex<Told>, now: SystemTime) -> Resul
     ))
 }
 
-impl Told {
-    /// A session of the role that the form names. Every role trusts everybody here.
-    fn assume(
-        &mut self,
-        form: &BTreeMap<String, String>,
-        now: SystemTime,
-    ) -> Result<String, Refused> {
-        let invalid = |why: &str| Refused(400, "ValidationError", why.to_owned());
-        let get = |name: &str| form.get(name).ok_or_else(|| invalid(name));
-        let arn = get("RoleArn")?;
-        let account = arn.split(':').nth(4).ok_or_else(|| invalid("RoleArn"))?;
-        let name = arn.rsplit('/').next().unwrap_or_default();
-        let seconds = get("DurationSeconds")?
-            .parse()
-            .map_err(|_| invalid("DurationSeconds"))?;
-        if !(900..=43_200).contains(&seconds) || !(2..=64).contains(&get("RoleSessionName")?.len())
-        {
-            return Err(invalid("DurationSeconds or RoleSessionName"));
-        }
-        let life = Duration::from_secs(seconds);
-        let id = uuid().replace('-', "").to_uppercase();
-        let session = Session {
-            access_key_id: format!("ASIA{}", &id[..16]),
-            secret_access_key: uuid(),
-            session_token: uuid(),
-        };
-        let answer = format!(
-            "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>{}</AccessKeyId>\
-             <SecretAccessKey>{}</SecretAccessKey><SessionToken>{}</SessionToken>\
-             <Expiration>{}</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>",
-            session.access_key_id,
-            session.secret_access_key,
-            session.session_token,
-            Timestamp(now + life),
-        );
-        let mut principal = Principal::role(account, "/", name);
-        principal.session = life;
-        let known = Known {
-            principal,
-            expires: now + life,
-            session: session.clone(),
-        };
-        self.sessions.insert(session.access_key_id, known);
-        Ok(answer)
-    }
-}
-
 /// Whose session signed the request.
 fn authenticate(request: &Request<Bytes>, told: &Told, now: SystemTime) -> Result<Known, Refused> {
     let claimed = Claimed::read(request.headers()).ok_or_else(|| {
@@ -385,7 +360,7 @@ fn authenticate(request: &Request<Bytes>, told: &Told, now: SystemTime) -> Resul
         .verify(request, &known.session.secret_access_key, REGION, now)
         .map_err(|why| Refused(403, "SignatureDoesNotMatch", why))?;
     let token = signature::header(request.headers(), "x-amz-security-token");
-    if token.as_ref() != Some(&known.session.session_token) {
+    if token.unwrap_or_default() != known.session.session_token {
         return Err(invalid());
     }
     if known.expires <= now {
@@ -426,16 +401,7 @@ impl Asked {
         if !(60..=3600).contains(&seconds) {
             return Err(invalid("durationSeconds must be 60 to 3600"));
         }
-        let tag = |index: usize, part: &str| form.get(&format!("Tags.member.{index}.{part}"));
-        let mut tags = BTreeMap::new();
-        for index in 1.. {
-            let Some(key) = tag(index, "Key") else { break };
-            let value = tag(index, "Value").cloned().unwrap_or_default();
-            tags.insert(key.clone(), value);
-        }
-        if tags.len() > 50 || tags.iter().any(|(k, v)| k.len() > 128 || v.len() > 256) {
-            return Err(invalid("at most 50 tags of 128 and 256 characters"));
-        }
+        let tags = assume::tags(form)?;
         Ok(Self {
             audiences,
             algorithm,
