@@ -60,6 +60,8 @@ mod interop_outbound;
 mod interop_published;
 mod join_token_once;
 mod join_tokens_refused;
+mod jose_differential;
+mod jose_libraries;
 mod keys_in_kms;
 mod local_sockets_trouble;
 mod not_the_authority;

@@ -46,7 +46,7 @@ mod tokens;
 pub mod tunnels;
 
 pub use sigv4::sigv4;
-pub use tokens::jwt;
+pub use tokens::{jose, jwt};
 
 use tokens::signed;
 
@@ -63,6 +63,7 @@ pub const TARGETS: &[FuzzTarget] = &[
     ("configuration", configuration),
     ("headers", headers),
     ("issuing_api", issuing_api),
+    ("jose", jose),
     ("jwt", jwt),
     ("names", names),
     ("oauth", oauth),

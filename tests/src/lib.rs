@@ -16,6 +16,13 @@ pub mod aws;
 )]
 pub mod fuzz;
 #[allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "what the harness cannot do fails the test that asked for it"
+)]
+pub mod jose;
+#[allow(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

@@ -23,8 +23,10 @@ use tokio::time::timeout;
 
 use super::origin::{self, ConnectError, Origin};
 
+mod alb;
 mod oidc;
 
+pub use alb::AlbKeys;
 pub use oidc::OidcKeys;
 
 /// Longest answer: that of the largest key set or bundle we read.

@@ -182,6 +182,9 @@ impl<'a> Head<'a> {
         let alg = text(header, "alg", "alg is not a string")?
             .ok_or(JwtError::Header("alg is missing"))?;
         let kid = text(header, "kid", "kid is not a string")?;
+        for name in ["x5t", "x5t#S256"] {
+            text(header, name, "a thumbprint is not a string")?;
+        }
         let expires = match &profile.load_balancer {
             Some(load_balancer) => Some(load_balancer.check(header, profile, now)?),
             None => None,

@@ -1,5 +1,5 @@
 // Command peer is go-spiffe, the reference implementation, as a peer of the tests: it judges what the
-// authority issued, and calls or serves with it; and golang.org/x/oauth2 and the AWS SDK for Go beside it. A directory holds what it works with:
+// authority issued, and calls or serves with it; and golang.org/x/oauth2, the AWS SDK for Go and go-jose beside it. A directory holds what it works with:
 //
 //	svid.pem key.pem     an X.509-SVID and its key
 //	bundle.pem           the roots of the trust domain
@@ -7,6 +7,7 @@
 //	token.jwt            a JWT-SVID
 //	web.pem              the CA of an https_web endpoint
 //	client-id, client-secret  credentials of an OAuth client
+//	ours.json            keys, tokens, and what they must say
 package main
 
 import (
@@ -46,9 +47,9 @@ func main() {
 }
 
 func run(args []string) error {
-	commands := map[string]func(settings) error{"judge": judge, "serve": serve, "call": call, "federate": federate, "oauth": oauth, "workload": workload, "several": several, "aws": aws}
+	commands := map[string]func(settings) error{"judge": judge, "serve": serve, "call": call, "federate": federate, "oauth": oauth, "workload": workload, "several": several, "aws": aws, "jose": joseLibrary}
 	if len(args) == 0 || commands[args[0]] == nil {
-		return fmt.Errorf("expected judge, serve, call, federate, oauth, workload, several or aws, and flags")
+		return fmt.Errorf("expected judge, serve, call, federate, oauth, workload, several, aws or jose, and flags")
 	}
 	var s settings
 	var trustDomain string

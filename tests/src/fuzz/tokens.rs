@@ -1,6 +1,6 @@
 //! Tokens, by every profile.
 
-use std::str;
+use std::{str, sync::LazyLock, time::SystemTime};
 
 use base64::{Engine, engine::general_purpose};
 use warifu::{
@@ -9,6 +9,7 @@ use warifu::{
 };
 
 use super::{KEY, KEYS, NOW};
+use crate::jose::{Choices, Keys, judge};
 
 const ISSUER: &str = "https://issuer.example";
 const SIGNER: &str =
@@ -33,6 +34,14 @@ pub fn jwt(bytes: &[u8]) {
             }
         }
     }
+}
+
+/// A token that was right, changed as these bytes have it: what passes is what the rules allow, and what
+/// `jsonwebtoken` takes.
+pub fn jose(bytes: &[u8]) {
+    static SIGNERS: LazyLock<Keys> = LazyLock::new(Keys::new);
+    let verdict = judge(&SIGNERS, Choices::new(bytes), SystemTime::now());
+    assert!(verdict.is_sound(), "{verdict:#?}");
 }
 
 fn profiles() -> [Profile; 9] {

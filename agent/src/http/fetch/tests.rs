@@ -14,6 +14,8 @@ use warifu::jwt::jwks::Fetch;
 
 use super::*;
 
+mod jwks;
+
 /// A server that answers each path with these bytes, and keeps the requests.
 struct Server {
     address: SocketAddr,

@@ -71,7 +71,9 @@ fn s09_a_token_expires_at_exp_and_the_skew() {
     assert_eq!(judge_at(&claims, at(end) - Duration::from_nanos(1)), Ok(()));
     assert_eq!(judge_at(&claims, at(end)), Err(JwtError::Expired));
     assert_eq!(judge_at(&claims, at(end + 1)), Err(JwtError::Expired));
-    assert_eq!(judge_at(&claims, at(end + 30)), Err(JwtError::Expired));
+    for late in [25, 30, 54, 59] {
+        assert_eq!(judge_at(&claims, at(end + late)), Err(JwtError::Expired));
+    }
 }
 
 #[test]
@@ -146,6 +148,23 @@ fn s09_a_missing_or_ill_typed_aud_is_refused() {
         json!(true),
     ] {
         assert_claim_refused("aud", aud);
+    }
+}
+
+#[test]
+fn s09_thousands_of_audiences_are_refused() {
+    // As many as 8 KiB hold, and as many as it takes to be longer.
+    for (count, why) in [
+        (
+            1_900,
+            JwtError::Claim("aud is not a string or a short list of strings"),
+        ),
+        (10_000, JwtError::Malformed("longer than 8 KiB")),
+    ] {
+        let mut crowd = vec![""; count];
+        crowd.push("payments");
+        let verdict = Issuer::new().judge_claims(&claims_with("aud", json!(crowd)));
+        assert_eq!(verdict.unwrap_err(), why, "{count}");
     }
 }
 

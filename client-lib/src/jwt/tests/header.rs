@@ -173,6 +173,25 @@ fn s09_a_kid_that_is_missing_ill_typed_or_strange_is_refused() {
         let error = issuer.judge_header(&header).unwrap_err();
         assert_eq!(error, JwtError::UnknownKey, "{kid}");
     }
+    let longer = format!(r#"{{"alg":"ES256","kid":"{}"}}"#, "k".repeat(10 * 1024));
+    let error = issuer.judge_header(&longer).unwrap_err();
+    assert_eq!(error, JwtError::Malformed("longer than 8 KiB"));
+}
+
+#[test]
+fn s09_an_ill_typed_thumbprint_is_refused_though_nobody_looks_at_it() {
+    let issuer = Issuer::new();
+    let profile = Profile::oidc("i", vec!["payments".to_owned()], Algorithm::ALL);
+    let claims = claims_with("iss", json!("i")).to_string();
+    let judge = |more: &str| {
+        let token = issuer.sign_text(&issuer.header(more), claims.as_bytes());
+        verify(&token, &profile, &issuer.keys, at(NOW)).map(drop)
+    };
+    assert_eq!(judge(r#""x5t":"AAAA","x5t#S256":"AAAA""#), Ok(()));
+    for more in [r#""x5t":7"#, r#""x5t":null"#, r#""x5t#S256":["AAAA"]"#] {
+        let why = JwtError::Header("a thumbprint is not a string");
+        assert_eq!(judge(more), Err(why), "{more}");
+    }
 }
 
 #[test]
