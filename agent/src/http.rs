@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod body;
 pub mod fetch;
+pub mod grpc;
 pub mod headers;
 pub mod origin;
 pub mod path;

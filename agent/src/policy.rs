@@ -18,9 +18,9 @@ use std::{fmt, net::IpAddr, sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, Method};
 use serde_json::{Map, Value};
-use warifu::Caller;
+use warifu::{Caller, SpiffeId};
 
-use crate::config::inbound as config;
+use crate::config::{inbound as config, value::IdPattern};
 
 mod explain;
 mod index;
@@ -182,6 +182,11 @@ impl Verdict {
             shadow: None,
         }
     }
+}
+
+/// Whether `pattern` means `id`.
+pub fn is_of(id: &SpiffeId, pattern: &IdPattern) -> bool {
+    id.trust_domain_name() == pattern.trust_domain && trie::matches(&pattern.segments, id.path())
 }
 
 #[cfg(test)]

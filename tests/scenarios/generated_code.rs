@@ -7,17 +7,36 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-/// What the agent serves, and all it is made of.
-const FILES: &[&str] = &["workload.proto", "envoy/service/secret/v3/sds.proto"];
+/// What is served, with all it is made of, and where in the agent.
+const SERVED: [Served; 2] = [
+    Served {
+        by: "local",
+        files: &["workload.proto", "envoy/service/secret/v3/sds.proto"],
+        descriptors: Some("descriptors.bin"),
+    },
+    Served {
+        by: "inbound/ext_authz",
+        files: &["envoy/service/auth/v3/external_auth.proto"],
+        descriptors: None,
+    },
+];
 
-/// The files' descriptors, for server reflection.
-const DESCRIPTORS: &str = "descriptors.bin";
+struct Served {
+    by: &'static str,
+    files: &'static [&'static str],
+    /// The files' descriptors, for server reflection.
+    descriptors: Option<&'static str>,
+}
 
 #[test]
 fn generated_code_is_what_the_proto_files_say() {
+    SERVED.iter().for_each(is_up_to_date);
+}
+
+fn is_up_to_date(served: &Served) {
     let agent = Path::new(env!("CARGO_MANIFEST_DIR")).join("../agent");
-    let fresh = generate(&agent.join("proto"));
-    let checked_in = agent.join("src/local/generated");
+    let fresh = generate(&agent.join("proto"), served);
+    let checked_in = agent.join("src").join(served.by).join("generated");
     if std::env::var_os("WARIFU_UPDATE_PROTO").is_some() {
         fs::create_dir_all(&checked_in).unwrap();
         for (name, content) in &fresh {
@@ -31,13 +50,14 @@ fn generated_code_is_what_the_proto_files_say() {
     for (name, content) in read(&checked_in) {
         assert!(
             fresh[&name] == content,
-            "agent/src/local/generated/{name} is not what agent/proto makes; the top of this file says how to make it anew"
+            "agent/src/{}/generated/{name} is not what agent/proto makes; the top of this file says how to make it anew",
+            served.by
         );
     }
 }
 
-fn generate(protos: &Path) -> BTreeMap<String, Vec<u8>> {
-    let descriptors = protox::compile(FILES, [protos]).expect("the .proto files are sound");
+fn generate(protos: &Path, served: &Served) -> BTreeMap<String, Vec<u8>> {
+    let descriptors = protox::compile(served.files, [protos]).expect("the .proto files are sound");
     let out = tempfile::tempdir().unwrap();
     tonic_prost_build::configure()
         .out_dir(out.path())
@@ -50,9 +70,11 @@ fn generate(protos: &Path) -> BTreeMap<String, Vec<u8>> {
         .compile_fds(descriptors.clone())
         .expect("code can be made of them");
     let mut files = read(out.path());
-    let mut bytes = Vec::new();
-    prost::Message::encode(&descriptors, &mut bytes).unwrap();
-    files.insert(DESCRIPTORS.to_owned(), bytes);
+    if let Some(name) = served.descriptors {
+        let mut bytes = Vec::new();
+        prost::Message::encode(&descriptors, &mut bytes).unwrap();
+        files.insert(name.to_owned(), bytes);
+    }
     files
 }
 

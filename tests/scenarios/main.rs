@@ -33,6 +33,7 @@ mod demo;
 mod drain;
 mod every_scenario_runs;
 mod exported_svid;
+mod ext_authz_envoy;
 mod federation;
 mod file_sizes;
 #[cfg(feature = "peers-system")]

@@ -14,15 +14,24 @@ pub(crate) struct Bootstrap(String);
 impl Bootstrap {
     /// Asks the agent called `agent`. Its listeners ask for port 0.
     pub(crate) fn of(mesh: &Mesh, agent: &str) -> Self {
+        Self::titled("Envoy's whole bootstrap", mesh, agent)
+            .with("port_value: 4140", "port_value: 0")
+            .with("type: STRICT_DNS", "type: STATIC")
+    }
+
+    /// The same for an Envoy that asks what it may let pass.
+    pub(crate) fn asking(mesh: &Mesh, agent: &str) -> Self {
+        Self::titled("Envoy's whole bootstrap, where it asks", mesh, agent)
+    }
+
+    fn titled(title: &str, mesh: &Mesh, agent: &str) -> Self {
         let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/envoy.md");
         let page = fs::read_to_string(page).unwrap();
-        let (_, rest) = page.split_once("# Envoy's whole bootstrap\n").unwrap();
+        let (_, rest) = page.split_once(&format!("# {title}\n")).unwrap();
         let (bootstrap, _) = rest.split_once("```").unwrap();
         Self(bootstrap.to_owned())
             .with("port_value: 9901", "port_value: 0")
             .with("0.0.0.0, port_value: 8443", "127.0.0.1, port_value: 0")
-            .with("port_value: 4140", "port_value: 0")
-            .with("type: STRICT_DNS", "type: STATIC")
             .with("/run/warifu/workload.sock", &socket(mesh, agent))
     }
 

@@ -100,11 +100,12 @@ fn inbound(inbound: &Inbound) -> String {
         (1, 0) => "1 rule".to_owned(),
         (allow, deny) => format!("{} rules", allow + deny),
     };
-    let (listen, forward) = (&inbound.listen, &inbound.forward);
-    format!(
-        "{listen} -> {forward}, accepts {}; {rules}",
-        accept.join(", ")
-    )
+    let listen = &inbound.listen;
+    let behind = match &inbound.forward {
+        Some(forward) => format!("-> {forward}"),
+        None => "decides for Envoy (ext_authz)".to_owned(),
+    };
+    format!("{listen} {behind}, accepts {}; {rules}", accept.join(", "))
 }
 
 fn route(route: &Route) -> String {

@@ -12,10 +12,12 @@ use super::{
 };
 
 mod accept;
+mod ext_authz;
 mod rule;
 mod when;
 
 pub use accept::{Accept, JwtAccept, JwtProfile};
+pub use ext_authz::ExtAuthz;
 pub(in crate::config) use rule::header_map;
 pub use rule::{Rule, SubjectMatch};
 pub use when::{Day, When};
@@ -26,8 +28,10 @@ pub use when::{Day, When};
 pub struct Inbound {
     /// Where callers connect.
     pub listen: Listen,
-    /// The app.
-    pub forward: Forward,
+    /// The app. This or `ext_authz` is required.
+    pub forward: Option<Forward>,
+    /// No app: Envoy asks here what it may let pass.
+    pub ext_authz: Option<ExtAuthz>,
     /// Which HTTP the app speaks.
     #[serde(default)]
     pub app_protocol: Protocol,

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{agent::Attestation, authority::CaKey, value::*, *};
 
 mod aws;
+mod ext_authz;
 mod identities;
 mod publish;
 mod sigv4;
@@ -607,7 +608,7 @@ fn anchors_and_merges_are_understood() {
          {{trust_domains: [example.org]}}}}]\n- <<: *in\n  listen: 127.0.0.1:2\n"
     );
     let config = parse_agent(&text, "agent.yaml").unwrap_or_else(|errors| panic!("{errors}"));
-    assert_eq!(config.inbound[1].forward, Forward::Unix("/a".into()));
+    assert_eq!(config.inbound[1].forward, Some(Forward::Unix("/a".into())));
 }
 
 #[test]

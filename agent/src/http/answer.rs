@@ -23,8 +23,13 @@ struct Content<'a> {
 /// An answer with `status`, `reason` (a word, such as `no-route`) and a JSON body that says `message`.
 /// The message is for whoever is at the other end: no secrets, nothing of our insides.
 pub fn answer(status: StatusCode, reason: &'static str, message: &str) -> Response<Body> {
+    whole(status, reason, message).map(Body::from)
+}
+
+/// The same, for somebody else to give.
+pub fn whole(status: StatusCode, reason: &'static str, message: &str) -> Response<Bytes> {
     let body = serde_json::to_vec(&Content { reason, message }).unwrap_or_default();
-    let mut response = Response::new(Body::from(Bytes::from(body)));
+    let mut response = Response::new(Bytes::from(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(REASON, HeaderValue::from_static(reason));

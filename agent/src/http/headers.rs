@@ -72,8 +72,25 @@ const NETWORK_IDENTITY: &[&str] = &[
     "x-forwarded-tls-client-cert-info",
 ];
 
-/// What an app may read as another method, path or origin than the one that was decided on.
-const OVERRIDES: &[&str] = &[
+/// What an app may read as another method or path than the one that was decided on.
+const TARGETS: &[&str] = &[
+    "x-forwarded-method",
+    "x-forwarded-path",
+    "x-forwarded-prefix",
+    "x-forwarded-uri",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-method",
+    "x-original-path",
+    "x-original-uri",
+    "x-original-url",
+    "x-override-url",
+    "x-rewrite-url",
+];
+
+/// What an app may read as another origin than the request had, and what Envoy says of a target it changed.
+const ORIGINS: &[&str] = &[
     "forwarded",
     "true-client-ip",
     "x-client-ip",
@@ -82,25 +99,12 @@ const OVERRIDES: &[&str] = &[
     "x-envoy-original-method",
     "x-envoy-original-path",
     "x-forwarded-host",
-    "x-forwarded-method",
-    "x-forwarded-path",
     "x-forwarded-port",
-    "x-forwarded-prefix",
     "x-forwarded-scheme",
     "x-forwarded-server",
     "x-forwarded-ssl",
-    "x-forwarded-uri",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
     "x-original-host",
-    "x-original-method",
-    "x-original-path",
-    "x-original-uri",
-    "x-original-url",
-    "x-override-url",
     "x-real-ip",
-    "x-rewrite-url",
 ];
 
 /// Variants (`x_forwarded_for`) of these would stand beside what we set; the name itself is handled apart.
@@ -139,7 +143,14 @@ impl Filter {
     pub fn to_app<'a>(claims: impl IntoIterator<Item = &'a HeaderName>) -> Self {
         let claims: Vec<_> = claims.into_iter().map(HeaderName::as_str).collect();
         Self::new(
-            &[HOP_BY_HOP, IDENTITY, NETWORK_IDENTITY, OVERRIDES, &claims],
+            &[
+                HOP_BY_HOP,
+                IDENTITY,
+                NETWORK_IDENTITY,
+                TARGETS,
+                ORIGINS,
+                &claims,
+            ],
             NETWORK_IDENTITY_PREFIXES,
             APPENDED,
         )
@@ -159,6 +170,29 @@ impl Filter {
     /// Responses from the network to the app.
     pub fn from_network() -> Self {
         Self::new(&[HOP_BY_HOP], &[], &[])
+    }
+
+    /// Requests that a proxy beside the app lets pass because we say so: [`Self::to_remove`] tells it what of them the
+    /// app must not see. What is for one hop only, and where a request came from, is the proxy's own business.
+    pub fn to_app_of_proxy<'a>(claims: impl IntoIterator<Item = &'a HeaderName>) -> Self {
+        let claims: Vec<_> = claims.into_iter().map(HeaderName::as_str).collect();
+        Self::new(
+            &[IDENTITY, NETWORK_IDENTITY, TARGETS, &claims],
+            NETWORK_IDENTITY_PREFIXES,
+            &[],
+        )
+    }
+
+    /// What of `headers` is removed, and all that would be whether it is there or not: who asks may not show all
+    /// headers. Not what is in `ours`, however `ours` is spelt there; other spellings of it are removed.
+    pub fn to_remove(&self, headers: &HeaderMap, ours: &HeaderMap) -> Vec<String> {
+        let seen = headers.keys().map(HeaderName::as_str);
+        let seen = seen.filter(|name| self.names.contains(name));
+        let mut remove: Vec<String> = seen.chain(self.names.exact()).map(str::to_owned).collect();
+        remove.sort_unstable();
+        remove.dedup();
+        remove.retain(|name| !ours.contains_key(name));
+        remove
     }
 
     fn new(exact: &[&[&str]], prefixes: &'static [&'static str], variants: &[&str]) -> Self {

@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write,
+    slice,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,7 +14,7 @@ use arc_swap::ArcSwapOption;
 use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderValue;
 use rustls_pki_types::CertificateDer;
-use warifu::{TrustDomain, caller::Peer, identity::Identity, tls};
+use warifu::{SpiffeId, TrustDomain, caller::Peer, identity::Identity, tls};
 
 use super::refusal::Refusal;
 use crate::{
@@ -166,6 +167,39 @@ impl Certificate {
             xfcc,
             provenance,
             foreign,
+        }))
+    }
+
+    /// The peer of a proxy that we believe, which verified it and shows its `leaf`: `None` where the listener asks
+    /// for no certificate. The proxy says that it is `principal`.
+    pub(super) fn seen(
+        &self,
+        leaf: &CertificateDer<'static>,
+        principal: &SpiffeId,
+        now: SystemTime,
+    ) -> Result<Option<Proved>, Refusal> {
+        let refuse = Refusal::PeerNotAccepted;
+        let proved = self.peer(slice::from_ref(leaf));
+        let Some(proved) = proved.map_err(|why| refuse(why.0))? else {
+            return Ok(None);
+        };
+        if proved.peer.spiffe_id != *principal {
+            return Err(refuse("the certificate's SPIFFE ID is not the principal"));
+        }
+        if !self.accepted.contains(principal.trust_domain()) {
+            return Err(refuse("no certificate of its trust domain is accepted"));
+        }
+        if proved.expires <= now {
+            return Err(refuse("the certificate has expired"));
+        }
+        let identity = self.identity.borrow().clone().ok_or(Refusal::NoIdentity)?;
+        if identity.bundle_of(principal.trust_domain()).is_none() {
+            return Err(refuse("there is no bundle of its trust domain any more"));
+        }
+        // Its chain is the proxy's to verify, and to verify again.
+        Ok(Some(Proved {
+            foreign: None,
+            ..proved
         }))
     }
 

@@ -11,9 +11,8 @@ use http::{HeaderMap, HeaderValue, Method, Uri, header::HOST, request::Parts};
 use super::{
     Session,
     authenticate::Authenticated,
-    decide,
+    decide::{decide, refuse_withdrawn},
     refusal::{self, Refusal},
-    refuse_withdrawn,
 };
 use crate::http::still::{CHECK_EVERY, Still};
 

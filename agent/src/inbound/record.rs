@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Method, Request, StatusCode, Uri, uri::PathAndQuery};
+use http::{Method, StatusCode, Uri, uri::PathAndQuery};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, histogram::Histogram},
@@ -38,6 +38,7 @@ pub struct Metrics {
     shadow: Family<Shadow, Counter>,
     /// Answers that broke off because what let them in no longer does.
     pub(super) withdrawn: Counter,
+    passed: Counter,
     duration: Histogram,
     pub(super) tokens: TokenMetrics,
     pub(super) tunnels: tunnel::Meter,
@@ -81,6 +82,7 @@ impl Metrics {
         let refused = Family::default();
         let (cancelled, withdrawn) = (Counter::default(), Counter::default());
         let shadow = Family::default();
+        let passed = Counter::default();
         let duration = Histogram::new(BUCKETS);
         let tokens = Family::<Outcome, Counter>::default();
         registry.register(
@@ -108,6 +110,11 @@ impl Metrics {
             "Answers broken off because their caller was revoked, or the rules changed",
             withdrawn.clone(),
         );
+        registry.register(
+            "passed",
+            "Requests that a proxy was told to let pass (ext_authz)",
+            passed.clone(),
+        );
         registry.register_with_unit(
             "request",
             "Time from the head of a request to the head of its response",
@@ -127,6 +134,7 @@ impl Metrics {
             cancelled,
             shadow,
             withdrawn,
+            passed,
             duration,
             tunnels: tunnel::Metrics::new(registry).meter("app"),
             tokens: TokenMetrics {
@@ -142,6 +150,7 @@ impl Metrics {
 #[derive(Debug)]
 pub(super) struct Record<'a> {
     session: &'a Session,
+    event: &'static str,
     started: Instant,
     method: Method,
     /// The target as it came, then in normal form.
@@ -154,6 +163,7 @@ pub(super) struct Record<'a> {
 #[derive(Debug)]
 enum Ended {
     Cancelled,
+    Passed,
     Answered(StatusCode),
     Refused {
         status: StatusCode,
@@ -221,12 +231,19 @@ pub(super) fn failed_connection(audit: &Audit, remote: &Remote, why: &Failed) {
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn start<B>(session: &'a Session, request: &Request<B>) -> Self {
+    /// Begins with what came, as far as it can be read.
+    pub(super) fn start(
+        session: &'a Session,
+        event: &'static str,
+        method: Method,
+        target: Option<PathAndQuery>,
+    ) -> Self {
         Self {
             session,
+            event,
             started: Instant::now(),
-            method: request.method().clone(),
-            target: request.uri().path_and_query().cloned(),
+            method,
+            target,
             caller: None,
             verdict: None,
             outcome: Ended::Cancelled,
@@ -257,6 +274,11 @@ impl<'a> Record<'a> {
         self.verdict = Some(verdict);
     }
 
+    /// A proxy was told to let it pass.
+    pub(super) fn passed(&mut self) {
+        self.outcome = Ended::Passed;
+    }
+
     pub(super) fn answered(&mut self, status: StatusCode) {
         self.outcome = Ended::Answered(status);
     }
@@ -278,6 +300,9 @@ impl<'a> Record<'a> {
             Ended::Cancelled => {
                 metrics.cancelled.inc();
             }
+            Ended::Passed => {
+                metrics.passed.inc();
+            }
             Ended::Refused { reason, .. } => {
                 metrics.refused.get_or_create(&Reason { reason }).inc();
             }
@@ -297,6 +322,7 @@ impl<'a> Record<'a> {
         let subject = caller.and_then(|caller| caller.who().subject.as_ref());
         let (result, status, reason, detail) = match &self.outcome {
             Ended::Cancelled => ("cancelled", None, None, None),
+            Ended::Passed => ("allowed", None, None, None),
             Ended::Answered(status) => ("allowed", Some(*status), None, None),
             Ended::Refused {
                 status,
@@ -316,7 +342,7 @@ impl<'a> Record<'a> {
         };
         self.session.inbound.audit.write(&Line {
             time: Timestamp::now(),
-            event: "inbound",
+            event: self.event,
             remote: &self.session.remote,
             peer,
             subject: subject.map(|subject| subject.subject.as_str()),

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{
     HeaderValue, Response, StatusCode,
     header::{RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use warifu::{TrustDomain, caller::CallerError};
 
-use super::authenticate::TokenError;
+use super::{authenticate::TokenError, ext_authz::Unclear};
 use crate::{
-    http::{answer::answer, body::Body, path::PathError, pool::SendError, upgrade::NoTunnel},
+    http::{answer::whole, path::PathError, pool::SendError, upgrade::NoTunnel},
     policy::{self, Decision, Verdict},
     revocation::Kind,
 };
@@ -27,6 +28,12 @@ pub(super) enum Refusal {
     TwoLengths,
     Host(&'static str),
     Path(PathError),
+    /// What Envoy asked.
+    Unclear(Unclear),
+    /// Envoy's client.
+    PeerNotAccepted(&'static str),
+    /// Who asks for decisions, and may no longer.
+    EnvoyRevoked(Kind),
     TwoAuthorizations,
     Unauthenticated,
     BadToken(TokenError),
@@ -57,9 +64,9 @@ pub(super) fn of(verdict: &Verdict) -> Option<Refusal> {
 
 impl Refusal {
     /// The answer. It says what the caller can do about it, and nothing of what is behind the agent.
-    pub(super) fn response(&self) -> Response<Body> {
+    pub(super) fn response(&self) -> Response<Bytes> {
         let (status, reason, message) = self.say();
-        let mut response = answer(status, reason, &message);
+        let mut response = whole(status, reason, &message);
         let headers = response.headers_mut();
         if let Some(challenge) = self.challenge() {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
@@ -95,6 +102,9 @@ impl Refusal {
             Self::AppSwitched(why) => Some(why.to_string()),
             Self::Host(why) => Some((*why).to_owned()),
             Self::Path(error) => Some(error.to_string()),
+            Self::Unclear(unclear) => Some(unclear.to_string()),
+            Self::PeerNotAccepted(why) => Some((*why).to_owned()),
+            Self::EnvoyRevoked(kind) => Some(format!("Envoy's certificate is revoked by {kind}")),
             Self::CallerTooLarge(error) => Some(error.to_string()),
             _ => None,
         }
@@ -103,7 +113,11 @@ impl Refusal {
     /// How the audit log sorts it.
     pub(super) fn result(&self) -> &'static str {
         match self {
-            Self::Denied(_) | Self::PeerRevoked(_) | Self::PeerNotVerified(_) => "denied",
+            Self::Denied(_)
+            | Self::PeerRevoked(_)
+            | Self::PeerNotVerified(_)
+            | Self::PeerNotAccepted(_)
+            | Self::EnvoyRevoked(_) => "denied",
             Self::Unauthenticated | Self::BadToken(_) | Self::TokenRevoked(_) => "unauthenticated",
             Self::NoIdentity | Self::NoBundle(_) | Self::RevocationsStale(_) => "unavailable",
             Self::App(_) | Self::AppTooSlow(_) | Self::AppSwitched(_) => "failed",
@@ -144,6 +158,17 @@ impl Refusal {
                 StatusCode::BAD_REQUEST,
                 "bad-path",
                 error.to_string().into(),
+            ),
+            Self::Unclear(unclear) => unclear.say(),
+            Self::PeerNotAccepted(_) => (
+                StatusCode::FORBIDDEN,
+                "peer-not-accepted",
+                "this caller's certificate is none that is accepted here".into(),
+            ),
+            Self::EnvoyRevoked(_) => (
+                StatusCode::FORBIDDEN,
+                "revoked",
+                "the proxy in front of this service may no longer ask for decisions".into(),
             ),
             Self::TwoAuthorizations => (
                 StatusCode::BAD_REQUEST,

@@ -1,14 +1,15 @@
 //! Over real sockets: what a caller writes, what the app reads.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fixture::{App, Fixture, OK, ORDERS, PAYMENTS, accept_tokens, allow};
-use http::Method;
+use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 
 use super::*;
+use crate::config::value::Forward;
 
 mod federated;
 mod fixture;

@@ -6,7 +6,8 @@ use http::{HeaderMap, Response, request::Parts};
 use hyper::upgrade::OnUpgrade;
 
 use super::{
-    Session, authenticate, decide,
+    Session,
+    decide::{authenticate, decide},
     refusal::{self, Refusal},
 };
 use crate::{

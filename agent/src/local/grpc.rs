@@ -1,25 +1,17 @@
 //! gRPC over the process's own HTTP server: it knows who asks, limits connections and drains; tonic knows the
 //! messages.
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{convert::Infallible, future::Future, pin::Pin, time::Duration};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body::{Frame, SizeHint};
+use http::{Request, Response};
 use hyper::body::Incoming;
-use tonic::{Code, Status, body::Body as Message, server::NamedService};
+use tonic::{Status, body::Body as Message, server::NamedService};
 use tower_service::Service as Tower;
 
 use super::{absence, asker::Asker, guard::guard, server::Answers};
 use crate::{
     config::value::Listen,
-    http::{body::Body, server::Draining},
+    http::{body::Body, grpc, server::Draining},
 };
 
 /// Time until an answer begins: for the request's message to come, and for a token to be minted. Streams may then go
@@ -120,72 +112,13 @@ impl Answers for Services {
                 .unwrap_or_else(|_| late().into_http()),
         };
         let mut draining = self.draining.clone();
-        let drained = async move {
+        grpc::answer_until(answer, async move {
             draining.started().await;
-        };
-        answer.map(|body| {
-            Body::stream(Ending {
-                body: Some(body),
-                drained: Box::pin(drained),
-            })
+            absence::draining()
         })
     }
 }
 
 fn late() -> Status {
     Status::deadline_exceeded(format!("no answer within {ANSWER_WITHIN:?}"))
-}
-
-/// A body that ends with a status, whatever happens: its own, that of its error, or that of a drain.
-struct Ending {
-    /// Until it has ended.
-    body: Option<Message>,
-    drained: Pin<Box<dyn Future<Output = ()> + Send>>,
-}
-
-impl http_body::Body for Ending {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(body) = &mut self.body else {
-            return Poll::Ready(None);
-        };
-        let status = match Pin::new(body).poll_frame(cx) {
-            Poll::Ready(Some(Err(status))) => status,
-            Poll::Ready(Some(Ok(frame))) => return Poll::Ready(Some(Ok(frame))),
-            Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Pending => match self.drained.as_mut().poll(cx) {
-                Poll::Ready(()) => absence::draining(),
-                Poll::Pending => return Poll::Pending,
-            },
-        };
-        self.body = None;
-        Poll::Ready(Some(Ok(ended_with(&status))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body
-            .as_ref()
-            .is_none_or(http_body::Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body
-            .as_ref()
-            .map(http_body::Body::size_hint)
-            .unwrap_or_default()
-    }
-}
-
-fn ended_with(status: &Status) -> Frame<Bytes> {
-    let mut trailers = HeaderMap::new();
-    if status.add_header(&mut trailers).is_err() {
-        let code = Code::Internal as i32;
-        trailers.insert("grpc-status", HeaderValue::from(code));
-    }
-    Frame::trailers(trailers)
 }

@@ -11,22 +11,22 @@ use crate::config::{
 
 mod accept;
 mod claims;
+mod ext_authz;
 mod rules;
 
 pub(super) fn inbound(config: &AgentConfig, inbound: &Inbound, at: &Path, problems: &mut Problems) {
     let own = &config.trust_domain;
-    let forward = match &inbound.forward {
-        Forward::Tcp(address) => Listen::Tcp(*address),
-        Forward::Unix(path) => Listen::Unix(path.clone()),
-    };
-    if let Some((other, _)) = agent::listeners(config)
-        .iter()
-        .find(|(_, l)| l.collides_with(&forward))
-    {
-        problems.add(
-            at.key("forward"),
-            format!("expected the app, but {forward} is the agent's own {other}: requests would go in circles"),
-        );
+    match (&inbound.forward, &inbound.ext_authz) {
+        (Some(forward), None) => not_ourselves(config, forward, &at.key("forward"), problems),
+        (None, Some(ext_authz)) => ext_authz::ext_authz(inbound, ext_authz, at, problems),
+        (None, None) => problems.add(
+            at.clone(),
+            "expected forward (the app), such as forward: http://127.0.0.1:8080, or ext_authz (Envoy asks here)",
+        ),
+        (Some(_), Some(_)) => problems.add(
+            at.key("ext_authz"),
+            "expected either forward or ext_authz: where Envoy asks, Envoy forwards",
+        ),
     }
     problems.add_if(
         inbound.accept.is_empty(),
@@ -54,4 +54,19 @@ pub(super) fn inbound(config: &AgentConfig, inbound: &Inbound, at: &Path, proble
         at.key("max_connections"),
         "expected at least 1",
     );
+}
+
+/// What goes to the agent itself would go in circles.
+fn not_ourselves(config: &AgentConfig, forward: &Forward, at: &Path, problems: &mut Problems) {
+    let forward = match forward {
+        Forward::Tcp(address) => Listen::Tcp(*address),
+        Forward::Unix(path) => Listen::Unix(path.clone()),
+    };
+    let listeners = agent::listeners(config);
+    if let Some((other, _)) = listeners.iter().find(|(_, l)| l.collides_with(&forward)) {
+        problems.add(
+            at.clone(),
+            format!("expected the app, but {forward} is the agent's own {other}: requests would go in circles"),
+        );
+    }
 }

@@ -41,6 +41,15 @@ impl Names {
         self.names.push((name.into(), variants_only));
     }
 
+    /// The names that were added; not those that only begin like them.
+    pub(super) fn exact(&self) -> impl Iterator<Item = &str> {
+        let exact = self
+            .names
+            .iter()
+            .filter(|(_, variants_only)| !variants_only);
+        exact.map(|(name, _)| &**name)
+    }
+
     /// Whether the lower-case `name` is one of these.
     pub(super) fn contains(&self, name: &str) -> bool {
         let lengths = self.lengths.get(bucket(name)).copied().unwrap_or_default();

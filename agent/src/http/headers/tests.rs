@@ -83,7 +83,7 @@ fn s03_a_forged_client_cert_header_is_removed() {
 
 #[test]
 fn s03_method_and_path_overrides_are_removed() {
-    for name in OVERRIDES.iter().copied().chain([
+    for name in TARGETS.iter().chain(ORIGINS).copied().chain([
         "X-HTTP-Method-Override",
         "x_http_method_override",
         "x_original_url",

@@ -31,7 +31,7 @@ use crate::{
     config::{
         inbound::{self as config, Accept, JwtAccept, JwtProfile, Rule, SubjectMatch},
         outbound::Timeouts,
-        value::Span,
+        value::{Forward, Span},
     },
     http::pool,
     http::server::Drain,
@@ -151,7 +151,8 @@ pub(super) struct Fixture {
 pub(super) fn config(forward: Forward) -> config::Inbound {
     config::Inbound {
         listen: Listen::Tcp(([127, 0, 0, 1], 0).into()),
-        forward,
+        forward: Some(forward),
+        ext_authz: None,
         app_protocol: Default::default(),
         timeouts: Timeouts {
             first_byte: Some(Span(Duration::from_millis(200))),

@@ -1,5 +1,7 @@
 //! What is revoked is refused on connections that were up before, too.
 
+use hyper::body::Incoming;
+
 use super::*;
 use crate::revocation::{Kind, Published};
 
