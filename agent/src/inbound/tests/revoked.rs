@@ -1,6 +1,7 @@
 //! What is revoked is refused on connections that were up before, too.
 
 use hyper::body::Incoming;
+use tokio::{io::AsyncReadExt, net::TcpListener};
 
 use super::*;
 use crate::revocation::{Kind, Published};
@@ -258,7 +259,10 @@ async fn an_open_stream_ends_when_no_rule_allows_it_any_more_and_lives_on_while_
 
 #[tokio::test]
 async fn an_upload_without_an_end_is_refused_when_its_caller_is_revoked() {
-    let fixture = Fixture::with(App::Silent, |config| {
+    let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = app.local_addr().unwrap();
+    let fixture = Fixture::with(App::Absent, |config| {
+        config.forward = Some(Forward::Tcp(address));
         config.timeouts.first_byte = Some(crate::config::value::Span(Duration::ZERO));
     })
     .await;
@@ -269,11 +273,19 @@ async fn an_upload_without_an_end_is_refused_when_its_caller_is_revoked() {
         .unwrap();
     let answer = tokio::spawn(orders.send_request(request));
     more.send("piece").unwrap();
+    let reached = tokio::time::timeout(fixture::DEADLINE, app.accept()).await;
+    let (mut stream, _) = reached.expect("the app is reached").unwrap();
+    stream.readable().await.unwrap();
     fixture.learn(1, &[(Kind::SpiffeId, ORDERS)]);
     let answer = tokio::time::timeout(fixture::DEADLINE, answer).await;
     let answer = answer.expect("an answer").unwrap().unwrap();
     assert_eq!(answer.status(), 403);
     assert_eq!(answer.headers()["x-warifu-reason"], "revoked");
+    // The app is told as well: its connection ends before the request does.
+    let mut rest = Vec::new();
+    let read = tokio::time::timeout(fixture::DEADLINE, stream.read_to_end(&mut rest)).await;
+    let _ = read.expect("the end");
+    assert!(!rest.ends_with(b"0\r\n\r\n"));
 }
 
 /// A body that is as long as its sender is there.
