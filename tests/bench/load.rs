@@ -16,6 +16,10 @@ use crate::{
     process::Process,
 };
 
+pub(crate) use pace::latencies;
+
+mod pace;
+
 /// Which request pattern is driven.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pattern {
@@ -186,44 +190,4 @@ fn failed(target: &impl Target, error: &dyn std::error::Error) -> String {
         text.push_str(&process.last_words());
     }
     text
-}
-
-/// How long each request took, from kept connections that together send `rate` requests a second for `time`.
-pub(crate) async fn latencies(
-    client: &Client,
-    drive: &Drive,
-    rate: f64,
-    time: Duration,
-) -> Result<Vec<Duration>> {
-    let between = Duration::from_secs_f64(drive.concurrency as f64 / rate);
-    let end = Instant::now() + time;
-    let mut tasks = JoinSet::new();
-    for (index, mut connection) in connections(client, drive.concurrency)
-        .await?
-        .into_iter()
-        .enumerate()
-    {
-        let message = Arc::clone(&drive.message);
-        let start =
-            tokio::time::Instant::now() + between.mul_f64(index as f64 / drive.concurrency as f64);
-        tasks.spawn(async move {
-            let mut tick = tokio::time::interval_at(start, between);
-            // A slow answer makes the next request late, and no burst afterwards.
-            tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            let mut took = Vec::new();
-            while Instant::now() < end {
-                tick.tick().await;
-                let from = Instant::now();
-                connection.exchange(&message).await?;
-                took.push(from.elapsed());
-            }
-            connection.close().await?;
-            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(took)
-        });
-    }
-    let mut all = Vec::new();
-    while let Some(took) = tasks.join_next().await {
-        all.extend(took??);
-    }
-    Ok(all)
 }

@@ -22,6 +22,7 @@ mod suites;
 use std::process::ExitCode;
 
 use crate::{
+    outbound::bare as hashing,
     proxies::{Kind, bare},
     report::Outcome,
     suites::Suite,
@@ -44,6 +45,9 @@ fn main() -> ExitCode {
         }
         [bare::ARGUMENT, listen, backend, directory] => {
             ended(bare::run(listen, backend, directory).map(|()| Outcome::Met))
+        }
+        [hashing::ARGUMENT, listen, backend] => {
+            ended(hashing::run(listen, backend).map(|()| Outcome::Met))
         }
         [name, ref options @ ..] => match parse(name, options) {
             Ok((suite, subject, quick)) => ended(suite.run(subject, quick)),

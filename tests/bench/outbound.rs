@@ -1,5 +1,6 @@
 //! Proxies on the app's side: they take its plain requests and send them on, signed or to another of their kind.
 
+pub(crate) mod bare;
 mod envoy;
 mod signature;
 
@@ -8,6 +9,8 @@ use std::{
     process::Command,
     time::{Duration, Instant},
 };
+
+use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::{
     Result, backend,
@@ -26,6 +29,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// What signing is done with, at every proxy.
 const SERVICE: &str = "execute-api";
 const REGION: &str = "ap-northeast-1";
+
+/// What proxies show with that they hash bodies: none, a short one, one that comes in pieces.
+const BODIES: [&[u8]; 3] = [b"", b"some bytes", &[b'x'; 70_000]];
 
 /// One proxy, or one behind the other, between an app and the backend.
 pub(crate) struct Way {
@@ -67,6 +73,7 @@ impl Way {
                 let config = envoy::signing(listen, at.backend, keys);
                 envoy::command(kind.locate()?, &directory.join("envoy.yaml"), &config)?
             }
+            Kind::Bare => bare::command(kind.locate()?, listen, at.backend),
             _ => {
                 let made = warifu::Issuer::start(&directory).await?;
                 let routes = format!(
@@ -94,7 +101,10 @@ impl Way {
             _issuer: issuer,
         };
         way.await_first_answer().await?;
-        way.signs(keys).await?;
+        match kind {
+            Kind::Bare => way.hashes().await?,
+            _ => way.signs(keys).await?,
+        }
         Ok(way)
     }
 
@@ -182,12 +192,24 @@ impl Way {
 
     /// A fast proxy that hashed no body, or signed nothing, would only look good.
     async fn signs(&self, keys: &Keys) -> Result<()> {
-        for body in [&b""[..], b"some bytes", &[b'x'; 70_000]] {
+        for body in BODIES {
             let message = post(backend::ECHO_PATH, "authorization: Basic forged\r\n", body);
             let answer = self.ask(&message).await?;
             signature::verify(&answer.body, body, keys, REGION, SERVICE).map_err(|why| {
                 format!("{} is not comparable: {why}\n{}", self.name, answer.body)
             })?;
+        }
+        Ok(())
+    }
+
+    /// The floor would be none if it left the costliest part out.
+    async fn hashes(&self) -> Result<()> {
+        for body in BODIES {
+            let answer = self.ask(&post(backend::ECHO_PATH, "", body)).await?;
+            let hash = signature::hex(digest(&SHA256, body).as_ref());
+            if !answer.body.contains(&format!("{}: {hash}", bare::HASH)) {
+                return Err(format!("{} hashes no body\n{}", self.name, answer.body).into());
+            }
         }
         Ok(())
     }

@@ -147,7 +147,8 @@ impl Suite {
     fn kinds(self) -> &'static [Kind] {
         match self {
             Self::Authority | Self::Rules | Self::Stampede | Self::WorkloadApi => &[Kind::Warifu],
-            Self::Hops | Self::SigV4 => &[Kind::Warifu, Kind::Envoy],
+            Self::Hops => &[Kind::Warifu, Kind::Envoy],
+            Self::SigV4 => &[Kind::Warifu, Kind::Envoy, Kind::Bare],
             Self::Handshake | Self::Inbound | Self::Memory => &Kind::ALL,
         }
     }

@@ -1,6 +1,6 @@
 //! What two proxies between two apps cost, and what they add to the time of an answer.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{KEPT_CONNECTIONS, beside};
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 /// Connections while times are taken: few, so that an answer waits for its own way and not for others'.
 const TIMED_CONNECTIONS: usize = 8;
 
-/// Plain, mTLS, plain; then the same at half the rate that ours can do, beside no proxy at all.
+/// Plain, mTLS, plain; then the same at half the rate each reached, beside no proxy at all.
 pub(super) async fn run(
     subject: Kind,
     kinds: &[Kind],
@@ -37,21 +37,23 @@ pub(super) async fn run(
     let measure = "CPU per request, both hops";
     let mut rows = beside(subject, &samples, measure, "µs", |s| s.cpu_us, bar);
 
-    let rate = median(&samples.figures(subject, |s| s.rate)).ok_or("no rate")? / 2.0;
-    let direct = Client::plain(at.backend);
     let drive = Drive::get(Pattern::KeepAlive, TIMED_CONNECTIONS);
-    let (mut ours, mut peer) = (Vec::new(), Vec::new());
+    let direct = Client::plain(at.backend);
+    let mut added: BTreeMap<_, Vec<f64>> = BTreeMap::new();
     for _ in 0..plan.rounds {
-        let without = p50(&direct, &drive, rate, plan.time).await?;
-        for way in &ways {
-            let added = p50(way.client(), &drive, rate, plan.time).await? - without;
-            if way.name() == subject.name() {
-                ours.push(added);
-            } else {
-                peer.push(added);
-            }
+        for (kind, way) in kinds.iter().zip(&ways) {
+            let most = median(&samples.figures(*kind, |s| s.rate)).ok_or("no rate")?;
+            let rate = most / 2.0;
+            let without = p50(&direct, &drive, rate, plan.time).await?;
+            let through = p50(way.client(), &drive, rate, plan.time).await?;
+            added
+                .entry(kind.name())
+                .or_default()
+                .push(through - without);
         }
     }
+    let mut of = |kind: Kind| added.remove(kind.name()).unwrap_or_default();
+    let ours = of(subject);
     let measure = "added by both hops, p50 at half load";
     let bar = if subject == Kind::Warifu {
         Bar::Ours(0.25)
@@ -60,13 +62,8 @@ pub(super) async fn run(
     };
     rows.push(Row::alone(measure, "ms", &ours, bar));
     if let Some(other) = kinds.iter().find(|kind| **kind != subject) {
-        rows.push(Row::beside(
-            measure,
-            "ms",
-            &ours,
-            (other.name(), &peer),
-            Bar::None,
-        ));
+        let peer = (other.name(), &*of(*other));
+        rows.push(Row::beside(measure, "ms", &ours, peer, Bar::None));
     }
     Ok(rows)
 }
