@@ -40,7 +40,7 @@ pub use self::{
     secrets_manager::SecretsManager,
     session::{RoleSession, SessionError, SetupError},
     signer::{Presigned, Signer},
-    sigv4::{Payload, Plan, Profile},
+    sigv4::{Hasher, Payload, Plan, Profile},
     source::IdentityTokens,
     web_identity::{TokenError, WebIdentity, WebIdentityToken},
 };

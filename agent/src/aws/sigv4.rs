@@ -40,7 +40,7 @@ mod key;
 mod presign;
 
 use body::{Bodies, CONTENT_SHA256};
-pub use body::{Payload, Plan};
+pub use body::{Hasher, Payload, Plan};
 use canonical::Path;
 use headers::{AMZ, AmzHeaders};
 pub(super) use key::{Key, Regions};

@@ -50,10 +50,14 @@ enum Kind {
     UnsignedTrailer,
 }
 
+/// Hashes a body as it comes, so that a long one keeps nobody waiting at its end.
+#[derive(Clone)]
+pub struct Hasher(digest::Context);
+
 /// How a body is to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plan {
-    /// Held whole, and hashed: [`Payload::hash`].
+    /// Held whole, and hashed: [`Hasher`].
     Hold,
     /// As it comes: what stands for it is known.
     Stream(Payload),
@@ -86,6 +90,35 @@ impl Payload {
             Kind::Unsigned => Ok(HeaderValue::from_static(UNSIGNED)),
             Kind::UnsignedTrailer => Ok(HeaderValue::from_static(UNSIGNED_TRAILER)),
         }
+    }
+}
+
+impl Hasher {
+    /// Of a body of which nothing came yet.
+    pub fn new() -> Self {
+        Self(digest::Context::new(&digest::SHA256))
+    }
+
+    /// The next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// Signs the body: that was all of it.
+    pub fn finish(self) -> Payload {
+        Payload(Kind::Hash(hex(self.0.finish().as_ref())))
+    }
+}
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Hasher")
     }
 }
 

@@ -51,8 +51,18 @@ impl Buffers {
     /// is declared.
     pub(in crate::outbound) async fn read(
         &self,
+        body: Body,
+        max: usize,
+    ) -> Result<Buffered, Refusal> {
+        self.read_seen(body, max, |_| ()).await
+    }
+
+    /// As [`Self::read`]; `see` sees each piece as it comes, and all of them where this is `Ok`.
+    pub(in crate::outbound) async fn read_seen(
+        &self,
         mut body: Body,
         max: usize,
+        mut see: impl FnMut(&[u8]),
     ) -> Result<Buffered, Refusal> {
         let declared = body.size_hint();
         if body.is_end_stream() {
@@ -80,6 +90,7 @@ impl Buffers {
                 return Err(Refusal::BodyTooLarge { limit: max });
             }
             self.make_room(&mut room, held + data.len())?;
+            see(&data);
             if first.is_empty() && rest.is_empty() {
                 first = data;
                 continue;
@@ -124,7 +135,18 @@ impl Buffers {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        collections::VecDeque,
+        convert::Infallible,
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use http_body::Frame;
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
+    use crate::aws::{Hasher, Payload};
 
     #[tokio::test]
     async fn s14_bodies_are_bounded_each_and_together() {
@@ -139,6 +161,36 @@ mod tests {
         assert!(matches!(error, Refusal::Crowded));
         drop(all);
         buffers.read(body(1), 1000).await.unwrap();
+    }
+
+    struct Pieces(VecDeque<Bytes>);
+
+    impl http_body::Body for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Ready(self.0.pop_front().map(Frame::data).map(Ok))
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_is_the_same_and_has_the_same_hash_however_it_comes(
+            pieces in vec(vec(any::<u8>(), 0..200), 0..20)
+        ) {
+            let whole = pieces.concat();
+            let body = Body::stream(Pieces(pieces.into_iter().map(Bytes::from).collect()));
+            let (buffers, mut hasher) = (Buffers::new(), Hasher::new());
+            let read = buffers.read_seen(body, whole.len(), |piece| hasher.update(piece));
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let held = runtime.block_on(read).unwrap();
+            prop_assert_eq!(held.bytes(), &whole);
+            prop_assert_eq!(hasher.finish(), Payload::hash(&whole));
+        }
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ use http_body::Body as _;
 
 use super::{Call, Sign, buffer::Buffered};
 use crate::{
-    aws::{Payload, Plan, Profile, SignError},
+    aws::{Hasher, Payload, Plan, Profile, SignError},
     config::outbound::{Route, RouteSigV4},
     http::{body::Body, pool::Attempt},
     outbound::{refusal::Refusal, retry::Tries, route::RouteError},
@@ -63,8 +63,7 @@ impl SigV4 {
         // Before a byte of it is read.
         let (payload, mut body, _room) = match self.profile.plan(&parts.headers)? {
             Plan::Hold => {
-                let held = call.buffers.read(body, self.max_body).await?;
-                let payload = Payload::hash(held.bytes());
+                let (held, payload) = self.hashed(call, body).await?;
                 (payload, held.body(), Some(held))
             }
             Plan::Stream(payload) => match body.size_hint().exact() {
@@ -99,11 +98,18 @@ impl SigV4 {
         span: Duration,
     ) -> Result<crate::aws::Presigned, Refusal> {
         // Where bodies are signed it must be known; elsewhere whoever calls the URL sends what it likes.
-        let held = call.buffers.read(body, self.max_body).await?;
-        let payload = Payload::hash(held.bytes());
+        let (_room, payload) = self.hashed(call, body).await?;
         let signing = self.signer.presign(parts, &payload, span);
         Ok(tokio::time::timeout(call.obtain, signing)
             .await
             .map_err(|_| Refusal::SignTimedOut(call.obtain))??)
+    }
+
+    /// Reads a body to its end.
+    async fn hashed(&self, call: &Call<'_>, body: Body) -> Result<(Buffered, Payload), Refusal> {
+        let mut hasher = Hasher::new();
+        let see = |piece: &[u8]| hasher.update(piece);
+        let held = call.buffers.read_seen(body, self.max_body, see).await?;
+        Ok((held, hasher.finish()))
     }
 }
