@@ -156,14 +156,17 @@ impl Calls {
         };
         let body = Body::Filtered(body, Arc::clone(&route.to_network), None);
         let deadline = route.patience.deadline();
-        let answer = async {
+        // Futures are awaited where they are made, here and below: one that is named first is kept twice.
+        let answered = async {
             let websocket = WebSocket::asked_for(&mut parts)?;
-            let forward = self.forward(route, parts, body, websocket.is_some());
+            let upgrades = websocket.is_some();
             let mut response = match deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline.at, forward)
-                    .await
-                    .map_err(|_| Refusal::WholeTimedOut(deadline.whole))??,
-                None => forward.await?,
+                Some(deadline) => {
+                    tokio::time::timeout_at(deadline.at, self.forward(route, parts, body, upgrades))
+                        .await
+                        .map_err(|_| Refusal::WholeTimedOut(deadline.whole))??
+                }
+                None => self.forward(route, parts, body, upgrades).await?,
             };
             match websocket {
                 Some(it) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
@@ -179,8 +182,9 @@ impl Calls {
                 }
             }
             Ok(response)
-        };
-        match answer.await {
+        }
+        .await;
+        match answered {
             Ok(response) => {
                 route.counters.answered(response.status());
                 response

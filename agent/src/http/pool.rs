@@ -228,7 +228,8 @@ impl Upstream {
         attempts: &mut Attempts,
     ) -> Result<Attempt, SendError> {
         if request.extensions().get::<Switches>().is_some() {
-            return self.0.switch(request, first_byte).await;
+            // On the heap, as below.
+            return Box::pin(self.0.switch(request, first_byte)).await;
         }
         let fresh = attempts.repeated || attempts.dead > MAX_DEAD;
         let (connection, reused) = match self.0.connection(fresh).await {
@@ -268,6 +269,15 @@ impl Inner {
         if !fresh && let Checkout::Connection(connection) = self.checkout() {
             return Ok((connection, true));
         }
+        // On the heap: a TLS handshake is ten times as large as all else a request needs, and each request would
+        // carry that room along, and be moved with it, to use it once in a thousand times.
+        Box::pin(self.new_connection(fresh)).await
+    }
+
+    async fn new_connection(
+        self: &Arc<Self>,
+        fresh: bool,
+    ) -> Result<(Connection, bool), SendError> {
         let gate = lock(&self.shelf).gate();
         let Some(failures) = gate else {
             // It speaks HTTP/1.1: a connection each.

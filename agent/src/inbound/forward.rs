@@ -1,6 +1,6 @@
 //! A listener whose requests go on to the app.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{pin::pin, sync::Arc, time::SystemTime};
 
 use http::{HeaderValue, Request, Response, StatusCode, header::AUTHORIZATION};
 use hyper::body::Incoming;
@@ -193,7 +193,9 @@ async fn answer(
     let request = Request::from_parts(parts, body);
     let request = settle::framing(request, &inbound.to_app);
     let is_long = body::is_long(request.body());
-    let sent = grant.hold(is_long, forwarding.app.send(request, first_byte));
+    // Pinned where it is made: a future that is handed on is kept, and moved, by everyone it passes.
+    let sent = pin!(forwarding.app.send(request, first_byte));
+    let sent = grant.hold(is_long, sent);
     let mut response = match deadline {
         None => sent.await??,
         Some(deadline) => tokio::time::timeout_at(deadline.at, sent)

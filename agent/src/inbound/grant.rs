@@ -4,7 +4,7 @@
 //! longer allow, is cut off. What merely expires (a token, a certificate) is not asked of again: it was good when it was
 //! presented, and a download is not broken off because a token lives for five minutes.
 
-use std::{pin::pin, sync::Arc};
+use std::{pin::Pin, sync::Arc};
 
 use http::{HeaderMap, HeaderValue, Method, Uri, header::HOST, request::Parts};
 
@@ -47,12 +47,11 @@ impl Grant {
     pub(super) async fn hold<T>(
         &self,
         is_long: bool,
-        done: impl Future<Output = T>,
+        mut done: Pin<&mut impl Future<Output = T>>,
     ) -> Result<T, Refusal> {
         if !is_long {
             return Ok(done.await);
         }
-        let mut done = pin!(done);
         loop {
             if let Ok(done) = tokio::time::timeout(CHECK_EVERY, done.as_mut()).await {
                 return Ok(done);

@@ -128,8 +128,11 @@ impl Credential {
         match self {
             Self::None => call.send(parts, body).await,
             Self::Bearer(tokens) => bearer::send(call, tokens, parts, body).await,
-            Self::SecretHeader(header) => secret_header::send(call, header, parts, body).await,
-            Self::Cognito(cognito) => cognito::send(call, cognito, parts, body).await,
+            // Rare, and larger than the rest: on the heap, or every request would carry their room along.
+            Self::SecretHeader(header) => {
+                Box::pin(secret_header::send(call, header, parts, body)).await
+            }
+            Self::Cognito(cognito) => Box::pin(cognito::send(call, cognito, parts, body)).await,
             Self::SigV4(sigv4) => sigv4.send(call, parts, body).await,
         }
     }

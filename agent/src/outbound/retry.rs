@@ -43,10 +43,12 @@ impl Call<'_> {
             true => replay(&request),
             false => None,
         };
-        let attempt = self
+        let attempts = &mut tries.pool;
+        let (request, wait) = match self
             .upstream
-            .attempt(request, self.first_byte, &mut tries.pool);
-        let (request, wait) = match attempt.await? {
+            .attempt(request, self.first_byte, attempts)
+            .await?
+        {
             Attempt::NotSent(request, error) => {
                 let passes = matches!(
                     error,

@@ -41,8 +41,8 @@ const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
 /// Bytes an HTTP/2 stream buffers for a client that reads slowly.
 const SEND_BUFFER: usize = 64 * 1024;
 
-/// Bytes an HTTP/1.1 connection buffers, either way.
-const BUFFER: usize = 64 * 1024;
+/// Bytes an HTTP/1.1 connection buffers, either way: a body of 64 KiB and its head are read at once.
+const BUFFER: usize = 64 * 1024 + MAX_HEAD_BYTES;
 
 /// How often a quiet HTTP/2 client is pinged, and how long it may take to answer.
 const PING_EVERY: std::time::Duration = std::time::Duration::from_secs(30);
@@ -198,12 +198,13 @@ impl<S: Service> Server<S> {
         let session = &up.session;
         let service = service_fn(|request: Request<Incoming>| {
             let version = request.version();
-            let answer = (!crowded).then(|| S::call(Arc::clone(session), request));
+            let session = Arc::clone(session);
             let (last, closer) = (Arc::clone(last), closer.clone());
             async move {
-                let mut response = match answer {
-                    Some(answer) => answer.await,
-                    None => too_many_connections(),
+                // Made where it is awaited: handed in, it would be kept, and moved, twice.
+                let mut response = match crowded {
+                    false => S::call(session, request).await,
+                    true => too_many_connections(),
                 };
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                     if let Some(tunnel) = Handover::take(response.extensions_mut()) {
