@@ -9,6 +9,7 @@
 
 use std::{
     collections::BTreeMap,
+    num::NonZeroU32,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -37,6 +38,7 @@ use crate::{
     secrets::{self, Secrets},
     telemetry::{
         audit::{Audit, AuditError},
+        emf::Counts,
         metrics,
         ready::{Condition, Readiness},
     },
@@ -196,6 +198,8 @@ pub async fn start_agent(
         revocations: renewal.revocations().clone(),
         pool: to_app,
         audit: audit.clone(),
+        allowed_one_in: config.audit.allowed_one_in.unwrap_or(NonZeroU32::MIN),
+        counts: counts(&config.audit, &audit, &draining),
         metrics: inbound::Metrics::new(&mut registry),
         server_metrics: server_metrics.clone(),
         draining: draining.clone(),
@@ -472,4 +476,17 @@ fn signers(
         }
     }
     signers
+}
+
+/// Where decisions are counted, where they are to be.
+fn counts(config: &config::agent::Audit, audit: &Audit, draining: &Draining) -> Option<Counts> {
+    let emf = config.emf.as_ref()?;
+    let counts = Counts::default();
+    let mut draining = draining.clone();
+    let (audit, namespace, every) = (audit.clone(), emf.namespace.clone(), emf.every.0);
+    let written = counts.clone().write(audit, namespace, every, async move {
+        draining.started().await;
+    });
+    tokio::spawn(written);
+    Some(counts)
 }

@@ -5,19 +5,19 @@
 //!        ──HTTP─▶ path ─▶ token ────┴▶ caller ─▶ rules ─▶ strip, insert ┘
 //! ```
 //!
-//! [`forward`] is a request's way from top to bottom. What is known of a connection (its peer, and the
-//! headers that say so) is made once, in [`Service::open`]; a verified token is remembered until it
+//! `forward` is a request's way from top to bottom. What is known of a connection (its peer, and the
+//! headers that say so) is made once, when it opens; a verified token is remembered until it
 //! expires. The rest of a request costs no more than a proxy's.
 //!
 //! Where a listener accepts no tokens, `authorization` is the app's own business and passes through.
 //! Where it accepts them, the header is ours: it must hold one good bearer token, and goes no further.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc};
+use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue};
 use thiserror::Error;
-use tokio::task::JoinHandle;
+use tokio::{sync::Semaphore, task::JoinHandle};
 use warifu::{caller::context, jwt::SigningKey};
 
 use crate::{
@@ -30,10 +30,12 @@ use crate::{
     },
     identity,
     policy::Policy,
-    telemetry::audit::Audit,
+    telemetry::{audit::Audit, emf::Counts},
 };
 use authenticate::{Authenticated, Authenticator};
 use certificate::{Certificate, Foreign};
+use quota::Quotas;
+use record::Sample;
 
 mod authenticate;
 mod cache;
@@ -43,6 +45,7 @@ mod ext_authz;
 mod forward;
 mod grant;
 mod key_file;
+mod quota;
 mod record;
 mod refusal;
 mod settle;
@@ -66,6 +69,10 @@ pub struct Environment {
     pub pool: Pool,
     /// Where decisions are written.
     pub audit: Audit,
+    /// Of requests that were allowed, one line in so many.
+    pub allowed_one_in: NonZeroU32,
+    /// Where decisions are counted, for CloudWatch.
+    pub counts: Option<Counts>,
     /// What requests count in.
     pub metrics: Metrics,
     /// What connections count in.
@@ -179,10 +186,15 @@ struct Inbound {
     /// Whether a rule looks at headers, or a proxy's word on the source address is taken from one.
     reads_headers: bool,
     patience: Patience,
+    quotas: Option<Quotas>,
+    /// Requests under way.
+    places: Option<Arc<Semaphore>>,
     /// Signs who called, for apps reached over TCP.
     context_key: Option<SigningKey>,
     to_app: Arc<Filter>,
     audit: Audit,
+    sample: Sample,
+    counts: Option<Counts>,
     metrics: Metrics,
 }
 
@@ -210,6 +222,8 @@ impl Inbound {
             identity,
             revocations,
             audit,
+            allowed_one_in,
+            counts,
             metrics,
             ..
         } = environment.clone();
@@ -238,9 +252,16 @@ impl Inbound {
             trusted_hops: config.trusted_hops,
             reads_headers: config.trusted_hops > 0 || rules.any(|rule| !rule.headers.is_empty()),
             patience: Patience::new(&config.timeouts),
+            quotas: Quotas::new(config.limits.per_caller),
+            places: config
+                .limits
+                .concurrency
+                .map(|most| Arc::new(Semaphore::new(most.get().min(Semaphore::MAX_PERMITS)))),
             context_key,
             to_app: Arc::new(to_app),
             audit,
+            sample: Sample::new(allowed_one_in),
+            counts,
             metrics,
         })
     }

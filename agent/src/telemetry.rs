@@ -2,6 +2,7 @@
 //! `prometheus_client::registry::Registry` (prefix `warifu`).
 
 pub mod audit;
+pub mod emf;
 pub mod log;
 pub mod metrics;
 pub mod ready;

@@ -27,6 +27,8 @@ const MTLS: &str = r#"    transport_socket:
         "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
         common_tls_context:
           alpn_protocols: [h2]
+          tls_params: {tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3}
+          tls_params: {tls_minimum_protocol_version: TLSv1_3, tls_maximum_protocol_version: TLSv1_3}
           tls_certificate_sds_secret_configs: [{name: default, sds_config: *warifu}]
           combined_validation_context:
             default_validation_context:
@@ -175,7 +177,7 @@ async fn envoy_lets_pass_what_the_rules_allow_and_tells_the_app_who_calls() {
         .await;
     assert_eq!(line["peer"], "spiffe://example.org/orders");
     assert_eq!(line["path"], "/charges");
-    assert_eq!(line["rule"], 0);
+    assert_eq!(line["rule"], "allow[0]");
     assert_eq!(line["remote"], "127.0.0.1");
     assert_eq!(
         payments.agent.metric("warifu_inbound_passed_total").await,

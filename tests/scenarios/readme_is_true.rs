@@ -140,12 +140,16 @@ async fn metrics_and_what_is_written_of_them_are_the_same() {
 fn reasons_and_what_is_written_of_them_are_the_same() {
     let text = source("docs/operations.md");
     let server = reasons(&source("agent/src/http/server/connection.rs"));
-    for (heading, file) in [
-        ("### Inbound", "agent/src/inbound/refusal.rs"),
-        ("### Outbound", "agent/src/outbound/refusal.rs"),
+    let inbound = [
+        "agent/src/inbound/refusal.rs",
+        "agent/src/inbound/ext_authz/request.rs",
+    ];
+    for (heading, files) in [
+        ("### Inbound", &inbound[..]),
+        ("### Outbound", &["agent/src/outbound/refusal.rs"]),
     ] {
-        let mut in_code = reasons(&source(file));
-        assert!(in_code.len() > 10, "{file}: {in_code:?}");
+        let mut in_code: BTreeSet<_> = files.iter().flat_map(|it| reasons(&source(it))).collect();
+        assert!(in_code.len() > 10, "{files:?}: {in_code:?}");
         in_code.extend(server.iter().cloned());
         let section = text.split(heading).nth(1).unwrap();
         let section = section.split("\n#").next().unwrap();

@@ -120,6 +120,8 @@ inbound: [{{listen: \"127.0.0.1:0\", {}, accept: {MTLS}, allow: {ORDERS}}}]
             revocations: Revocations::default(),
             pool: Pool::new(pool::MAX_CONNECTIONS),
             audit,
+            allowed_one_in: std::num::NonZeroU32::MIN,
+            counts: None,
             metrics: inbound::Metrics::new(&mut registry),
             server_metrics: server::Metrics::new(&mut registry),
             draining,

@@ -1,6 +1,6 @@
 //! `agent.yaml`.
 
-use std::path::PathBuf;
+use std::{num::NonZeroU32, path::PathBuf};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -155,4 +155,20 @@ pub struct Audit {
     #[serde(default, deserialize_with = "value::option::<name::AbsolutePath, _>")]
     #[schemars(with = "Option<As<name::AbsolutePath>>")]
     pub file: Option<PathBuf>,
+    /// Of requests that were allowed, one line in so many; every other request has its line. All where absent.
+    pub allowed_one_in: Option<NonZeroU32>,
+    /// Counts of decisions for CloudWatch, in the same place.
+    pub emf: Option<Emf>,
+}
+
+/// Counts in CloudWatch's embedded metric format.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Emf {
+    /// The metrics' namespace.
+    #[serde(default = "defaults::emf_namespace")]
+    pub namespace: String,
+    /// How often they are written.
+    #[serde(default = "defaults::emf_every")]
+    pub every: Span,
 }

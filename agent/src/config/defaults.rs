@@ -120,6 +120,17 @@ pub(super) fn retries() -> u32 {
     RETRIES
 }
 
+/// The shortest period of CloudWatch's metrics that costs no more than any other.
+pub const EMF_EVERY: Duration = Duration::from_secs(60);
+
+pub(super) fn emf_every() -> Span {
+    Span(EMF_EVERY)
+}
+
+pub(super) fn emf_namespace() -> String {
+    "Warifu".to_owned()
+}
+
 pub(super) fn role_session() -> Span {
     Span(ROLE_SESSION)
 }

@@ -13,11 +13,13 @@ use super::{
 
 mod accept;
 mod ext_authz;
+mod limits;
 mod rule;
 mod when;
 
 pub use accept::{Accept, JwtAccept, JwtProfile};
 pub use ext_authz::ExtAuthz;
+pub use limits::{Limits, PerCaller, Rate};
 pub(in crate::config) use rule::header_map;
 pub use rule::{Rule, SubjectMatch};
 pub use when::{Day, When};
@@ -59,6 +61,9 @@ pub struct Inbound {
     /// Oldest age of a connection before it is closed in favour of a new handshake.
     #[serde(default = "defaults::max_connection_age")]
     pub max_connection_age: Span,
+    /// How much is served.
+    #[serde(default)]
+    pub limits: Limits,
     /// Connections at once.
     #[serde(default = "defaults::max_connections")]
     pub max_connections: usize,

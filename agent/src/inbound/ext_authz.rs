@@ -16,7 +16,7 @@ use std::{
     mem,
     net::IpAddr,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use http::{Request, Response, header::AUTHORIZATION, request::Parts};
@@ -264,6 +264,8 @@ fn pass(
     let inbound = &*session.inbound;
     settle::refuse_what_is_not_served(&parts)?;
     let caller = authenticate(session, &parts.headers, |caller| record.caller(caller))?;
+    // What Envoy lets pass is under way at Envoy: only how often is asked can be seen from here.
+    inbound.place(caller.who(), Instant::now())?;
     let verdict = decide(session, &caller, &parts.method, &parts.uri, &parts.headers);
     let refused = refusal::of(&verdict);
     record.decided(verdict);

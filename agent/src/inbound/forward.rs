@@ -1,6 +1,10 @@
 //! A listener whose requests go on to the app.
 
-use std::{pin::pin, sync::Arc, time::SystemTime};
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use http::{HeaderValue, Request, Response, StatusCode, header::AUTHORIZATION};
 use hyper::body::Incoming;
@@ -160,15 +164,16 @@ async fn answer(
 
     // Who calls, and whether it may. The rules see the path that will be forwarded.
     let caller = authenticate(session, &parts.headers, |caller| record.caller(caller))?;
+    let places = Arc::new(inbound.place(caller.who(), Instant::now())?);
     let verdict = decide(session, &caller, &parts.method, &parts.uri, &parts.headers);
     let refused = refusal::of(&verdict);
     record.decided(verdict);
     refused.map_or(Ok(()), Err)?;
-    let grant = Grant::new(session, &caller, &parts);
+    let grant = Grant::new(session, &caller, &parts, Arc::clone(&places));
     let opening = match websocket {
         Some(wanted) => {
             let headers = parts.headers.clone();
-            Some(Opening::new(wanted, session, &mut parts, headers)?)
+            Some(Opening::new(wanted, session, &mut parts, headers, places)?)
         }
         None => None,
     };

@@ -12,6 +12,7 @@ use super::{
     Session,
     authenticate::Authenticated,
     decide::{decide, refuse_withdrawn},
+    quota::Places,
     refusal::{self, Refusal},
 };
 use crate::http::still::{CHECK_EVERY, Still};
@@ -25,12 +26,20 @@ pub(super) struct Grant {
     host: Option<HeaderValue>,
     /// What else rules looked at; empty where they look at none, which saves every request a copy.
     headers: HeaderMap,
+    /// Kept for as long.
+    _places: Arc<Places>,
 }
 
 impl Grant {
     /// `parts` as they were decided on.
-    pub(super) fn new(session: &Arc<Session>, caller: &Arc<Authenticated>, parts: &Parts) -> Self {
+    pub(super) fn new(
+        session: &Arc<Session>,
+        caller: &Arc<Authenticated>,
+        parts: &Parts,
+        places: Arc<Places>,
+    ) -> Self {
         Self {
+            _places: places,
             session: Arc::clone(session),
             caller: Arc::clone(caller),
             method: parts.method.clone(),

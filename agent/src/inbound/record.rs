@@ -1,7 +1,11 @@
 //! What is kept of a request: its line in the audit log, and its place in the metrics.
 
 use std::{
-    sync::Arc,
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -146,6 +150,32 @@ impl Metrics {
     }
 }
 
+/// Which lines of allowed requests are written.
+#[derive(Debug)]
+pub(super) struct Sample {
+    one_in: NonZeroU32,
+    seen: AtomicU32,
+}
+
+impl Sample {
+    pub(super) fn new(one_in: NonZeroU32) -> Self {
+        Self {
+            one_in,
+            seen: AtomicU32::new(0),
+        }
+    }
+
+    /// Whether this one is: the first, and then one in so many.
+    fn takes(&self) -> bool {
+        let one_in = self.one_in.get();
+        one_in == 1
+            || self
+                .seen
+                .fetch_add(1, Ordering::Relaxed)
+                .is_multiple_of(one_in)
+    }
+}
+
 /// A request on its way. Written when dropped, so that it is also when the caller went away.
 #[derive(Debug)]
 pub(super) struct Record<'a> {
@@ -191,6 +221,9 @@ struct Line<'a> {
     /// Without its query, which may hold what is nobody's business.
     path: &'a str,
     result: &'a str,
+    /// It stands for so many requests that were allowed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    one_in: Option<u32>,
     /// The rule that allowed or denied it, by its name or place in the file.
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<&'a str>,
@@ -296,6 +329,13 @@ impl<'a> Record<'a> {
     fn count(&self, took: Duration) {
         let metrics = &self.session.inbound.metrics;
         metrics.duration.observe(took.as_secs_f64());
+        if let Some(counts) = &self.session.inbound.counts {
+            match &self.outcome {
+                Ended::Answered(_) | Ended::Passed => counts.allowed(),
+                Ended::Cancelled => counts.other("cancelled", "cancelled"),
+                Ended::Refused { result, reason, .. } => counts.other(result, reason),
+            }
+        }
         match &self.outcome {
             Ended::Cancelled => {
                 metrics.cancelled.inc();
@@ -334,6 +374,13 @@ impl<'a> Record<'a> {
         let verdict = self.verdict.as_ref();
         let shadow = verdict.and_then(|verdict| verdict.shadow.as_ref());
         let shadow = shadow.map(RuleName::as_str);
+        let sample = &self.session.inbound.sample;
+        // Whatever was not simply allowed has its line.
+        let allowed = matches!(self.outcome, Ended::Answered(_) | Ended::Passed);
+        if allowed && shadow.is_none() && !sample.takes() {
+            return;
+        }
+        let one_in = sample.one_in.get();
         let (rule, shadow_denied_by, shadow_allowed_by) = match verdict.map(|it| &it.decision) {
             Some(Decision::Allow(rule)) => (Some(rule.as_str()), shadow, None),
             Some(Decision::Deny(policy::Reason::Rule(rule))) => (Some(rule.as_str()), None, None),
@@ -351,6 +398,7 @@ impl<'a> Record<'a> {
             method: self.method.as_str(),
             path: self.target.as_ref().map_or("", PathAndQuery::path),
             result,
+            one_in: (allowed && one_in > 1).then_some(one_in),
             rule,
             shadow_denied_by,
             shadow_allowed_by,

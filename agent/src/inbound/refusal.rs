@@ -9,7 +9,7 @@ use http::{
 };
 use warifu::{TrustDomain, caller::CallerError};
 
-use super::{authenticate::TokenError, ext_authz::Unclear};
+use super::{authenticate::TokenError, ext_authz::Unclear, quota::Exceeded};
 use crate::{
     http::{answer::whole, path::PathError, pool::SendError, upgrade::NoTunnel},
     policy::{self, Decision, Verdict},
@@ -49,6 +49,10 @@ pub(super) enum Refusal {
     RevocationsStale(String),
     Denied(policy::Reason),
     CallerTooLarge(CallerError),
+    /// This caller's quota.
+    TooMany(Exceeded),
+    /// All callers' places.
+    Crowded,
     App(SendError),
     /// No whole answer within this time.
     AppTooSlow(Duration),
@@ -73,6 +77,9 @@ impl Refusal {
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if let Self::TooMany(exceeded) = self {
+            headers.insert(RETRY_AFTER, exceeded.seconds().into());
         }
         response
     }
@@ -106,6 +113,7 @@ impl Refusal {
             Self::PeerNotAccepted(why) => Some((*why).to_owned()),
             Self::EnvoyRevoked(kind) => Some(format!("Envoy's certificate is revoked by {kind}")),
             Self::CallerTooLarge(error) => Some(error.to_string()),
+            Self::TooMany(exceeded) => Some(exceeded.to_string()),
             _ => None,
         }
     }
@@ -221,6 +229,16 @@ impl Refusal {
                 StatusCode::FORBIDDEN,
                 "denied",
                 "no rule allows this caller this request".into(),
+            ),
+            Self::TooMany(_) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                "too-many-requests",
+                "this caller asks more than its share; try again later".into(),
+            ),
+            Self::Crowded => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "crowded",
+                "this service has too many requests under way; try again".into(),
             ),
             Self::CallerTooLarge(_) => (
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,

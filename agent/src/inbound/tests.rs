@@ -14,6 +14,7 @@ use crate::{config::value::Forward, http::server::Service};
 mod federated;
 mod fixture;
 mod framing;
+mod limits;
 mod revoked;
 mod times;
 mod tokens;
@@ -405,6 +406,8 @@ async fn an_unwritable_key_file_is_an_error_that_says_what_to_do() {
         revocations: fixture.revocations.clone(),
         pool: Pool::new(1),
         audit: Audit::discard(),
+        allowed_one_in: NonZeroU32::MIN,
+        counts: None,
         metrics: Metrics::new(&mut Default::default()),
         server_metrics: server::Metrics::default(),
         draining,

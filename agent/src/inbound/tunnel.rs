@@ -8,6 +8,7 @@ use hyper::upgrade::OnUpgrade;
 use super::{
     Session,
     decide::{authenticate, decide},
+    quota::Places,
     refusal::{self, Refusal},
 };
 use crate::{
@@ -37,11 +38,14 @@ impl Opening {
         session: &Arc<Session>,
         parts: &mut Parts,
         headers: HeaderMap,
+        places: Arc<Places>,
     ) -> Result<Self, Refusal> {
         let near = parts.extensions.remove().ok_or(Refusal::Tunnel)?;
         let (session, method, uri) = (Arc::clone(session), parts.method.clone(), parts.uri.clone());
         // The very checks of a request: a token that expires, a revocation, a changed rule ends it.
         let still = Still::new(move || {
+            // It takes its place for as long as it is there.
+            let _places = &places;
             let refused = match authenticate(&session, &headers, |_| {}) {
                 Ok(caller) => refusal::of(&decide(&session, &caller, &method, &uri, &headers)),
                 Err(refusal) => Some(refusal),

@@ -94,6 +94,7 @@ pub(super) fn reasons(text: &str) -> BTreeSet<(String, String)> {
                 "FORBIDDEN" => 403,
                 "METHOD_NOT_ALLOWED" => 405,
                 "PAYLOAD_TOO_LARGE" => 413,
+                "TOO_MANY_REQUESTS" => 429,
                 "REQUEST_HEADER_FIELDS_TOO_LARGE" => 431,
                 "NOT_IMPLEMENTED" => 501,
                 "BAD_GATEWAY" => 502,

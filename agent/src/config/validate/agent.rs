@@ -53,6 +53,24 @@ pub(in crate::config) fn agent(config: &AgentConfig) -> Vec<Problem> {
         Duration::from_secs(10),
         HOUR * 24,
     );
+    if let Some(emf) = &config.audit.emf {
+        let at = root().key("audit").key("emf");
+        // CloudWatch has no finer resolution than a second, and counts of a day are no metric.
+        let (least, most) = (Duration::from_secs(1), HOUR);
+        problems.span(at.key("every"), emf.every, least, most);
+        let is_name = |name: &str| {
+            let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/#: ".contains(&byte);
+            !name.is_empty()
+                && name.len() <= 255
+                && name.bytes().all(plain)
+                && !name.starts_with("AWS/")
+        };
+        problems.add_if(
+            !is_name(&emf.namespace),
+            at.key("namespace"),
+            "expected 1 to 255 letters, digits, spaces and ._-/#: that do not begin with AWS/",
+        );
+    }
     problems.add_if(
         config.workers == 0 || config.workers > MAX_WORKERS,
         root().key("workers"),

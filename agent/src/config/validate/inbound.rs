@@ -49,6 +49,17 @@ pub(super) fn inbound(config: &AgentConfig, inbound: &Inbound, at: &Path, proble
         Duration::from_secs(1),
         Duration::from_secs(30 * 24 * 60 * 60),
     );
+    if let Some(rate) = &inbound.limits.per_caller.rate {
+        let at = at.key("limits").key("per_caller").key("rate");
+        // Below, a rate says no more than the number of requests; above, nobody notices that there is one.
+        let (least, most) = (Duration::from_millis(100), Duration::from_secs(60 * 60));
+        problems.span(at.key("every"), rate.every, least, most);
+        problems.add_if(
+            rate.each().is_zero(),
+            at.key("requests"),
+            "expected fewer than one in each nanosecond",
+        );
+    }
     problems.add_if(
         inbound.max_connections == 0,
         at.key("max_connections"),

@@ -72,18 +72,25 @@ pub(in crate::inbound) enum Unclear {
 impl Unclear {
     /// What its caller is told. What only who runs Envoy can mend is said in the audit log.
     pub(in crate::inbound) fn say(&self) -> (StatusCode, &'static str, Cow<'static, str>) {
-        let status = StatusCode::BAD_REQUEST;
         match self {
-            Self::Path(error) => (status, "bad-path", error.to_string().into()),
+            Self::Path(error) => (
+                StatusCode::BAD_REQUEST,
+                "bad-path",
+                error.to_string().into(),
+            ),
             Self::NotNormal(_) => {
                 let text = "the path is not in normal form";
-                (status, "bad-path", text.into())
+                (StatusCode::BAD_REQUEST, "bad-path", text.into())
             }
-            Self::Query => (status, "bad-query", self.to_string().into()),
-            Self::Host => (status, "bad-host", self.to_string().into()),
+            Self::Query => (
+                StatusCode::BAD_REQUEST,
+                "bad-query",
+                self.to_string().into(),
+            ),
+            Self::Host => (StatusCode::BAD_REQUEST, "bad-host", self.to_string().into()),
             Self::Method | Self::Header(_) => {
                 let text = "the request is none that HTTP has";
-                (status, "bad-request", text.into())
+                (StatusCode::BAD_REQUEST, "bad-request", text.into())
             }
             Self::NotHttp | Self::Contradiction(_) => {
                 let text = "the proxy in front of this service asked for no clear decision";

@@ -153,6 +153,7 @@ pub(super) fn config(forward: Forward) -> config::Inbound {
         listen: Listen::Tcp(([127, 0, 0, 1], 0).into()),
         forward: Some(forward),
         ext_authz: None,
+        limits: Default::default(),
         app_protocol: Default::default(),
         timeouts: Timeouts {
             first_byte: Some(Span(Duration::from_millis(200))),
@@ -201,9 +202,24 @@ impl Fixture {
         Self::with_revocations(app, identity::Revocations::default(), change).await
     }
 
+    /// Of requests that are allowed, one in so many has its line.
+    pub(super) async fn sampled(allowed_one_in: NonZeroU32) -> Self {
+        let revocations = identity::Revocations::default();
+        Self::start(OK, revocations, allowed_one_in, |_| {}).await
+    }
+
     pub(super) async fn with_revocations(
         app: App,
         revocations: identity::Revocations,
+        change: impl FnOnce(&mut config::Inbound),
+    ) -> Self {
+        Self::start(app, revocations, NonZeroU32::MIN, change).await
+    }
+
+    async fn start(
+        app: App,
+        revocations: identity::Revocations,
+        allowed_one_in: NonZeroU32,
         change: impl FnOnce(&mut config::Inbound),
     ) -> Self {
         let (app, requests) = start_app(app).await;
@@ -219,6 +235,8 @@ impl Fixture {
             revocations: revocations.clone(),
             pool: Pool::new(pool::MAX_CONNECTIONS),
             audit,
+            allowed_one_in,
+            counts: None,
             metrics: Metrics::new(&mut registry),
             server_metrics: server::Metrics::new(&mut registry),
             draining,
