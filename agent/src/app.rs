@@ -35,6 +35,7 @@ use crate::{
     inbound::{self, Environment},
     local,
     outbound::{self, Outbound, Sign},
+    policy::Policy,
     secrets::{self, Secrets},
     telemetry::{
         audit::{Audit, AuditError},
@@ -50,6 +51,7 @@ use web_identity::FromSts;
 
 mod adapt;
 mod authority;
+mod reload;
 mod run;
 mod status;
 mod web_identity;
@@ -90,6 +92,8 @@ pub struct Agent {
     grace: Duration,
     not_draining: Condition,
     audit: Audit,
+    /// The rules of its inbound listeners, by the address that the configuration gives each.
+    rules: Vec<(Listen, inbound::Rules)>,
     /// Renews for as long as it is held.
     _renewal: identity::Handle,
     /// Keeps the routes' tokens at hand.
@@ -204,10 +208,11 @@ pub async fn start_agent(
         server_metrics: server_metrics.clone(),
         draining: draining.clone(),
     };
-    let mut inbound = Vec::new();
+    let (mut inbound, mut rules) = (Vec::new(), Vec::new());
     for (config, listener) in config.inbound.iter().zip(sockets.inbound) {
         let handle = inbound::start(config, listener, &environment)?;
         inbound.push(handle.address().clone());
+        rules.push((config.listen.clone(), handle.rules()));
         serving.0.push(tokio::spawn(handle.drained()));
     }
     let (mut outbound, mut outbound_tcp) = (None, Vec::new());
@@ -326,6 +331,7 @@ pub async fn start_agent(
         grace: config.drain.0,
         not_draining,
         audit,
+        rules,
         _renewal: renewal,
         _fresh: fresh,
         _secrets: kept_secrets,
@@ -337,6 +343,17 @@ impl Agent {
     /// Waits until a drain was asked for over the admin socket.
     pub async fn drain_wanted(&self) {
         self.drain_wanted.clone().started().await;
+    }
+
+    /// Decides by the rules of `config` from now on, on live connections as well. A listener that `config` does not
+    /// have keeps its rules.
+    pub fn replace_rules(&self, config: &AgentConfig) {
+        for (listen, rules) in &self.rules {
+            let same = config.inbound.iter().find(|it| it.listen == *listen);
+            if let Some(inbound) = same {
+                rules.replace(Policy::new(&inbound.allow, &inbound.deny));
+            }
+        }
     }
 
     /// Stops accepting, lets requests under way end (for as long as `drain` of the configuration

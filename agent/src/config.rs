@@ -9,6 +9,7 @@ pub mod agent;
 pub mod authority;
 pub mod aws;
 pub mod cases;
+mod changes;
 pub mod defaults;
 mod error;
 pub mod inbound;
@@ -55,6 +56,33 @@ pub enum FileKind {
 pub fn load_agent(path: &Path) -> Result<AgentConfig, ConfigErrors> {
     let (name, text) = read_file(path)?;
     parse_agent(&text, &name)
+}
+
+/// An agent's configuration file as it was read.
+#[derive(Debug)]
+pub struct AgentFile {
+    /// What it says.
+    pub config: AgentConfig,
+    /// The same as a tree, environment expanded.
+    tree: node::Node,
+}
+
+impl AgentFile {
+    /// As [`load_agent`].
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let (name, text) = read_file(path)?;
+        let env = |variable: &str| std::env::var(variable).ok();
+        let (config, tree) = parse_whole(&text, &name, validate::agent, &env)?;
+        Ok(Self { config, tree })
+    }
+
+    /// Fields in which `new` differs, and that take effect at a restart only.
+    pub fn changed_for_restart(&self, new: &Self) -> Vec<String> {
+        changes::at_restart(&self.tree, &new.tree)
+    }
 }
 
 /// Reads and validates an authority's configuration file.
@@ -108,9 +136,8 @@ fn parse<T: DeserializeOwned>(
     name: &str,
     validate: fn(&T) -> Vec<validate::Problem>,
 ) -> Result<T, ConfigErrors> {
-    parse_with(text, name, validate, &|variable| {
-        std::env::var(variable).ok()
-    })
+    let env = |variable: &str| std::env::var(variable).ok();
+    parse_with(text, name, validate, &env)
 }
 
 fn parse_with<T: DeserializeOwned>(
@@ -119,6 +146,16 @@ fn parse_with<T: DeserializeOwned>(
     validate: fn(&T) -> Vec<validate::Problem>,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<T, ConfigErrors> {
+    parse_whole(text, name, validate, env).map(|(config, _)| config)
+}
+
+/// And the tree it was read from.
+fn parse_whole<T: DeserializeOwned>(
+    text: &str,
+    name: &str,
+    validate: fn(&T) -> Vec<validate::Problem>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<(T, node::Node), ConfigErrors> {
     let failed = |errors| ConfigErrors::new(name, errors);
     let mut root = node::parse(text).map_err(|error| failed(vec![error]))?;
     let errors = root.expand(env);
@@ -135,7 +172,7 @@ fn parse_with<T: DeserializeOwned>(
         })
         .collect();
     match errors.is_empty() {
-        true => Ok(config),
+        true => Ok((config, root)),
         false => Err(failed(errors)),
     }
 }

@@ -112,14 +112,25 @@ impl Handle {
         &self.address
     }
 
-    /// From now on this decides, on live connections as well.
-    pub fn set_policy(&self, policy: Policy) {
-        self.inbound.policy.store(Arc::new(policy));
+    /// Its rules, to be replaced while it serves.
+    pub fn rules(&self) -> Rules {
+        Rules(Arc::clone(&self.inbound))
     }
 
     /// Waits until a drain has ended; returns how many connections it cut.
     pub async fn drained(self) -> usize {
         self.serving.await.unwrap_or_default()
+    }
+}
+
+/// The rules of a listener that serves.
+#[derive(Debug, Clone)]
+pub struct Rules(Arc<Inbound>);
+
+impl Rules {
+    /// From now on this decides, on live connections as well.
+    pub fn replace(&self, policy: Policy) {
+        self.0.policy.store(Arc::new(policy));
     }
 }
 

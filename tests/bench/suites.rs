@@ -3,6 +3,7 @@
 mod authority;
 mod hops;
 mod memory;
+mod policy;
 mod rules;
 mod sigv4;
 mod workload_api;
@@ -33,6 +34,8 @@ pub(crate) enum Suite {
     Memory,
     /// Agents that attest, all at once.
     Stampede,
+    /// A listener's rules, in this process.
+    Policy,
     /// The authority's rules, in this process.
     Rules,
     /// Requests that are signed on their way out.
@@ -50,7 +53,7 @@ const NEW_CONNECTIONS: usize = 8;
 
 impl Suite {
     /// All of them, in the order `list` shows.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Inbound,
         Self::Handshake,
         Self::SigV4,
@@ -58,6 +61,7 @@ impl Suite {
         Self::Memory,
         Self::Authority,
         Self::Stampede,
+        Self::Policy,
         Self::Rules,
         Self::WorkloadApi,
     ];
@@ -70,6 +74,7 @@ impl Suite {
             Self::Hops => "hops",
             Self::Inbound => "inbound",
             Self::Memory => "memory",
+            Self::Policy => "policy",
             Self::SigV4 => "sigv4",
             Self::Stampede => "stampede",
             Self::Rules => "rules",
@@ -91,6 +96,7 @@ impl Suite {
             Self::Stampede => {
                 "time until 10,000 agents that attest at once are served, on all cores"
             }
+            Self::Policy => "CPU per decision on a request, by the number of a listener's rules",
             Self::Rules => "CPU per decision of the authority, by the number of its rules",
             Self::WorkloadApi => "what an app waits for an answer, and for its first identity",
         }
@@ -101,8 +107,14 @@ impl Suite {
         if cfg!(debug_assertions) {
             eprintln!("bench: this is a debug build; its figures mean nothing (use --release)");
         }
-        if self == Self::Rules {
-            return self.finish(Kind::Warifu, &rules::run(quick)?, true);
+        // In this process alone: no proxies, no cores to share out.
+        let alone = match self {
+            Self::Policy => Some(policy::run(quick)?),
+            Self::Rules => Some(rules::run(quick)?),
+            _ => None,
+        };
+        if let Some(rows) = alone {
+            return self.finish(Kind::Warifu, &rows, true);
         }
         let mut kinds = self.kinds().to_vec();
         for absent in self.kinds().iter().filter_map(|kind| kind.locate().err()) {
@@ -146,7 +158,9 @@ impl Suite {
     /// Who can be compared. No other proxy is an authority, too.
     fn kinds(self) -> &'static [Kind] {
         match self {
-            Self::Authority | Self::Rules | Self::Stampede | Self::WorkloadApi => &[Kind::Warifu],
+            Self::Authority | Self::Policy | Self::Rules | Self::Stampede | Self::WorkloadApi => {
+                &[Kind::Warifu]
+            }
             Self::Hops => &[Kind::Warifu, Kind::Envoy],
             Self::SigV4 => &[Kind::Warifu, Kind::Envoy, Kind::Bare],
             Self::Handshake | Self::Inbound | Self::Memory => &Kind::ALL,
@@ -177,6 +191,7 @@ impl Suite {
             Self::Memory => memory::run(subject, kinds, quick, at).await,
             Self::Authority => authority::run(quick, at).await,
             Self::Stampede => authority::stampede(quick, at).await,
+            Self::Policy => policy::run(quick),
             Self::Rules => rules::run(quick),
             Self::WorkloadApi => workload_api::run(quick, at).await,
         }

@@ -90,6 +90,8 @@ mod outbound_sigv4_sts_outage;
 mod outbound_sigv4_tampering;
 mod path_forms;
 mod peers_are_provided;
+mod policy_commands;
+mod policy_reload;
 mod private_ca;
 mod probes;
 mod readme_is_true;

@@ -1,6 +1,6 @@
 //! The processes: runtimes, signals, the end.
 
-use std::{io, thread, time::Duration};
+use std::{io, path::Path, thread, time::Duration};
 
 use thiserror::Error;
 use tokio::{
@@ -9,8 +9,8 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::{AuthorityStartError, StartError, start_agent, start_authority};
-use crate::config::{AgentConfig, AuthorityConfig};
+use super::{AuthorityStartError, StartError, reload::Reload, start_agent, start_authority};
+use crate::config::{AgentFile, AuthorityConfig};
 
 /// Why a process ended with an error.
 #[derive(Debug, Error)]
@@ -28,24 +28,34 @@ pub enum RunError {
 }
 
 /// Runs an agent until SIGTERM, SIGINT or a drain over the admin socket; a second signal ends it at
-/// once.
+/// once. SIGHUP has it read `path` again, where `file` is from, as does a change there.
 ///
 /// # Errors
 /// See [`RunError`].
-pub fn run_agent(config: &AgentConfig) -> Result<(), RunError> {
-    let data = DataPlane::start(config.workers)?;
+pub fn run_agent(path: &Path, file: AgentFile) -> Result<(), RunError> {
+    let data = DataPlane::start(file.config.workers)?;
     control_runtime()?.block_on(async {
         let mut signals = Signals::new()?;
-        let agent = start_agent(config, data.handle()).await?;
+        let agent = start_agent(&file.config, data.handle()).await?;
         tracing::info!(
             inbound = %listed(&agent.inbound),
             outbound = %listed(&agent.outbound),
             probes = %listed(&agent.probes),
             "the agent is listening"
         );
-        tokio::select! {
-            name = signals.next() => tracing::info!(signal = name, "draining"),
-            () = agent.drain_wanted() => tracing::info!("draining, as the admin socket asked"),
+        let mut reload = Reload::new(path, file)?;
+        loop {
+            tokio::select! {
+                name = signals.next() => {
+                    tracing::info!(signal = name, "draining");
+                    break;
+                }
+                () = agent.drain_wanted() => {
+                    tracing::info!("draining, as the admin socket asked");
+                    break;
+                }
+                why = reload.wanted() => reload.run(why, &agent),
+            }
         }
         tokio::select! {
             cut = agent.drain() => tracing::info!(cut, "drained"),

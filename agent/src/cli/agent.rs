@@ -3,7 +3,10 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
-use warifu_agent::{app, config};
+use warifu_agent::{
+    app,
+    config::{self, AgentFile},
+};
 
 use super::{Failure, right_for};
 
@@ -18,11 +21,11 @@ pub(super) struct AgentArgs {
 
 pub(super) fn run(args: &AgentArgs) -> Result<ExitCode, Failure> {
     let path = &args.config;
-    let config = config::load_agent(path).map_err(|errors| match config::load_authority(path) {
+    let file = AgentFile::load(path).map_err(|errors| match config::load_authority(path) {
         Ok(_) => right_for("authority", path),
         Err(_) => errors.into(),
     })?;
-    app::run_agent(&config)
+    app::run_agent(path, file)
         .map(|()| ExitCode::SUCCESS)
         .map_err(|error| Failure::new("running the agent", error))
 }

@@ -11,6 +11,7 @@ mod aws;
 mod ext_authz;
 mod identities;
 mod publish;
+mod rules;
 mod sigv4;
 mod trust_domains;
 

@@ -245,10 +245,10 @@ async fn s16_what_no_rule_allows_is_403_and_says_so() {
         assert_eq!(line["status"], 403);
     }
     // On the connections that are open already, too.
-    fixture.handle.set_policy(Policy::default());
+    fixture.handle.rules().replace(Policy::default());
     assert_eq!(orders.get("/charges").await.status(), 403);
     let rules = [allow(Some("spiffe://example.org/*"), None, "GET /charges")];
-    fixture.handle.set_policy(Policy::new(&rules, &[]));
+    fixture.handle.rules().replace(Policy::new(&rules, &[]));
     assert_eq!(stranger.get("/charges").await.status(), 200);
     assert_eq!(fixture.seen().await.first, "GET /charges HTTP/1.1");
     assert!(fixture.nothing_seen());

@@ -159,7 +159,7 @@ fn account(number: usize) -> String {
 }
 
 /// CPU time of this thread.
-fn cpu() -> Duration {
+pub(super) fn cpu() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(
         time.tv_sec.unsigned_abs(),

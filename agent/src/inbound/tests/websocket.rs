@@ -47,7 +47,7 @@ async fn s04_a_websocket_is_authenticated_and_authorised_then_carried_until_a_ru
         (&json!("/chat"), &json!(101))
     );
 
-    fixture.handle.set_policy(Policy::default());
+    fixture.handle.rules().replace(Policy::default());
     assert!(orders.response().await.is_none());
 }
 
