@@ -194,8 +194,6 @@ struct Inbound {
     policy: ArcSwap<Policy>,
     /// Proxies in front whose word on the source address is taken.
     trusted_hops: usize,
-    /// Whether a rule looks at headers, or a proxy's word on the source address is taken from one.
-    reads_headers: bool,
     patience: Patience,
     quotas: Option<Quotas>,
     /// Requests under way.
@@ -254,14 +252,12 @@ impl Inbound {
             None => Filter::to_app(claims),
         };
         let authenticator = Authenticator::new(config, identity.clone(), metrics.tokens.clone());
-        let mut rules = config.allow.iter().chain(&config.deny);
         Ok(Self {
             certificate: Certificate::new(&config.accept, identity),
             authenticator,
             revocations,
             policy: ArcSwap::from_pointee(Policy::new(&config.allow, &config.deny)),
             trusted_hops: config.trusted_hops,
-            reads_headers: config.trusted_hops > 0 || rules.any(|rule| !rule.headers.is_empty()),
             patience: Patience::new(&config.timeouts),
             quotas: Quotas::new(config.limits.per_caller),
             places: config

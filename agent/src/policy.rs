@@ -132,6 +132,8 @@ pub struct Policy {
     /// Those that decide nothing.
     shadow_deny: Index,
     shadow_allow: Index,
+    /// Whether any of them looks at headers.
+    reads_headers: bool,
 }
 
 impl Policy {
@@ -147,7 +149,16 @@ impl Policy {
             allow: index(allow, Effect::Allow, false),
             shadow_deny: index(deny, Effect::Deny, true),
             shadow_allow: index(allow, Effect::Allow, true),
+            reads_headers: allow
+                .iter()
+                .chain(deny)
+                .any(|rule| !rule.headers.is_empty()),
         }
+    }
+
+    /// Whether a rule looks at [`Request::headers`].
+    pub fn reads_headers(&self) -> bool {
+        self.reads_headers
     }
 
     /// Decides. A caller without `peer` and `subject` is denied whatever the rules say.

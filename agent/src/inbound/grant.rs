@@ -15,7 +15,10 @@ use super::{
     quota::Places,
     refusal::{self, Refusal},
 };
-use crate::http::still::{CHECK_EVERY, Still};
+use crate::{
+    http::still::{CHECK_EVERY, Still},
+    policy::Reason,
+};
 
 /// An allowed request.
 pub(super) struct Grant {
@@ -24,8 +27,8 @@ pub(super) struct Grant {
     method: Method,
     uri: Uri,
     host: Option<HeaderValue>,
-    /// What else rules looked at; empty where they look at none, which saves every request a copy.
-    headers: HeaderMap,
+    /// What else rules looked at; none where they look at none, which saves every request a copy.
+    headers: Option<HeaderMap>,
     /// Kept for as long.
     _places: Arc<Places>,
 }
@@ -45,10 +48,7 @@ impl Grant {
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             host: parts.headers.get(HOST).cloned(),
-            headers: match session.inbound.reads_headers {
-                true => parts.headers.clone(),
-                false => HeaderMap::new(),
-            },
+            headers: reads_headers(session).then(|| parts.headers.clone()),
         }
     }
 
@@ -84,7 +84,14 @@ impl Grant {
         let known = self.session.inbound.revocations.load();
         refuse_withdrawn(&self.session, &known)?;
         self.caller.refuse_revoked(&known.list)?;
-        let mut headers = self.headers.clone();
+        let mut headers = match &self.headers {
+            Some(headers) => headers.clone(),
+            // Rules that came later look at what nobody kept: whether they hold can't be told.
+            None if reads_headers(&self.session) => {
+                return Err(Refusal::Denied(Reason::NoRuleForRequest));
+            }
+            None => HeaderMap::new(),
+        };
         headers.extend(self.host.clone().map(|host| (HOST, host)));
         let verdict = decide(
             &self.session,
@@ -95,4 +102,10 @@ impl Grant {
         );
         refusal::of(&verdict).map_or(Ok(()), Err)
     }
+}
+
+/// Whether a rule looks at headers, or a proxy's word on the source address is taken from one.
+fn reads_headers(session: &Session) -> bool {
+    let inbound = &session.inbound;
+    inbound.trusted_hops > 0 || inbound.policy.load().reads_headers()
 }

@@ -245,7 +245,7 @@ async fn an_open_stream_ends_when_no_rule_allows_it_any_more_and_lives_on_while_
     let mut orders = http2(&fixture).await;
     let mut body = stream(&mut orders).await;
     fixture.learn(1, &[(Kind::SpiffeId, "spiffe://example.org/others")]);
-    fixture.handle.set_policy(Policy::new(
+    fixture.handle.rules().replace(Policy::new(
         &[allow(Some(ORDERS), None, "GET /charges/*")],
         &[],
     ));
@@ -253,7 +253,7 @@ async fn an_open_stream_ends_when_no_rule_allows_it_any_more_and_lives_on_while_
     let asked = crate::http::still::CHECK_EVERY + Duration::from_secs(1);
     let next = tokio::time::timeout(asked, body.frame()).await;
     assert!(next.is_err(), "{next:?}");
-    fixture.handle.set_policy(Policy::default());
+    fixture.handle.rules().replace(Policy::default());
     breaks_off(body).await;
 }
 
@@ -307,4 +307,22 @@ impl http_body::Body for Pieces {
         let piece = self.0.poll_recv(cx);
         piece.map(|piece| piece.map(|text| Ok(http_body::Frame::data(text.into()))))
     }
+}
+
+#[tokio::test]
+async fn a_stream_ends_where_new_rules_look_at_headers_that_nobody_kept() {
+    let fixture = Fixture::with(ENDLESS, |_| {}).await;
+    let mut orders = http2(&fixture).await;
+    let open = stream(&mut orders).await;
+    // It denies nobody that says nothing of it; but what the request said is not known any more.
+    let mut deny = allow(Some(ORDERS), None, "* /**");
+    deny.headers = [("x-tenant".parse().unwrap(), vec!["acme".to_owned()])].into();
+    let rules = [allow(Some(ORDERS), None, "* /**")];
+    let policy = Policy::new(&rules, &[deny]);
+    fixture.handle.rules().replace(policy);
+    breaks_off(open).await;
+    // From now on they are kept.
+    let mut still_open = stream(&mut orders).await;
+    let next = tokio::time::timeout(2 * crate::http::still::CHECK_EVERY, still_open.frame());
+    assert!(next.await.is_err());
 }
