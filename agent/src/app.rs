@@ -32,7 +32,7 @@ use crate::{
         server::{self, BindError, Drain, Draining, Limits, Listener},
     },
     identity,
-    inbound::{self, Environment},
+    inbound::{self, Environment, Issuers},
     local,
     outbound::{self, Outbound, Sign},
     policy::Policy,
@@ -100,6 +100,8 @@ pub struct Agent {
     _fresh: KeptFresh,
     /// Keeps the routes' secrets at hand.
     _secrets: secrets::KeptFresh,
+    /// Keeps the keys of token issuers at hand.
+    _issuers: inbound::KeptWarm,
     /// What roles are assumed with that are assumed with tokens; those who have them know it weakly.
     _jwt_svids: Arc<dyn IdentityTokens>,
 }
@@ -197,9 +199,12 @@ pub async fn start_agent(
     let to_upstreams = Pool::new(pool::MAX_CONNECTIONS);
     to_upstreams.register(&mut registry, "upstream");
     let mut serving = Serving::default();
+    let issuers = Issuers::new(&mut registry);
     let environment = Environment {
         identity: identity.clone(),
         revocations: renewal.revocations().clone(),
+        issuers: issuers.clone(),
+        secrets: secrets.clone(),
         pool: to_app,
         audit: audit.clone(),
         allowed_one_in: config.audit.allowed_one_in.unwrap_or(NonZeroU32::MIN),
@@ -215,6 +220,11 @@ pub async fn start_agent(
         rules.push((config.listen.clone(), handle.rules()));
         serving.0.push(tokio::spawn(handle.drained()));
     }
+    let tried = (!issuers.is_empty()).then(|| {
+        let fetching = "the keys of issuers whose tokens are accepted are being fetched";
+        readiness.condition("issuers", fetching)
+    });
+    let issuers = issuers.keep_warm(tried);
     let (mut outbound, mut outbound_tcp) = (None, Vec::new());
     if let (Some(config), Some(listener)) = (&config.outbound, sockets.outbound) {
         outbound = Some(listener.address().clone());
@@ -335,6 +345,7 @@ pub async fn start_agent(
         _renewal: renewal,
         _fresh: fresh,
         _secrets: kept_secrets,
+        _issuers: issuers,
         _jwt_svids: jwt_svids,
     })
 }
@@ -442,7 +453,7 @@ impl Drop for Serving {
     }
 }
 
-/// AWS is looked at only where a route, the attestation or a local endpoint needs it.
+/// AWS is looked at only where a route, a listener, the attestation or a local endpoint needs it.
 async fn roles(config: &AgentConfig, registry: &mut Registry) -> Result<Option<Roles>, StartError> {
     let needs = |route: &Route| {
         let mut secrets = route.secrets();
@@ -455,8 +466,10 @@ async fn roles(config: &AgentConfig, registry: &mut Registry) -> Result<Option<R
         Attestation::AwsWebIdentity | Attestation::AwsCallerIdentity
     );
     let gives = !config.local.aws_credentials.is_empty();
+    let mut accepted = config.inbound.iter().flat_map(|it| &it.accept);
+    let compares = accepted.any(|it| matches!(it.secret(), Some(SecretRef::Managed(_))));
     let mut routes = config.outbound.iter().flat_map(|it| &it.routes);
-    if !attests && !gives && !routes.any(needs) {
+    if !attests && !gives && !compares && !routes.any(needs) {
         return Ok(None);
     }
     let roles = Roles::from_environment(&config.aws).await?;

@@ -11,5 +11,6 @@ pub mod patience;
 pub mod pool;
 pub mod server;
 pub mod still;
+pub mod tls_files;
 pub mod tunnel;
 pub mod upgrade;

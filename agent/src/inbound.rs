@@ -12,7 +12,7 @@
 //! Where a listener accepts no tokens, `authorization` is the app's own business and passes through.
 //! Where it accepts them, the header is ours: it must hold one good bearer token, and goes no further.
 
-use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, sync::Arc};
+use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue};
@@ -21,22 +21,28 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 use warifu::{caller::context, jwt::SigningKey};
 
 use crate::{
-    config::{inbound as config, value::Listen},
+    config::{
+        inbound::{self as config, Accept},
+        value::Listen,
+    },
     http::{
         headers::Filter,
         patience::Patience,
         pool::Pool,
         server::{self, Draining, Limits, Listener},
+        tls_files::TlsFilesError,
     },
     identity,
     policy::Policy,
+    secrets::Secrets,
     telemetry::{audit::Audit, emf::Counts},
 };
 use authenticate::{Authenticated, Authenticator};
-use certificate::{Certificate, Foreign};
+use certificate::{Certificate, Files, Foreign};
 use quota::Quotas;
 use record::Sample;
 
+mod alb;
 mod authenticate;
 mod cache;
 mod certificate;
@@ -44,6 +50,7 @@ mod decide;
 mod ext_authz;
 mod forward;
 mod grant;
+mod issuers;
 mod key_file;
 mod quota;
 mod record;
@@ -54,6 +61,7 @@ mod source;
 mod tests;
 mod tunnel;
 
+pub use issuers::{Issuers, KeptWarm};
 pub use record::Metrics;
 
 const CALLER: HeaderName = HeaderName::from_static(context::CALLER_HEADER);
@@ -65,6 +73,10 @@ pub struct Environment {
     pub identity: identity::Current,
     /// Whose credentials are revoked.
     pub revocations: identity::Revocations,
+    /// The keys of those whose tokens are accepted.
+    pub issuers: Issuers,
+    /// What callers are compared with that have a secret.
+    pub secrets: Secrets,
     /// Connections to the app.
     pub pool: Pool,
     /// Where decisions are written.
@@ -96,6 +108,17 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// It has no certificate to present.
+    #[error("inbound.tls: {0}")]
+    Certificate(#[from] TlsFilesError),
+    /// Tokens of an issuer could not be verified.
+    #[error("the entry {accept} of accept: {why}")]
+    Issuer {
+        /// Its name.
+        accept: String,
+        /// What is wrong.
+        why: String,
+    },
 }
 
 /// A listener that serves.
@@ -104,6 +127,18 @@ pub struct Handle {
     inbound: Arc<Inbound>,
     address: Listen,
     serving: JoinHandle<usize>,
+    /// Ends with it.
+    _reading: Option<Reading>,
+}
+
+/// Follows the files of a listener's certificates while it is held.
+#[derive(Debug)]
+struct Reading(JoinHandle<()>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Handle {
@@ -144,6 +179,18 @@ pub fn start(
     environment: &Environment,
 ) -> Result<Handle, StartError> {
     let inbound = Inbound::new(config, environment)?;
+    if let Some(permissive) = config.permissive {
+        let (listen, until) = (&config.listen, permissive.until);
+        match SystemTime::now() < until.0 {
+            true => tracing::warn!(
+                %listen, %until,
+                "permissive mode: what would be refused here is let pass until then, and written to the audit log"
+            ),
+            false => {
+                tracing::warn!(%listen, %until, "permissive mode is over; remove it from the configuration");
+            }
+        }
+    }
     Ok(serve(inbound, listener, config, environment))
 }
 
@@ -178,10 +225,20 @@ fn serve(
         // The configuration was checked: a listener has one of the two.
         (None, None) => tokio::spawn(std::future::ready(0)),
     };
+    let reading = inbound.certificate.files().map(|files| {
+        let gauge = environment.metrics.certificate(&address);
+        let look = move |files: &Files| {
+            let since = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).ok();
+            let seconds = files.not_after().and_then(since).unwrap_or_default();
+            gauge.set(i64::try_from(seconds.as_secs()).unwrap_or(i64::MAX));
+        };
+        Reading(tokio::spawn(Arc::clone(files).keep_reading(look)))
+    });
     Handle {
         inbound,
         address,
         serving,
+        _reading: reading,
     }
 }
 
@@ -194,6 +251,8 @@ struct Inbound {
     policy: ArcSwap<Policy>,
     /// Proxies in front whose word on the source address is taken.
     trusted_hops: usize,
+    /// Until then refusals are written down and don't happen.
+    permissive_until: Option<SystemTime>,
     patience: Patience,
     quotas: Option<Quotas>,
     /// Requests under way.
@@ -246,18 +305,23 @@ impl Inbound {
                 })?),
                 None => None,
             };
-        let claims = config.forward_claims.values();
+        let secrets = config.accept.iter().filter_map(|accept| match accept {
+            Accept::SecretHeader(secret) => Some(&secret.header),
+            _ => None,
+        });
+        let removed = config.forward_claims.values().chain(secrets);
         let to_app = match config.ext_authz {
-            Some(_) => Filter::to_app_of_proxy(claims),
-            None => Filter::to_app(claims),
+            Some(_) => Filter::to_app_of_proxy(removed),
+            None => Filter::to_app(removed),
         };
-        let authenticator = Authenticator::new(config, identity.clone(), metrics.tokens.clone());
+        let authenticator = Authenticator::new(config, environment)?;
         Ok(Self {
-            certificate: Certificate::new(&config.accept, identity),
+            certificate: Certificate::new(config, identity)?,
             authenticator,
             revocations,
             policy: ArcSwap::from_pointee(Policy::new(&config.allow, &config.deny)),
             trusted_hops: config.trusted_hops,
+            permissive_until: config.permissive.map(|permissive| permissive.until.0),
             patience: Patience::new(&config.timeouts),
             quotas: Quotas::new(config.limits.per_caller),
             places: config

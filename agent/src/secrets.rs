@@ -3,14 +3,18 @@
 //!
 //! Whoever uses a secret asks for its [`Source::value`], says with [`Source::works`] which value was taken, and where one
 //! was refused asks for one [`Source::other_than`] it: rotation has two values live for a while, and which of them a
-//! service takes already, or still, only the service knows.
+//! service takes already, or still, only the service knows. Whoever is shown a secret by others asks for all that are
+//! [`Source::live`].
 
 use std::{
     collections::BTreeMap,
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -150,6 +154,8 @@ struct Slot {
     name: String,
     secret: SecretRef,
     vault: Option<Arc<dyn Vault>>,
+    /// Whether others show it to us, so that every stage is read each time.
+    verifies: AtomicBool,
     state: Mutex<State>,
     /// Told after every reading, whatever came of it.
     settled: Notify,
@@ -180,12 +186,20 @@ impl Secrets {
                 name,
                 secret: secret.clone(),
                 vault: self.0.vault.clone(),
+                verifies: AtomicBool::new(false),
                 state: Mutex::new(State::new(refresh, jitter())),
                 settled: Notify::new(),
                 metrics: self.0.metrics.clone(),
             }))
         });
         slot.clone()
+    }
+
+    /// As [`source`](Self::source), for a secret that others show to us.
+    pub fn verifying(&self, secret: &SecretRef) -> Source {
+        let source = self.source(secret);
+        source.0.verifies.store(true, Ordering::Relaxed);
+        source
     }
 
     /// Keeps every secret at hand that was named so far, once `ready`: what calls need is there when Secrets Manager is
@@ -254,6 +268,20 @@ impl Source {
         }
     }
 
+    /// The values that whoever shows the secret may show, one or two: the current one, and the next while it is being
+    /// rotated, else the one before. Of a file, its first two lines: what is no longer there is not live.
+    ///
+    /// # Errors
+    /// As for [`value`](Self::value).
+    pub async fn live(&self) -> Result<Vec<Value>, SecretError> {
+        self.value().await?;
+        let state = lock(&self.0.state);
+        Ok(match self.0.secret {
+            SecretRef::File(_) => state.lines(),
+            SecretRef::Managed(_) => state.live(),
+        })
+    }
+
     /// A value that is none of `refused`, which whom it was for did not take. Every stage is read for it, but not again
     /// and again: refusals must not become a flood of readings. `None` where there is no other.
     pub async fn other_than(&self, refused: &[Value]) -> Option<Value> {
@@ -311,6 +339,7 @@ impl Source {
 
     /// Reads in a task of its own; the state knows that it is under way. A caller that goes away cancels nothing.
     fn read(&self, every_stage: bool) {
+        let every_stage = every_stage || self.0.verifies.load(Ordering::Relaxed);
         let settle = Settle {
             slot: Arc::clone(&self.0),
             outcome: None,

@@ -1,5 +1,6 @@
-//! rustls configurations for SPIFFE mTLS. One provider (aws-lc-rs), TLS 1.3 only, and sessions never
-//! resume (S1): a resumed session skips the verification of certificates.
+//! rustls configurations for SPIFFE mTLS. One provider (aws-lc-rs), TLS 1.3 only (clients from outside the mesh may
+//! speak 1.2 where they present no certificate), and sessions never resume (S1): a resumed session skips the
+//! verification of certificates.
 //!
 //! Who a peer is stands in its certificate's SPIFFE ID. Host names are not looked at; the roots a
 //! chain must end in are those of the trust domain the leaf names, and of no other.
@@ -14,9 +15,11 @@ use rustls::{
     CipherSuite, ClientConfig, ServerConfig, SupportedCipherSuite,
     client::Resumption,
     crypto::CryptoProvider,
-    server::{NoClientAuth, NoServerSessionStorage, danger::ClientCertVerifier},
+    server::{
+        NoClientAuth, NoServerSessionStorage, ResolvesServerCert, danger::ClientCertVerifier,
+    },
     sign::{CertifiedKey, SingleCertAndKey},
-    version::TLS13,
+    version::{TLS12, TLS13},
 };
 use rustls_pki_types::CertificateDer;
 use thiserror::Error;
@@ -124,9 +127,55 @@ pub fn server_config(
     federated: &[TrustBundle],
     accepted: &[TrustDomain],
 ) -> Result<ServerConfig, TlsError> {
-    let bundles: Vec<_> = std::iter::once(&identity.bundle).chain(federated).collect();
-    let verifier = ClientVerifier::new(&bundles, accepted);
-    server(Arc::new(verifier), Arc::clone(identity.svid.certified()))
+    server_config_for(&identity.svid, Callers::of(identity, federated, accepted))
+}
+
+/// Which client certificates a server takes.
+#[derive(Debug)]
+pub struct Callers(ClientVerifier);
+
+impl Callers {
+    /// An X.509-SVID of one of `accepted`, demanded of every client. Trust domains other than the identity's own need a
+    /// bundle in `federated`; until there is one, their workloads are refused in the handshake.
+    pub fn of(identity: &Identity, federated: &[TrustBundle], accepted: &[TrustDomain]) -> Self {
+        let bundles: Vec<_> = std::iter::once(&identity.bundle).chain(federated).collect();
+        Self(ClientVerifier::new(&bundles, accepted))
+    }
+
+    /// The same, of clients that have one: one that is presented must verify.
+    #[must_use]
+    pub fn optional(mut self) -> Self {
+        self.0.optional = true;
+        self
+    }
+}
+
+/// A server that presents `svid`, to `callers`. ALPN: `h2`, `http/1.1`.
+///
+/// # Errors
+/// When the SVID's key or chain is refused by rustls.
+pub fn server_config_for(svid: &X509Svid, callers: Callers) -> Result<ServerConfig, TlsError> {
+    server(Arc::new(callers.0), Arc::clone(svid.certified()))
+}
+
+/// A server for clients from outside the mesh: it presents what `certificates` chooses by the name that is asked for,
+/// and speaks TLS 1.2, too, with clients that present no certificate. Sessions don't resume here either (S1).
+///
+/// # Errors
+/// When rustls refuses it.
+pub fn outside_server_config(
+    certificates: Arc<dyn ResolvesServerCert>,
+    callers: Option<Callers>,
+) -> Result<ServerConfig, TlsError> {
+    let verifier: Arc<dyn ClientCertVerifier> = match callers {
+        Some(callers) => Arc::new(callers.0),
+        None => Arc::new(NoClientAuth),
+    };
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13, &TLS12])?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(certificates);
+    Ok(without_sessions(config))
 }
 
 /// A server that presents `svid` and asks for no client certificate (the authority's front door).
@@ -227,15 +276,19 @@ fn server(
     verifier: Arc<dyn ClientCertVerifier>,
     certified: Arc<CertifiedKey>,
 ) -> Result<ServerConfig, TlsError> {
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+    Ok(without_sessions(config))
+}
+
+fn without_sessions(mut config: ServerConfig) -> ServerConfig {
     // S1. All three: no ticket is sent, no session kept, and (rustls' default) none sealed into a ticket.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.alpn_protocols = alpn();
-    Ok(config)
+    config
 }
 
 fn client(

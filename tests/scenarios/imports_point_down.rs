@@ -16,7 +16,8 @@ const STOREYS: &[&[&str]] = &[
     &["secrets"],
     &["attest", "aws", "policy"],
     &["http", "revocation"],
-    &["config", "telemetry"],
+    &["config"],
+    &["telemetry"],
 ];
 
 #[test]

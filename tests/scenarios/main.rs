@@ -50,6 +50,11 @@ mod grpc_streams;
 mod identity_expiry;
 mod imports_point_down;
 #[cfg(any(feature = "peers-go", feature = "peers-system"))]
+mod inbound_cognito;
+mod inbound_issuers;
+mod inbound_outside;
+mod inbound_secret_header;
+mod inbound_web_identity;
 mod interop_bad_leaves;
 mod interop_envoy;
 #[cfg(feature = "peers-go")]

@@ -7,6 +7,7 @@ use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DnType, ExtendedKeyUsagePurpose as Purpose,
     IsCa, Issuer, KeyPair, KeyUsagePurpose as Usage, SanType,
 };
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use tokio::sync::watch;
 use warifu::{
@@ -21,7 +22,8 @@ use warifu_agent::{
         server::{self, Drain},
     },
     identity::Revocations,
-    inbound::{self, Environment},
+    inbound::{self, Environment, Issuers},
+    secrets::Secrets,
     telemetry::{
         audit::{Audit, Lines},
         metrics,
@@ -118,6 +120,8 @@ inbound: [{{listen: \"127.0.0.1:0\", {}, accept: {MTLS}, allow: {ORDERS}}}]
         let environment = Environment {
             identity: current,
             revocations: Revocations::default(),
+            issuers: Issuers::default(),
+            secrets: Secrets::new(None, Duration::from_secs(300)),
             pool: Pool::new(pool::MAX_CONNECTIONS),
             audit,
             allowed_one_in: std::num::NonZeroU32::MIN,
@@ -171,6 +175,17 @@ impl Default for TestCa {
 }
 
 impl Leaf {
+    /// For a client of rustls'.
+    pub fn certified(&self) -> CertifiedKey {
+        let intermediate = self.intermediate.as_ref().map(|it| it.der().clone());
+        let chain = [self.certificate.der().clone()]
+            .into_iter()
+            .chain(intermediate);
+        let key = PrivatePkcs8KeyDer::from(self.key.serialize_der()).into();
+        let certified = CertifiedKey::from_der(chain.collect(), key, &warifu::tls::provider());
+        certified.expect("a certificate and its key")
+    }
+
     /// Writes it, its key and the root of `ca` for a peer to present.
     pub fn write(&self, dir: &Path, ca: &TestCa) {
         let intermediate = self.intermediate.as_ref().map(Certificate::pem);

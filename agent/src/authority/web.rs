@@ -22,13 +22,14 @@ use crate::{
             self, Connection, Draining, Limits, Listener, ListenerMetrics, Opened, Refused,
             Security, Service, Tls,
         },
+        tls_files::RELOAD,
     },
 };
 
 mod certificate;
 
 pub use certificate::CertificateError;
-use certificate::{Certificates, RELOAD};
+use certificate::Certificates;
 
 /// Time a connection may be idle: pollers come back in minutes.
 const IDLE: Duration = Duration::from_secs(30);

@@ -92,7 +92,9 @@ fn inbound(inbound: &Inbound) -> String {
         .iter()
         .map(|accept| match accept {
             Accept::Mtls { .. } => "mtls",
-            Accept::Jwt(_) => "jwt",
+            Accept::Jwt(jwt) => jwt.profile.name(),
+            Accept::AwsWebIdentity(_) => "aws-web-identity",
+            Accept::SecretHeader(_) => "secret-header",
         })
         .collect();
     let rules = match (inbound.allow.len(), inbound.deny.len()) {
@@ -105,7 +107,14 @@ fn inbound(inbound: &Inbound) -> String {
         Some(forward) => format!("-> {forward}"),
         None => "decides for Envoy (ext_authz)".to_owned(),
     };
-    format!("{listen} {behind}, accepts {}; {rules}", accept.join(", "))
+    let permissive = inbound
+        .permissive
+        .map(|it| format!("; permissive until {}", it.until));
+    format!(
+        "{listen} {behind}, accepts {}; {rules}{}",
+        accept.join(", "),
+        permissive.unwrap_or_default()
+    )
 }
 
 fn route(route: &Route) -> String {
@@ -157,7 +166,7 @@ mod tests {
             summary,
             "an agent of example.org
   authority  https://authority.warifu.internal:8443
-  inbound    0.0.0.0:8443 -> unix:/run/warifu/app.sock, accepts mtls, jwt; 2 rules
+  inbound    0.0.0.0:8443 -> unix:/run/warifu/app.sock, accepts mtls, jwt-svid; 2 rules
   outbound   unix:/run/warifu/outbound.sock
              http://payments/ -> https://payments.prod.svc.cluster.local:8443/ (mtls, jwt)
              http://orders-api/ -> https://abc123.execute-api.ap-northeast-1.amazonaws.com/prod/ (sigv4)

@@ -8,20 +8,25 @@ use serde::Deserialize;
 use super::{
     defaults,
     outbound::{Protocol, Timeouts},
-    value::{self, As, Forward, Listen, Span, name},
+    value::{self, As, Forward, Listen, Moment, Span, name},
 };
 
 mod accept;
 mod ext_authz;
 mod limits;
 mod rule;
+mod tls;
 mod when;
 
-pub use accept::{Accept, JwtAccept, JwtProfile};
+pub use accept::{
+    Accept, BoundCertificate, Issuer, JwtAccept, JwtProfile, LoadBalancer, SecretHeaderAccept,
+    WebIdentityAccept,
+};
 pub use ext_authz::ExtAuthz;
 pub use limits::{Limits, PerCaller, Rate};
 pub(in crate::config) use rule::header_map;
 pub use rule::{Rule, SubjectMatch};
+pub use tls::{CertificateFiles, ClientCert, InboundTls, Presents};
 pub use when::{Day, When};
 
 /// A listener for calls to the app.
@@ -30,6 +35,8 @@ pub use when::{Day, When};
 pub struct Inbound {
     /// Where callers connect.
     pub listen: Listen,
+    /// What callers are shown, and asked for.
+    pub tls: Option<InboundTls>,
     /// The app. This or `ext_authz` is required.
     pub forward: Option<Forward>,
     /// No app: Envoy asks here what it may let pass.
@@ -56,6 +63,8 @@ pub struct Inbound {
     #[serde(default, deserialize_with = "value::map::<name::Header, _>")]
     #[schemars(with = "BTreeMap<String, As<name::Header>>")]
     pub forward_claims: BTreeMap<String, http::HeaderName>,
+    /// Let pass, for now, what would be refused.
+    pub permissive: Option<Permissive>,
     /// Sign the caller for apps that are reached over TCP.
     pub context: Option<Context>,
     /// Oldest age of a connection before it is closed in favour of a new handshake.
@@ -69,6 +78,15 @@ pub struct Inbound {
     pub max_connections: usize,
 }
 
+/// Refusals are written down and don't happen, until a moment that is near: for services whose callers don't prove
+/// themselves yet.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Permissive {
+    /// From then on refusals happen.
+    pub until: Moment,
+}
+
 /// The signed context ([`warifu::caller::context`]).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -77,4 +95,16 @@ pub struct Context {
     #[serde(deserialize_with = "value::one::<name::AbsolutePath, _>")]
     #[schemars(with = "As<name::AbsolutePath>")]
     pub key_file: PathBuf,
+}
+
+impl Inbound {
+    /// Whether callers are asked for an X.509-SVID.
+    pub fn client_cert(&self) -> ClientCert {
+        let said = self.tls.as_ref().and_then(|tls| tls.client_cert);
+        let mtls = |accept: &Accept| matches!(accept, Accept::Mtls { .. });
+        said.unwrap_or_else(|| match self.accept.iter().any(mtls) {
+            true => ClientCert::Required,
+            false => ClientCert::None,
+        })
+    }
 }

@@ -21,15 +21,7 @@ const MAX_ERRORS: usize = 50;
 
 /// What later versions do, each beside a word of today's that says where: elsewhere the same word is a mistake. Named
 /// here so that a file written for one of them gets a plain answer.
-pub(super) const LATER: &[(&str, &str)] = &[
-    ("bundle_url", "root_spki_sha256"),
-    ("tls", "forward"),
-    ("aws-web-identity", "mtls"),
-    ("alb", "jwt-svid"),
-    ("cognito-access", "jwt-svid"),
-    ("issuer", "profile"),
-    ("client_ids", "profile"),
-];
+pub(super) const LATER: &[(&str, &str)] = &[("bundle_url", "root_spki_sha256")];
 
 /// Reads a `T`, or says everything that is wrong.
 pub(super) fn read<T: DeserializeOwned>(root: &Node) -> Result<T, Vec<ConfigError>> {

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{agent::Attestation, authority::CaKey, value::*, *};
 
+mod accept;
 mod aws;
 mod ext_authz;
 mod identities;

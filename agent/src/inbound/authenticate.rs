@@ -1,4 +1,7 @@
-//! Who calls: what the connection proved, joined with what a bearer token proves (RFC 6750).
+//! Who sends a request: what the connection proved, and what the request proves beside it.
+//!
+//! One proof of a subject a request, in the header that is its kind's alone. Each that is presented must verify: a bad
+//! token is refused beside a good certificate, too.
 
 use std::{
     collections::BTreeMap,
@@ -10,29 +13,36 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
-use serde_json::Value;
-use thiserror::Error;
+use serde_json::{Map, Value};
 use warifu::{
-    Caller, TrustDomain,
+    Caller,
     caller::{self, CallerError, Subject},
     identity::Identity,
-    jwt::{self, Claims, JwtError, Profile},
 };
 
 use super::{
-    CALLER,
-    cache::Cache,
+    CALLER, Environment, StartError,
+    cache::{Cache, Key, Remembered},
     certificate::{Proved, hex, sha256},
     record::TokenMetrics,
     refusal::Refusal,
 };
 use crate::{
-    config::inbound::{self as config, Accept, JwtProfile},
+    config::inbound::{self as config, Accept},
     http::server::Refused,
     identity,
-    policy::{Evidence, PROOF_JWT_SVID},
-    revocation::{List, Provenance},
+    policy::Evidence,
+    revocation::{List, Origin, Provenance},
 };
+use secret::SecretHeader;
+pub(super) use verifier::TokenError;
+use verifier::{Verified, Verifier};
+
+mod secret;
+mod verifier;
+
+/// Where an Application Load Balancer says whom it signed in.
+const OIDC_DATA: HeaderName = HeaderName::from_static("x-amzn-oidc-data");
 
 /// A caller and the headers that tell the app of it; made once, for many requests.
 #[derive(Debug)]
@@ -61,38 +71,26 @@ pub(super) struct Authenticated {
 #[derive(Debug)]
 pub(super) struct Authenticator {
     identity: identity::Current,
-    /// Whether the listener accepts tokens, and which.
-    tokens: Option<Tokens>,
-}
-
-#[derive(Debug)]
-struct Tokens {
-    profile: Profile,
-    /// Whose; only our own where empty.
-    trust_domains: Vec<TrustDomain>,
+    verifiers: Vec<Verifier>,
+    secrets: Vec<SecretHeader>,
+    /// Headers that proofs come in: ours to read, and to remove.
+    headers: Vec<HeaderName>,
     /// Claim → header.
     forward_claims: BTreeMap<String, HeaderName>,
     verified: Cache,
     metrics: TokenMetrics,
 }
 
-/// Why a token proves nothing. For the audit log: the caller learns `invalid_token`.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub(super) enum TokenError {
-    #[error("the authorization header has another scheme than Bearer")]
-    Scheme,
-    #[error("the authorization header is not text")]
-    NotText,
-    #[error(transparent)]
-    Jwt(#[from] JwtError),
-    #[error("the token's subject is of another trust domain than the keys it verified with")]
-    ForeignSubject,
-}
-
-/// Why a token was not verified.
-enum Unverified {
-    Refused(TokenError),
-    NoBundle(TrustDomain),
+/// What proved a subject, for those who are told of it.
+struct Proof<'a> {
+    /// The entry of `accept`.
+    accept: &'a str,
+    subject: Subject,
+    claims: Map<String, Value>,
+    role: Option<String>,
+    goes_back_to: Provenance,
+    /// SHA-256 of the token, where there is one.
+    token: Option<[u8; 32]>,
 }
 
 impl Authenticated {
@@ -118,29 +116,32 @@ impl Authenticated {
         })
     }
 
-    /// The same, and what a token proved.
+    /// The same, and what a request proved.
     fn with_subject(
         peer: Option<&Self>,
-        subject: Subject,
-        claims: Vec<(HeaderName, HeaderValue)>,
-        evidence: Evidence,
-        token_is: Provenance,
-        token: &[u8; 32],
+        mut proof: Proof<'_>,
+        forward: &BTreeMap<String, HeaderName>,
     ) -> Result<Self, CallerError> {
+        let (forwarded, headers) = forwarded(forward, &proof.claims);
+        proof.subject.claims = forwarded;
         let who = Caller {
             peer: peer.and_then(|peer| peer.who.peer.clone()),
-            subject: Some(subject),
+            subject: Some(proof.subject),
         };
         Ok(Self {
             header: caller::encode(&who)?,
             who,
-            evidence,
-            claims,
+            evidence: Evidence {
+                claims: proof.claims,
+                accept: Some(proof.accept.to_owned()),
+                role: proof.role,
+            },
+            claims: headers,
             peer: peer.and_then(|peer| peer.peer.clone()),
-            token: Some(hex(token)),
+            token: proof.token.map(|token| hex(&token)),
             certificate: peer.map(|peer| peer.certificate).unwrap_or_default(),
             peer_is: peer.and_then(|peer| peer.peer_is.clone()),
-            token_is: Some(token_is),
+            token_is: Some(proof.goes_back_to),
             cleared: AtomicU64::new(0),
         })
     }
@@ -183,151 +184,250 @@ impl Authenticated {
 impl Authenticator {
     pub(super) fn new(
         config: &config::Inbound,
-        identity: identity::Current,
-        metrics: TokenMetrics,
-    ) -> Self {
-        // At most one: the configuration was checked.
-        let jwt = config.accept.iter().find_map(|accept| match accept {
-            Accept::Mtls { .. } => None,
-            Accept::Jwt(jwt) => Some(jwt),
-        });
-        let tokens = jwt.map(|jwt| Tokens {
-            profile: match jwt.profile {
-                JwtProfile::JwtSvid => Profile::jwt_svid(jwt.audiences.clone()),
-            },
-            trust_domains: jwt.trust_domains.clone(),
+        environment: &Environment,
+    ) -> Result<Self, StartError> {
+        let Environment {
+            identity,
+            issuers,
+            secrets,
+            metrics,
+            ..
+        } = environment;
+        let (mut verifiers, mut secret_headers) = (Vec::new(), Vec::new());
+        for accept in &config.accept {
+            let of_entry = Verifier::of(accept, issuers, secrets);
+            verifiers.extend(of_entry.map_err(|why| StartError::Issuer {
+                accept: accept.name().unwrap_or_default().to_owned(),
+                why: why.to_string(),
+            })?);
+            if let Accept::SecretHeader(accept) = accept {
+                secret_headers.push(SecretHeader::new(accept, secrets));
+            }
+        }
+        let of_load_balancers = verifiers.iter().any(Verifier::is_of_load_balancers);
+        let bearer = verifiers.iter().any(|it| !it.is_of_load_balancers());
+        let mut headers: Vec<HeaderName> = secret_headers
+            .iter()
+            .map(|it| it.header.clone())
+            .chain(bearer.then_some(AUTHORIZATION))
+            .chain(of_load_balancers.then_some(OIDC_DATA))
+            .collect();
+        headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        headers.dedup();
+        Ok(Self {
+            identity: identity.clone(),
+            verifiers,
+            secrets: secret_headers,
+            headers,
             forward_claims: config.forward_claims.clone(),
             verified: Cache::default(),
-            metrics,
-        });
-        Self { identity, tokens }
+            metrics: metrics.tokens.clone(),
+        })
     }
 
-    /// Whether `authorization` is ours to read, and to remove.
+    /// Whether `authorization` is ours to read, and to remove. The other headers that proofs come in always go.
     pub(super) fn takes_tokens(&self) -> bool {
-        self.tokens.is_some()
+        self.headers.contains(&AUTHORIZATION)
     }
 
     /// Who sends a request with `headers` over a connection that proved `peer`.
-    pub(super) fn authenticate(
+    pub(super) async fn authenticate(
         &self,
         peer: Option<&Arc<Authenticated>>,
         headers: &HeaderMap,
     ) -> Result<Arc<Authenticated>, Refusal> {
-        let nobody = || peer.cloned().ok_or(Refusal::Unauthenticated);
-        let Some(tokens) = &self.tokens else {
-            return nobody();
-        };
-        let mut lines = headers.get_all(AUTHORIZATION).iter();
-        match (lines.next(), lines.next()) {
-            (None, _) => nobody(),
-            (Some(_), Some(_)) => Err(Refusal::TwoAuthorizations),
-            (Some(line), None) => {
-                let identity = self.identity.borrow().clone().ok_or(Refusal::NoIdentity)?;
-                tokens.verify(peer.map(|peer| &**peer), line, &identity, SystemTime::now())
+        let mut presented = self
+            .headers
+            .iter()
+            .filter(|name| headers.contains_key(*name));
+        let (name, line) = match (presented.next(), presented.next()) {
+            (None, _) => return peer.cloned().ok_or(Refusal::Unauthenticated),
+            (Some(_), Some(_)) => return Err(Refusal::TwoProofs),
+            (Some(name), None) => {
+                let mut lines = headers.get_all(name).iter();
+                match (lines.next(), lines.next()) {
+                    (Some(line), None) => (name, line),
+                    _ if name == AUTHORIZATION => return Err(Refusal::TwoAuthorizations),
+                    _ => return Err(Refusal::TwoProofs),
+                }
             }
+        };
+        let peer = peer.map(|peer| &**peer);
+        let verdict = match name == AUTHORIZATION || name == OIDC_DATA {
+            true => self.by_token(peer, name, line).await,
+            false => self.by_secret(peer, name, line).await,
+        };
+        if let Err(Refusal::BadToken(_) | Refusal::BadSecret) = &verdict {
+            self.metrics.refused.inc();
         }
+        verdict
     }
-}
 
-impl Tokens {
     /// Whom the token in `line` proves, together with `peer`.
-    fn verify(
+    async fn by_token(
         &self,
         peer: Option<&Authenticated>,
+        name: &HeaderName,
         line: &HeaderValue,
-        identity: &Identity,
+    ) -> Result<Arc<Authenticated>, Refusal> {
+        let is_bearer = name == AUTHORIZATION;
+        let token = match is_bearer {
+            true => bearer(line),
+            false => line.to_str().map_err(|_| TokenError::NotText),
+        };
+        let token = token.map_err(Refusal::BadToken)?;
+        let hash = sha256(token.as_bytes());
+        let certificate = peer.and_then(|peer| peer.who.peer.as_ref().map(|_| peer.certificate));
+        let key = Key {
+            proof: hash,
+            certificate: certificate.unwrap_or_default(),
+            is_bearer,
+        };
+        let now = SystemTime::now();
+        let identity = self.identity.borrow().clone();
+        let identity = identity.as_deref();
+        if let Some(known) = self.verified.find(&key, now)
+            && let Some(verifier) = self.verifiers.get(known.verifier)
+            && verifier.generation(identity, now).await == Some(known.generation)
+        {
+            self.metrics.remembered.inc();
+            return Ok(known.caller);
+        }
+
+        // On the heap: it is rare, and would be a part of what every request carries.
+        Box::pin(self.verify(peer, token, key, identity, now)).await
+    }
+
+    /// As [`by_token`](Self::by_token), for a token that is not remembered.
+    async fn verify(
+        &self,
+        peer: Option<&Authenticated>,
+        token: &str,
+        key: Key,
+        identity: Option<&Identity>,
         now: SystemTime,
     ) -> Result<Arc<Authenticated>, Refusal> {
-        let refuse = |error| {
-            self.metrics.refused.inc();
-            Refusal::BadToken(error)
+        let index = match key.is_bearer {
+            true => verifier::choose(&self.verifiers, token).map_err(Refusal::BadToken)?,
+            false => self.of_load_balancers()?,
         };
-        let token = bearer(line).map_err(refuse)?;
-        let hash = sha256(token.as_bytes());
-        let key = [hash, peer.map(|peer| peer.certificate).unwrap_or_default()];
-        if let Some(caller) = self.verified.find(&key, identity.generation, now) {
-            self.metrics.remembered.inc();
-            return Ok(caller);
+        let verifier = self.verifiers.get(index);
+        let verifier = verifier.ok_or(Refusal::BadToken(TokenError::NoEntry))?;
+        // Before it is verified: what the keys of before verified is not remembered under those of after.
+        let generation = verifier.generation(identity, now).await;
+        let certificate = peer.and_then(|peer| peer.who.peer.as_ref().map(|_| &peer.certificate));
+        let verified = verifier.verify(token, certificate, identity, now);
+        let verified = verified.await?;
+        let until = verified.claims.expires_at;
+        let proof = of_token(verifier, verified, key.proof);
+        let caller = Authenticated::with_subject(peer, proof, &self.forward_claims)?;
+        let caller = Arc::new(caller);
+        if let Some(generation) = generation {
+            let remembered = Remembered {
+                caller: Arc::clone(&caller),
+                verifier: index,
+                generation,
+            };
+            self.verified.insert(key, remembered, until);
         }
-        let claims = match self.claims(token, identity, now) {
-            Ok(claims) => claims,
-            Err(Unverified::Refused(error)) => return Err(refuse(error)),
-            Err(Unverified::NoBundle(domain)) => return Err(Refusal::NoBundle(domain)),
-        };
-        let until = claims.expires_at;
-        let token_is = Provenance::of_token(&claims);
-        let (subject, headers, evidence) = self.subject(claims);
-        let caller = Arc::new(Authenticated::with_subject(
-            peer, subject, headers, evidence, token_is, &hash,
-        )?);
-        self.verified
-            .insert(key, identity.generation, Arc::clone(&caller), until);
         self.metrics.verified.inc();
         Ok(caller)
     }
 
-    /// What a token says, if the keys of one accepted trust domain verify it and its subject is of that one. Whose it
-    /// is nobody knows before: what has not verified is not read.
-    fn claims(
-        &self,
-        token: &str,
-        identity: &Identity,
-        now: SystemTime,
-    ) -> Result<Claims, Unverified> {
-        let own = [identity.bundle.trust_domain.clone()];
-        let trust_domains = match self.trust_domains.as_slice() {
-            [] => own.as_slice(),
-            listed => listed,
-        };
-        let (mut why, mut missing) = (JwtError::UnknownKey, None);
-        for trust_domain in trust_domains {
-            let Some(bundle) = identity.bundle_of(trust_domain) else {
-                missing = Some(trust_domain.clone());
-                continue;
-            };
-            match jwt::verify(token, &self.profile, &bundle.jwt_authorities, now) {
-                Ok(claims) if is_of(&claims.subject, trust_domain.as_str()) => return Ok(claims),
-                Ok(_) => return Err(Unverified::Refused(TokenError::ForeignSubject)),
-                Err(JwtError::UnknownKey) => {}
-                Err(error) => why = error,
-            }
-        }
-        match missing {
-            // Perhaps it has the key; whoever asks again may learn more than that the token is bad.
-            Some(domain) if why == JwtError::UnknownKey => Err(Unverified::NoBundle(domain)),
-            _ => Err(Unverified::Refused(why.into())),
-        }
+    /// At most one: the configuration was checked.
+    fn of_load_balancers(&self) -> Result<usize, Refusal> {
+        let mut verifiers = self.verifiers.iter();
+        let index = verifiers.position(Verifier::is_of_load_balancers);
+        index.ok_or(Refusal::BadToken(TokenError::NoEntry))
     }
 
-    /// The subject, the headers its claims go into, and what rules see of it.
-    fn subject(&self, claims: Claims) -> (Subject, Vec<(HeaderName, HeaderValue)>, Evidence) {
-        let mut forwarded = BTreeMap::new();
-        let mut headers = Vec::new();
-        for (claim, name) in &self.forward_claims {
-            let Some(text) = claims.all.get(claim).and_then(as_text) else {
-                continue;
-            };
-            // A value no header can hold (a line end) is left out; the app sees no header then.
-            if let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) {
-                headers.push((name.clone(), value));
+    /// Whom the secret in `line` proves, together with `peer`.
+    async fn by_secret(
+        &self,
+        peer: Option<&Authenticated>,
+        name: &HeaderName,
+        line: &HeaderValue,
+    ) -> Result<Arc<Authenticated>, Refusal> {
+        let mut known = None;
+        let mut trouble = None;
+        // All of them, also after one fits: time says nothing of which.
+        for entry in self.secrets.iter().filter(|it| it.header == name) {
+            match entry.is(line).await {
+                Ok(true) => known = known.or(Some(entry)),
+                Ok(false) => {}
+                Err(why) => trouble = Some(why),
             }
-            forwarded.insert(claim.clone(), text);
         }
-        let subject = Subject {
-            proof: PROOF_JWT_SVID.to_owned(),
-            subject: claims.subject,
+        let Some(entry) = known else {
+            return Err(trouble.unwrap_or(Refusal::BadSecret));
+        };
+        let caller = Authenticated::with_subject(peer, of_secret(entry), &self.forward_claims)?;
+        self.metrics.verified.inc();
+        Ok(Arc::new(caller))
+    }
+}
+
+/// What a verified token proved.
+fn of_token(verifier: &Verifier, verified: Verified, token: [u8; 32]) -> Proof<'_> {
+    let Verified { claims, role } = verified;
+    let mut goes_back_to = Provenance::of_token(&claims);
+    if let Some(role) = &role {
+        goes_back_to.role = Some(Origin::hash_of_role(role).into());
+    }
+    Proof {
+        accept: &verifier.name,
+        subject: Subject {
+            proof: verifier.proof.to_owned(),
+            // A role goes by its account and name: its path is no part of what it is.
+            subject: role.clone().unwrap_or(claims.subject),
             issuer: claims.issuer,
             scopes: claims.scopes,
-            claims: forwarded,
-        };
-        let evidence = Evidence {
-            claims: claims.all,
-            accept: Some(PROOF_JWT_SVID.to_owned()),
-            role: None,
-        };
-        (subject, headers, evidence)
+            claims: BTreeMap::new(),
+        },
+        claims: claims.all,
+        role,
+        goes_back_to,
+        token: Some(token),
     }
+}
+
+/// What a secret proved. Its hash is kept nowhere: a short secret could be found by it.
+fn of_secret(entry: &SecretHeader) -> Proof<'_> {
+    let subject = Value::from(entry.subject.as_str());
+    Proof {
+        accept: &entry.name,
+        subject: Subject {
+            proof: secret::PROOF.to_owned(),
+            subject: entry.subject.clone(),
+            issuer: None,
+            scopes: Vec::new(),
+            claims: BTreeMap::new(),
+        },
+        claims: Map::from_iter([("sub".to_owned(), subject)]),
+        role: None,
+        goes_back_to: Provenance::default(),
+        token: None,
+    }
+}
+
+/// The claims that the app is told, and the headers they go into.
+fn forwarded(
+    forward: &BTreeMap<String, HeaderName>,
+    claims: &Map<String, Value>,
+) -> (BTreeMap<String, String>, Vec<(HeaderName, HeaderValue)>) {
+    let mut forwarded = BTreeMap::new();
+    let mut headers = Vec::new();
+    for (claim, name) in forward {
+        let Some(text) = claims.get(claim).and_then(as_text) else {
+            continue;
+        };
+        // A value no header can hold (a line end) is left out; the app sees no header then.
+        if let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) {
+            headers.push((name.clone(), value));
+        }
+        forwarded.insert(claim.clone(), text);
+    }
+    (forwarded, headers)
 }
 
 /// The token of `authorization: Bearer TOKEN` (RFC 6750 §2.1); the scheme in any case (RFC 9110 §11.1).
@@ -338,13 +438,6 @@ fn bearer(line: &HeaderValue) -> Result<&str, TokenError> {
         return Err(TokenError::Scheme);
     }
     Ok(token.trim_start_matches(' '))
-}
-
-fn is_of(spiffe_id: &str, trust_domain: &str) -> bool {
-    spiffe_id
-        .strip_prefix("spiffe://")
-        .and_then(|rest| rest.strip_prefix(trust_domain))
-        .is_some_and(|path| path.starts_with('/'))
 }
 
 /// A claim as header text: strings as they are, lists joined by spaces as `scope` is, others as JSON.

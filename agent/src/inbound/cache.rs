@@ -12,9 +12,25 @@ use super::authenticate::Authenticated;
 /// Tokens remembered in each of two halves: at some 2 KiB each, 16 MiB at most.
 const HALF: usize = 4096;
 
-/// What a token is found by: the SHA-256 of the token and that of the peer's certificate (zeros where
-/// there is none). The whole of both: a truncated one could be hit on purpose.
-pub(super) type Key = [[u8; 32]; 2];
+/// What a token is found by: the whole of its SHA-256, as a truncated one could be hit on purpose; that of the peer's
+/// certificate (zeros where there is none); and which header it came in, since each has entries of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) proof: [u8; 32],
+    pub(super) certificate: [u8; 32],
+    /// `authorization`, and not `x-amzn-oidc-data`.
+    pub(super) is_bearer: bool,
+}
+
+/// What is remembered of a token.
+#[derive(Debug, Clone)]
+pub(super) struct Remembered {
+    pub(super) caller: Arc<Authenticated>,
+    /// Which entry of `accept` verified it …
+    pub(super) verifier: usize,
+    /// … and with which keys: those of another generation verify it anew.
+    pub(super) generation: u64,
+}
 
 /// Verified tokens. Two halves stand in for an order of use: what is asked for moves to the young
 /// half, and when that is full the old one is forgotten.
@@ -23,62 +39,34 @@ pub(super) struct Cache(Mutex<Halves>);
 
 #[derive(Debug, Default)]
 struct Halves {
-    /// The identity snapshot whose keys verified what is here.
-    generation: u64,
     young: HashMap<Key, Entry>,
     old: HashMap<Key, Entry>,
 }
 
 #[derive(Debug, Clone)]
 struct Entry {
-    caller: Arc<Authenticated>,
+    remembered: Remembered,
     until: SystemTime,
 }
 
 impl Cache {
-    /// Whom the token of `key` proves at `now`, if it was verified with the keys of `generation`.
-    pub(super) fn find(
-        &self,
-        key: &Key,
-        generation: u64,
-        now: SystemTime,
-    ) -> Option<Arc<Authenticated>> {
+    /// What is remembered of the token of `key` at `now`.
+    pub(super) fn find(&self, key: &Key, now: SystemTime) -> Option<Remembered> {
         let mut halves = self.lock();
-        if halves.generation != generation {
-            return None;
-        }
         if let Some(entry) = halves.young.get(key) {
-            return (now < entry.until).then(|| Arc::clone(&entry.caller));
+            return (now < entry.until).then(|| entry.remembered.clone());
         }
         let entry = halves.old.remove(key)?;
         if now >= entry.until {
             return None;
         }
         halves.keep(*key, entry.clone());
-        Some(entry.caller)
+        Some(entry.remembered)
     }
 
-    /// Remembers that the token of `key` proves `caller` until it expires.
-    pub(super) fn insert(
-        &self,
-        key: Key,
-        generation: u64,
-        caller: Arc<Authenticated>,
-        until: SystemTime,
-    ) {
-        let mut halves = self.lock();
-        if halves.generation > generation {
-            // Verified with keys that were replaced meanwhile.
-            return;
-        }
-        if halves.generation < generation {
-            // Whatever changed, the keys may have: every token is verified anew.
-            *halves = Halves {
-                generation,
-                ..Halves::default()
-            };
-        }
-        halves.keep(key, Entry { caller, until });
+    /// Remembers the token of `key` until it expires.
+    pub(super) fn insert(&self, key: Key, remembered: Remembered, until: SystemTime) {
+        self.lock().keep(key, Entry { remembered, until });
     }
 
     /// What the lock guards is whole after every step.
@@ -105,51 +93,54 @@ mod tests {
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
 
     fn key(number: usize) -> Key {
-        let mut key = [[0; 32]; 2];
-        key[0][..8].copy_from_slice(&number.to_be_bytes());
-        key
+        let mut proof = [0; 32];
+        proof[..8].copy_from_slice(&number.to_be_bytes());
+        Key {
+            proof,
+            certificate: [0; 32],
+            is_bearer: true,
+        }
     }
 
     fn fill(cache: &Cache, numbers: std::ops::Range<usize>) {
         for number in numbers {
-            let caller = Arc::new(Authenticated::example());
-            cache.insert(key(number), 1, caller, NOW + Duration::from_secs(60));
+            let remembered = Remembered {
+                caller: Arc::new(Authenticated::example()),
+                verifier: 0,
+                generation: 1,
+            };
+            cache.insert(key(number), remembered, NOW + Duration::from_secs(60));
         }
     }
 
     fn has(cache: &Cache, number: usize) -> bool {
-        cache.find(&key(number), 1, NOW).is_some()
+        cache.find(&key(number), NOW).is_some()
     }
 
     #[test]
     fn s09_a_token_is_forgotten_when_it_expires() {
         let cache = Cache::default();
         fill(&cache, 0..1);
-        assert!(
+        let found = |after| {
             cache
-                .find(&key(0), 1, NOW + Duration::from_millis(59_999))
+                .find(&key(0), NOW + Duration::from_millis(after))
                 .is_some()
-        );
-        assert!(
-            cache
-                .find(&key(0), 1, NOW + Duration::from_secs(60))
-                .is_none()
-        );
+        };
+        assert!(found(59_999) && !found(60_000));
         assert!(!has(&cache, 1));
     }
 
     #[test]
-    fn s09_every_token_is_verified_anew_when_the_keys_change() {
+    fn s09_a_token_is_another_with_another_certificate_and_in_another_header() {
         let cache = Cache::default();
-        fill(&cache, 0..2);
-        assert!(cache.find(&key(0), 2, NOW).is_none());
-        let caller = Arc::new(Authenticated::example());
-        cache.insert(key(0), 2, caller, NOW + Duration::from_secs(60));
-        assert!(cache.find(&key(0), 2, NOW).is_some());
-        assert!(cache.find(&key(1), 2, NOW).is_none());
-        // A slow verification with the keys of before leaves nothing behind.
-        fill(&cache, 3..4);
-        assert!(cache.find(&key(3), 2, NOW).is_none() && !has(&cache, 3));
+        fill(&cache, 0..1);
+        let mut other = key(0);
+        other.certificate = [7; 32];
+        assert!(cache.find(&other, NOW).is_none());
+        let mut other = key(0);
+        other.is_bearer = false;
+        assert!(cache.find(&other, NOW).is_none());
+        assert!(has(&cache, 0));
     }
 
     #[test]

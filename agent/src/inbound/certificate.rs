@@ -13,32 +13,50 @@ use std::{
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::digest::{SHA256, digest};
 use http::HeaderValue;
+use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
-use warifu::{SpiffeId, TrustDomain, caller::Peer, identity::Identity, tls};
+use warifu::{
+    SpiffeId, TrustDomain,
+    caller::Peer,
+    identity::Identity,
+    tls::{self, Callers},
+};
 
 use super::refusal::Refusal;
 use crate::{
-    config::inbound::Accept,
-    http::server::{Refused, Security, Tls},
+    config::inbound::{self as config, Accept, ClientCert, Presents},
+    http::{
+        server::{Refused, Security, Tls},
+        tls_files::TlsFilesError,
+    },
     identity,
     revocation::Provenance,
 };
+pub(super) use files::Files;
+
+mod files;
 
 /// The TLS side of a listener.
 #[derive(Debug)]
 pub(super) struct Certificate {
     identity: identity::Current,
-    /// Trust domains whose workloads may connect; none are asked for a certificate where this is empty.
+    /// What is presented in place of the agent's X.509-SVID.
+    files: Option<Arc<Files>>,
+    client_cert: ClientCert,
+    /// Trust domains whose workloads may present a certificate.
     accepted: Vec<TrustDomain>,
     current: ArcSwapOption<Configured>,
 }
 
-/// A configuration, made once per identity snapshot.
+/// A configuration, made once per identity snapshot and content of the files.
 #[derive(Debug)]
 struct Configured {
-    generation: u64,
+    made_of: MadeOf,
     tls: Tls,
 }
+
+/// The generations of the identity, where that matters, and of the files.
+type MadeOf = (Option<u64>, Option<u64>);
 
 /// A peer that proved itself.
 #[derive(Debug)]
@@ -65,41 +83,77 @@ pub(super) struct Foreign {
 }
 
 impl Certificate {
-    pub(super) fn new(accept: &[Accept], identity: identity::Current) -> Self {
-        let accepted = accept
-            .iter()
-            .filter_map(|accept| match accept {
-                Accept::Mtls { trust_domains } => Some(trust_domains),
-                Accept::Jwt(_) => None,
-            })
-            .flatten()
-            .cloned()
-            .collect();
+    /// As `config` has it. Reads files.
+    pub(super) fn new(
+        config: &config::Inbound,
+        identity: identity::Current,
+    ) -> Result<Self, TlsFilesError> {
+        let accepted = config.accept.iter().filter_map(|accept| match accept {
+            Accept::Mtls { trust_domains } => Some(trust_domains),
+            _ => None,
+        });
+        let accepted = accepted.flatten().cloned().collect();
+        let files = match config.tls.as_ref().map(|tls| &tls.presents) {
+            None | Some(Presents::Svid) => None,
+            Some(Presents::Files(files)) => Some(Arc::new(Files::load(files)?)),
+        };
+        Ok(Self {
+            identity,
+            files,
+            client_cert: config.client_cert(),
+            accepted,
+            current: ArcSwapOption::empty(),
+        })
+    }
+
+    /// Our X.509-SVID, to workloads of these trust domains, which must present theirs.
+    pub(super) fn of_svid(accepted: Vec<TrustDomain>, identity: identity::Current) -> Self {
         Self {
             identity,
+            files: None,
+            client_cert: ClientCert::Required,
             accepted,
             current: ArcSwapOption::empty(),
         }
     }
 
-    /// How a handshake at `now` is made: with the current snapshot, never with an expired one (S13).
+    /// What is presented from files, where it is.
+    pub(super) fn files(&self) -> Option<&Arc<Files>> {
+        self.files.as_ref()
+    }
+
+    /// How a handshake at `now` is made: with what there is now, never with what has expired (S13).
     pub(super) fn current(&self, now: SystemTime) -> Security {
-        let Some(identity) = self.identity.borrow().clone() else {
-            return Security::Unavailable("this agent has no identity yet");
+        let identity = self.identity.borrow().clone();
+        let made_of = (
+            identity
+                .as_ref()
+                .filter(|_| self.needs_identity())
+                .map(|it| it.generation),
+            self.files.as_ref().map(|files| files.generation()),
+        );
+        let expires = match (&self.files, &identity) {
+            (Some(files), _) => files.expires(now),
+            (None, None) => return Security::Unavailable("this agent has no identity yet"),
+            (None, Some(identity)) => Some(identity.svid.not_after()).filter(|at| *at > now),
         };
-        if identity.svid.not_after() <= now {
-            return Security::Unavailable("this agent's identity has expired");
+        if expires.is_none() {
+            return Security::Unavailable("what this agent presents has expired");
         }
         if let Some(current) = &*self.current.load()
-            && current.generation == identity.generation
+            && current.made_of == made_of
         {
             return Security::Tls(current.tls.clone());
         }
-        match self.configure(&identity) {
-            Ok(tls) => {
-                let generation = identity.generation;
+        match self.configure(identity.as_deref()) {
+            Ok(None) => Security::Unavailable("this agent has no identity yet"),
+            Ok(Some(config)) => {
+                let tls = Tls {
+                    config: Arc::new(config),
+                    expires,
+                };
                 self.current.store(Some(Arc::new(Configured {
-                    generation,
+                    made_of,
                     tls: tls.clone(),
                 })));
                 Security::Tls(tls)
@@ -111,29 +165,53 @@ impl Certificate {
         }
     }
 
-    fn configure(&self, identity: &Identity) -> Result<Tls, tls::TlsError> {
-        let config = if self.accepted.is_empty() {
-            tls::server_config_without_client_auth(&identity.svid, &[])?
-        } else {
-            tls::server_config(identity, &identity.federated, &self.accepted)?
-        };
-        Ok(Tls {
-            config: Arc::new(config),
-            expires: Some(identity.svid.not_after()),
-        })
+    /// Whether handshakes need our identity: to present it, or to verify callers with its bundles.
+    fn needs_identity(&self) -> bool {
+        self.files.is_none() || self.client_cert != ClientCert::None
     }
 
-    /// The peer whose verified `chain` this is; `None` where the listener asks for no certificate.
+    /// `None` while there is no identity and one is needed.
+    fn configure(
+        &self,
+        identity: Option<&Identity>,
+    ) -> Result<Option<ServerConfig>, tls::TlsError> {
+        let callers = |identity: &Identity| {
+            let callers = Callers::of(identity, &identity.federated, &self.accepted);
+            match self.client_cert {
+                ClientCert::None => None,
+                ClientCert::Required => Some(callers),
+                ClientCert::Optional => Some(callers.optional()),
+            }
+        };
+        if self.needs_identity() && identity.is_none() {
+            return Ok(None);
+        }
+        let callers = identity.and_then(callers);
+        let config = match (&self.files, identity, callers) {
+            (Some(files), _, callers) => tls::outside_server_config(files.resolver(), callers)?,
+            (None, Some(identity), None) => {
+                tls::server_config_without_client_auth(&identity.svid, &[])?
+            }
+            (None, Some(identity), Some(callers)) => {
+                tls::server_config_for(&identity.svid, callers)?
+            }
+            (None, None, _) => return Ok(None),
+        };
+        Ok(Some(config))
+    }
+
+    /// The peer whose verified `chain` this is; `None` where it presented no certificate, and may.
     pub(super) fn peer(
         &self,
         chain: &[CertificateDer<'static>],
     ) -> Result<Option<Proved>, Refused> {
-        if self.accepted.is_empty() {
-            return Ok(None);
-        }
-        let leaf = chain
-            .first()
-            .ok_or(Refused("the client presented no certificate"))?;
+        let leaf = match (chain.first(), self.client_cert) {
+            (None, ClientCert::Required) => {
+                return Err(Refused("the client presented no certificate"));
+            }
+            (None, _) | (_, ClientCert::None) => return Ok(None),
+            (Some(leaf), _) => leaf,
+        };
         let unusable = Refused("the client's certificate is not an X.509-SVID");
         let spiffe_id = tls::peer_id(leaf).ok_or(unusable.clone())?;
         let expires = not_after(leaf).ok_or(unusable.clone())?;

@@ -16,7 +16,7 @@ use std::{
     mem,
     net::IpAddr,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use http::{Request, Response, header::AUTHORIZATION, request::Parts};
@@ -29,14 +29,14 @@ use super::{
     Inbound, Session,
     authenticate::Authenticated,
     certificate::Certificate,
-    decide::{authenticate, decide, vouch},
+    decide::{Admitted, admit, vouch},
     record::{self, Record},
-    refusal::{self, Refusal},
+    refusal::Refusal,
     settle,
 };
 use crate::{
     config::{
-        inbound::{Accept, ExtAuthz},
+        inbound::ExtAuthz,
         local::Clients,
         value::{IdPattern, Listen},
     },
@@ -114,7 +114,7 @@ impl Front {
                     trust_domains.push(domain);
                 }
             }
-            Certificate::new(&[Accept::Mtls { trust_domains }], identity)
+            Certificate::of_svid(trust_domains, identity)
         });
         let envoys = Envoys {
             clients: config.clients.clone(),
@@ -191,14 +191,14 @@ impl Authorization for Checks {
         &self,
         request: tonic::Request<CheckRequest>,
     ) -> Result<tonic::Response<CheckResponse>, Status> {
-        let answer = self.0.decide(request.into_inner());
+        let answer = self.0.decide(request.into_inner()).await;
         Ok(tonic::Response::new(answer))
     }
 }
 
 impl Asking {
     /// Whether Envoy may let a request pass, and as whose.
-    fn decide(&self, check: CheckRequest) -> CheckResponse {
+    async fn decide(&self, check: CheckRequest) -> CheckResponse {
         let (method, target) = request::line(&check);
         let asked = Asked::read(check).map_err(Refusal::Unclear);
         let asked = asked.and_then(|asked| Ok((self.session(&asked)?, asked.parts)));
@@ -207,7 +207,11 @@ impl Asking {
             Err(refusal) => (self.unproved(None), Err(refusal)),
         };
         let mut record = Record::start(&session, EVENT, method, target);
-        match parts.and_then(|parts| pass(&session, parts, &mut record)) {
+        let passed = match parts {
+            Ok(parts) => pass(&session, parts, &mut record).await,
+            Err(refusal) => Err(refusal),
+        };
+        match passed {
             Ok(pass) => {
                 record.passed();
                 pass
@@ -256,25 +260,22 @@ impl Asking {
 }
 
 /// As a request of our own: `super::forward`.
-fn pass(
+async fn pass(
     session: &Session,
     mut parts: Parts,
     record: &mut Record<'_>,
 ) -> Result<CheckResponse, Refusal> {
     let inbound = &*session.inbound;
     settle::refuse_what_is_not_served(&parts)?;
-    let caller = authenticate(session, &parts.headers, |caller| record.caller(caller))?;
     // What Envoy lets pass is under way at Envoy: only how often is asked can be seen from here.
-    inbound.place(caller.who(), Instant::now())?;
-    let verdict = decide(session, &caller, &parts.method, &parts.uri, &parts.headers);
-    let refused = refusal::of(&verdict);
-    record.decided(verdict);
-    refused.map_or(Ok(()), Err)?;
+    let Admitted { caller, .. } = admit(session, &parts, record).await?;
 
     let seen = mem::take(&mut parts.headers);
-    vouch(session, &caller, &mut parts)?;
+    if let Some(caller) = &caller {
+        vouch(session, caller, &mut parts)?;
+    }
     let mut remove = inbound.to_app.to_remove(&seen, &parts.headers);
-    if inbound.authenticator.takes_tokens() {
+    if inbound.authenticator.takes_tokens() && caller.is_some() {
         remove.push(AUTHORIZATION.as_str().to_owned());
     }
     Ok(answer::pass(&parts.headers, remove))

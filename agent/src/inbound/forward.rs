@@ -1,10 +1,6 @@
 //! A listener whose requests go on to the app.
 
-use std::{
-    pin::pin,
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::{pin::pin, sync::Arc, time::SystemTime};
 
 use http::{HeaderValue, Request, Response, StatusCode, header::AUTHORIZATION};
 use hyper::body::Incoming;
@@ -12,10 +8,10 @@ use hyper::body::Incoming;
 use super::{
     Inbound, Session,
     authenticate::Authenticated,
-    decide::{authenticate, decide, vouch},
+    decide::{Admitted, admit, vouch},
     grant::Grant,
     record::{self, Record},
-    refusal::{self, Refusal},
+    refusal::Refusal,
     settle,
     tunnel::Opening,
 };
@@ -163,30 +159,29 @@ async fn answer(
     record.settled(&parts.uri);
 
     // Who calls, and whether it may. The rules see the path that will be forwarded.
-    let caller = authenticate(session, &parts.headers, |caller| record.caller(caller))?;
-    let places = Arc::new(inbound.place(caller.who(), Instant::now())?);
-    let verdict = decide(session, &caller, &parts.method, &parts.uri, &parts.headers);
-    let refused = refusal::of(&verdict);
-    record.decided(verdict);
-    refused.map_or(Ok(()), Err)?;
-    let grant = Grant::new(session, &caller, &parts, Arc::clone(&places));
+    let Admitted { caller, places } = admit(session, &parts, record).await?;
+    let places = Arc::new(places);
+    let grant = Grant::new(session, caller.as_ref(), &parts, Arc::clone(&places));
     let opening = match websocket {
         Some(wanted) => {
-            let headers = parts.headers.clone();
-            Some(Opening::new(wanted, session, &mut parts, headers, places)?)
+            let let_pass = caller.is_none();
+            Some(Opening::new(wanted, session, &mut parts, let_pass, places)?)
         }
         None => None,
     };
 
     // What the network said of identity goes, then ours comes, last.
     inbound.to_app.strip(&mut parts.headers);
-    if inbound.authenticator.takes_tokens() {
+    // Of whoever is let pass unknown it is the app's own business still, as if we were not there.
+    if inbound.authenticator.takes_tokens() && caller.is_some() {
         parts.headers.remove(AUTHORIZATION);
     }
     headers::join_cookies(&mut parts.headers);
     let https = HeaderValue::from_static("https");
     headers::set_forwarded(&mut parts.headers, session.forwarded_for.as_ref(), https);
-    vouch(session, &caller, &mut parts)?;
+    if let Some(caller) = &caller {
+        vouch(session, caller, &mut parts)?;
+    }
     if opening.is_some() {
         Wanted::say(&mut parts.headers);
         parts.extensions.insert(Switches);

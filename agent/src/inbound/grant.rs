@@ -23,7 +23,8 @@ use crate::{
 /// An allowed request.
 pub(super) struct Grant {
     session: Arc<Session>,
-    caller: Arc<Authenticated>,
+    /// Nobody we know, where permissive mode let it pass.
+    caller: Option<Arc<Authenticated>>,
     method: Method,
     uri: Uri,
     host: Option<HeaderValue>,
@@ -37,14 +38,14 @@ impl Grant {
     /// `parts` as they were decided on.
     pub(super) fn new(
         session: &Arc<Session>,
-        caller: &Arc<Authenticated>,
+        caller: Option<&Arc<Authenticated>>,
         parts: &Parts,
         places: Arc<Places>,
     ) -> Self {
         Self {
             _places: places,
             session: Arc::clone(session),
-            caller: Arc::clone(caller),
+            caller: caller.cloned(),
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             host: parts.headers.get(HOST).cloned(),
@@ -81,9 +82,16 @@ impl Grant {
     }
 
     fn check(&self) -> Result<(), Refusal> {
+        let Some(caller) = &self.caller else {
+            let unknown = Refusal::Unauthenticated;
+            return match self.session.inbound.lets_pass(&unknown) {
+                true => Ok(()),
+                false => Err(unknown),
+            };
+        };
         let known = self.session.inbound.revocations.load();
         refuse_withdrawn(&self.session, &known)?;
-        self.caller.refuse_revoked(&known.list)?;
+        caller.refuse_revoked(&known.list)?;
         let mut headers = match &self.headers {
             Some(headers) => headers.clone(),
             // Rules that came later look at what nobody kept: whether they hold can't be told.
@@ -93,13 +101,7 @@ impl Grant {
             None => HeaderMap::new(),
         };
         headers.extend(self.host.clone().map(|host| (HOST, host)));
-        let verdict = decide(
-            &self.session,
-            &self.caller,
-            &self.method,
-            &self.uri,
-            &headers,
-        );
+        let verdict = decide(&self.session, caller, &self.method, &self.uri, &headers);
         refusal::of(&verdict).map_or(Ok(()), Err)
     }
 }

@@ -62,8 +62,9 @@ pub(super) struct Places {
 }
 
 impl Inbound {
-    /// A place for a request of `caller`, if both have one.
-    pub(super) fn place(&self, caller: &Caller, now: Instant) -> Result<Places, Refusal> {
+    /// A place for a request of `caller`, if both have one. Whom permissive mode lets pass is nobody, and has the
+    /// listener's limit alone.
+    pub(super) fn place(&self, caller: Option<&Caller>, now: Instant) -> Result<Places, Refusal> {
         let listener = match &self.places {
             None => None,
             Some(places) => Some(
@@ -72,9 +73,11 @@ impl Inbound {
                     .map_err(|_| Refusal::Crowded)?,
             ),
         };
-        let caller = match &self.quotas {
-            None => None,
-            Some(quotas) => Some(quotas.of(caller, now).take(now).map_err(Refusal::TooMany)?),
+        let caller = match (&self.quotas, caller) {
+            (None, _) | (_, None) => None,
+            (Some(quotas), Some(caller)) => {
+                Some(quotas.of(caller, now).take(now).map_err(Refusal::TooMany)?)
+            }
         };
         Ok(Places {
             _caller: caller,

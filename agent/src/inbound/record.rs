@@ -12,13 +12,14 @@ use std::{
 use http::{Method, StatusCode, Uri, uri::PathAndQuery};
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 use serde::Serialize;
 
 use super::{Session, authenticate::Authenticated, refusal::Refusal};
 use crate::{
+    config::value::Listen,
     http::{
         server::{Failed, Remote},
         tunnel,
@@ -38,12 +39,14 @@ pub struct Metrics {
     /// Answers of the app, by the first digit of their status: every request, so no look-up.
     answered: [Counter; 6],
     refused: Family<Reason, Counter>,
+    let_pass: Family<Reason, Counter>,
     cancelled: Counter,
     shadow: Family<Shadow, Counter>,
     /// Answers that broke off because what let them in no longer does.
     pub(super) withdrawn: Counter,
     passed: Counter,
     duration: Histogram,
+    certificates: Family<At, Gauge>,
     pub(super) tokens: TokenMetrics,
     pub(super) tunnels: tunnel::Meter,
 }
@@ -54,6 +57,11 @@ pub(super) struct TokenMetrics {
     pub(super) verified: Counter,
     pub(super) remembered: Counter,
     pub(super) refused: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct At {
+    listen: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -84,11 +92,19 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("inbound");
         let answered = Family::<Class, Counter>::default();
         let refused = Family::default();
+        let let_pass = Family::default();
         let (cancelled, withdrawn) = (Counter::default(), Counter::default());
         let shadow = Family::default();
         let passed = Counter::default();
         let duration = Histogram::new(BUCKETS);
         let tokens = Family::<Outcome, Counter>::default();
+        let certificates = Family::default();
+        registry.register_with_unit(
+            "certificate_not_after",
+            "When the first certificate of a listener expires, for those that have theirs from files",
+            Unit::Seconds,
+            Family::clone(&certificates),
+        );
         registry.register(
             "answered",
             "Requests the app answered, by status",
@@ -98,6 +114,11 @@ impl Metrics {
             "refused",
             "Requests the agent answered, by reason",
             Family::clone(&refused),
+        );
+        registry.register(
+            "let_pass",
+            "Requests that permissive mode let pass, by the reason they would be refused for",
+            Family::clone(&let_pass),
         );
         registry.register(
             "cancelled",
@@ -135,11 +156,13 @@ impl Metrics {
         Self {
             answered: classes.map(|class| answered.get_or_create_owned(&Class { class })),
             refused,
+            let_pass,
             cancelled,
             shadow,
             withdrawn,
             passed,
             duration,
+            certificates,
             tunnels: tunnel::Metrics::new(registry).meter("app"),
             tokens: TokenMetrics {
                 verified: token("verified"),
@@ -147,6 +170,14 @@ impl Metrics {
                 refused: token("refused"),
             },
         }
+    }
+}
+
+impl Metrics {
+    /// When the certificate of the listener at `listen` expires.
+    pub(super) fn certificate(&self, listen: &Listen) -> Gauge {
+        let listen = listen.to_string();
+        self.certificates.get_or_create_owned(&At { listen })
     }
 }
 
@@ -187,7 +218,15 @@ pub(super) struct Record<'a> {
     target: Option<PathAndQuery>,
     caller: Option<Arc<Authenticated>>,
     verdict: Option<Verdict>,
+    let_pass: Option<LetPass>,
     outcome: Ended,
+}
+
+/// Why permissive mode was needed.
+#[derive(Debug)]
+struct LetPass {
+    reason: &'static str,
+    detail: Option<String>,
 }
 
 #[derive(Debug)]
@@ -279,6 +318,7 @@ impl<'a> Record<'a> {
             target,
             caller: None,
             verdict: None,
+            let_pass: None,
             outcome: Ended::Cancelled,
         }
     }
@@ -312,6 +352,14 @@ impl<'a> Record<'a> {
         self.outcome = Ended::Passed;
     }
 
+    /// It would be refused, and is not yet.
+    pub(super) fn let_pass(&mut self, refusal: &Refusal) {
+        self.let_pass = Some(LetPass {
+            reason: refusal.reason(),
+            detail: refusal.detail(),
+        });
+    }
+
     pub(super) fn answered(&mut self, status: StatusCode) {
         self.outcome = Ended::Answered(status);
     }
@@ -329,11 +377,17 @@ impl<'a> Record<'a> {
     fn count(&self, took: Duration) {
         let metrics = &self.session.inbound.metrics;
         metrics.duration.observe(took.as_secs_f64());
+        if let Some(LetPass { reason, .. }) = &self.let_pass {
+            metrics.let_pass.get_or_create(&Reason { reason }).inc();
+        }
         if let Some(counts) = &self.session.inbound.counts {
-            match &self.outcome {
-                Ended::Answered(_) | Ended::Passed => counts.allowed(),
-                Ended::Cancelled => counts.other("cancelled", "cancelled"),
-                Ended::Refused { result, reason, .. } => counts.other(result, reason),
+            match (&self.outcome, &self.let_pass) {
+                (Ended::Answered(_) | Ended::Passed, Some(LetPass { reason, .. })) => {
+                    counts.other("let-pass", reason);
+                }
+                (Ended::Answered(_) | Ended::Passed, None) => counts.allowed(),
+                (Ended::Cancelled, _) => counts.other("cancelled", "cancelled"),
+                (Ended::Refused { result, reason, .. }, _) => counts.other(result, reason),
             }
         }
         match &self.outcome {
@@ -362,8 +416,18 @@ impl<'a> Record<'a> {
         let subject = caller.and_then(|caller| caller.who().subject.as_ref());
         let (result, status, reason, detail) = match &self.outcome {
             Ended::Cancelled => ("cancelled", None, None, None),
-            Ended::Passed => ("allowed", None, None, None),
-            Ended::Answered(status) => ("allowed", Some(*status), None, None),
+            Ended::Passed | Ended::Answered(_) => {
+                let status = match &self.outcome {
+                    Ended::Answered(status) => Some(*status),
+                    _ => None,
+                };
+                match &self.let_pass {
+                    None => ("allowed", status, None, None),
+                    Some(LetPass { reason, detail }) => {
+                        ("let-pass", status, Some(*reason), detail.as_deref())
+                    }
+                }
+            }
             Ended::Refused {
                 status,
                 result,
@@ -376,7 +440,8 @@ impl<'a> Record<'a> {
         let shadow = shadow.map(RuleName::as_str);
         let sample = &self.session.inbound.sample;
         // Whatever was not simply allowed has its line.
-        let allowed = matches!(self.outcome, Ended::Answered(_) | Ended::Passed);
+        let allowed =
+            self.let_pass.is_none() && matches!(self.outcome, Ended::Answered(_) | Ended::Passed);
         if allowed && shadow.is_none() && !sample.takes() {
             return;
         }

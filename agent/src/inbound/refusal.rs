@@ -35,9 +35,14 @@ pub(super) enum Refusal {
     /// Who asks for decisions, and may no longer.
     EnvoyRevoked(Kind),
     TwoAuthorizations,
+    /// Of subjects: a token and a secret, or one of them twice.
+    TwoProofs,
     Unauthenticated,
     BadToken(TokenError),
+    BadSecret,
     NoIdentity,
+    /// Of the token's issuer; or the secret that a caller's would be compared with.
+    NoKeys(String),
     /// What the token would be verified with.
     NoBundle(TrustDomain),
     /// The connection's: the bundle of its trust domain no longer verifies it, or is gone.
@@ -94,10 +99,47 @@ impl Refusal {
         matches!(self, Self::PeerRevoked(_) | Self::PeerNotVerified(_))
     }
 
+    /// Whether it is about who calls, or what it may: what permissive mode lets pass. A certificate that is revoked, or
+    /// no longer vouched for, is not: its owner may come without.
+    pub(super) fn is_of_the_caller(&self) -> bool {
+        match self {
+            Self::TwoAuthorizations
+            | Self::TwoProofs
+            | Self::Unauthenticated
+            | Self::BadToken(_)
+            | Self::BadSecret
+            | Self::NoIdentity
+            | Self::NoKeys(_)
+            | Self::NoBundle(_)
+            | Self::TokenRevoked(_)
+            | Self::RevocationsStale(_)
+            | Self::Denied(_)
+            | Self::CallerTooLarge(_) => true,
+            Self::Tunnel
+            | Self::BadUpgrade(_)
+            | Self::AppSwitched(_)
+            | Self::Trace
+            | Self::TransferCoding
+            | Self::TwoLengths
+            | Self::Host(_)
+            | Self::Path(_)
+            | Self::PeerNotVerified(_)
+            | Self::PeerRevoked(_)
+            | Self::Unclear(_)
+            | Self::PeerNotAccepted(_)
+            | Self::EnvoyRevoked(_)
+            | Self::Crowded
+            | Self::TooMany(_)
+            | Self::App(_)
+            | Self::AppTooSlow(_) => false,
+        }
+    }
+
     /// What the caller is not told.
     pub(super) fn detail(&self) -> Option<String> {
         match self {
             Self::BadToken(error) => Some(error.to_string()),
+            Self::NoKeys(why) => Some(why.clone()),
             Self::NoBundle(domain) => Some(format!("there is no bundle of {domain}")),
             Self::PeerNotVerified(why) => Some(why.clone()),
             Self::PeerRevoked(kind) => Some(format!("the certificate is revoked by {kind}")),
@@ -126,8 +168,12 @@ impl Refusal {
             | Self::PeerNotVerified(_)
             | Self::PeerNotAccepted(_)
             | Self::EnvoyRevoked(_) => "denied",
-            Self::Unauthenticated | Self::BadToken(_) | Self::TokenRevoked(_) => "unauthenticated",
-            Self::NoIdentity | Self::NoBundle(_) | Self::RevocationsStale(_) => "unavailable",
+            Self::Unauthenticated | Self::BadToken(_) | Self::BadSecret | Self::TokenRevoked(_) => {
+                "unauthenticated"
+            }
+            Self::NoIdentity | Self::NoKeys(_) | Self::NoBundle(_) | Self::RevocationsStale(_) => {
+                "unavailable"
+            }
             Self::App(_) | Self::AppTooSlow(_) | Self::AppSwitched(_) => "failed",
             _ => "refused",
         }
@@ -183,15 +229,31 @@ impl Refusal {
                 "two-authorizations",
                 "the request has more than one authorization header".into(),
             ),
+            Self::TwoProofs => (
+                StatusCode::BAD_REQUEST,
+                "two-proofs",
+                "the request proves more than one subject: present one token, or one secret".into(),
+            ),
             Self::Unauthenticated => (
                 StatusCode::UNAUTHORIZED,
                 "unauthenticated",
-                "present a bearer token".into(),
+                "this service wants to know who calls: present a token, or what else it accepts"
+                    .into(),
             ),
             Self::BadToken(_) => (
                 StatusCode::UNAUTHORIZED,
                 "invalid-token",
-                "the authorization header holds no valid bearer token for this service".into(),
+                "the request holds no valid token for this service".into(),
+            ),
+            Self::BadSecret => (
+                StatusCode::UNAUTHORIZED,
+                "invalid-secret",
+                "the secret of the request is not one that this service knows".into(),
+            ),
+            Self::NoKeys(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no-keys",
+                "what this caller's proof is verified with can't be had now; try again".into(),
             ),
             Self::NoIdentity => (
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -253,9 +315,9 @@ impl Refusal {
     /// RFC 6750 §3: no error code where there was no token.
     fn challenge(&self) -> Option<&'static str> {
         match self {
-            Self::Unauthenticated => Some("Bearer"),
+            Self::Unauthenticated | Self::BadSecret => Some("Bearer"),
             Self::BadToken(_) | Self::TokenRevoked(_) => Some("Bearer error=\"invalid_token\""),
-            Self::TwoAuthorizations => Some("Bearer error=\"invalid_request\""),
+            Self::TwoAuthorizations | Self::TwoProofs => Some("Bearer error=\"invalid_request\""),
             _ => None,
         }
     }

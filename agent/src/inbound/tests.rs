@@ -15,6 +15,7 @@ mod federated;
 mod fixture;
 mod framing;
 mod limits;
+mod proofs;
 mod revoked;
 mod times;
 mod tokens;
@@ -404,6 +405,8 @@ async fn an_unwritable_key_file_is_an_error_that_says_what_to_do() {
     let environment = Environment {
         identity: fixture.identity.subscribe(),
         revocations: fixture.revocations.clone(),
+        issuers: Issuers::default(),
+        secrets: Secrets::new(None, Duration::from_secs(300)),
         pool: Pool::new(1),
         audit: Audit::discard(),
         allowed_one_in: NonZeroU32::MIN,

@@ -1,8 +1,12 @@
 //! What a WebSocket becomes once the app agreed to it: bytes both ways, for as long as the caller would be let in.
 
-use std::sync::Arc;
+use std::{
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
 
-use http::{HeaderMap, Response, request::Parts};
+use http::{Response, request::Parts};
 use hyper::upgrade::OnUpgrade;
 
 use super::{
@@ -32,26 +36,40 @@ pub(super) struct Opening {
 }
 
 impl Opening {
-    /// `parts` as they were decided on, `headers` as they came.
+    /// `parts` as they were decided on, with all headers that came; `let_pass` where permissive mode did.
     pub(super) fn new(
         wanted: Wanted,
         session: &Arc<Session>,
         parts: &mut Parts,
-        headers: HeaderMap,
+        let_pass: bool,
         places: Arc<Places>,
     ) -> Result<Self, Refusal> {
         let near = parts.extensions.remove().ok_or(Refusal::Tunnel)?;
-        let (session, method, uri) = (Arc::clone(session), parts.method.clone(), parts.uri.clone());
+        let (session, asked) = (Arc::clone(session), parts.clone());
         // The very checks of a request: a token that expires, a revocation, a changed rule ends it.
         let still = Still::new(move || {
             // It takes its place for as long as it is there.
             let _places = &places;
-            let refused = match authenticate(&session, &headers, |_| {}) {
-                Ok(caller) => refusal::of(&decide(&session, &caller, &method, &uri, &headers)),
+            let Some(caller) = at_once(authenticate(&session, &asked.headers, |_| {})) else {
+                // Keys are being fetched: the next time they are there, or can't be had.
+                return Ok(());
+            };
+            let Parts {
+                method,
+                uri,
+                headers,
+                ..
+            } = &asked;
+            let refused = match caller {
+                Ok(caller) => refusal::of(&decide(&session, &caller, method, uri, headers)),
                 Err(refusal) => Some(refusal),
             };
-            let reason = refused.map(|refusal| refusal.reason().to_owned());
-            reason.map_or(Ok(()), Err)
+            match refused {
+                Some(refusal) if !let_pass || !session.inbound.lets_pass(&refusal) => {
+                    Err(refusal.reason().to_owned())
+                }
+                Some(_) | None => Ok(()),
+            }
         });
         Ok(Self {
             wanted,
@@ -82,5 +100,14 @@ impl Opening {
         };
         server::becomes(response, tunnel);
         Ok(())
+    }
+}
+
+/// What `work` comes to, if that takes no waiting.
+fn at_once<T>(work: impl Future<Output = T>) -> Option<T> {
+    let mut context = Context::from_waker(Waker::noop());
+    match pin!(work).poll(&mut context) {
+        Poll::Ready(done) => Some(done),
+        Poll::Pending => None,
     }
 }

@@ -167,6 +167,23 @@ impl State {
         known.find(|it| !is_one_of(it, refused)).cloned()
     }
 
+    /// The current value, and the next where there is one, else the one before.
+    pub(super) fn live(&self) -> Vec<Value> {
+        // When a rotation is over, its label may still be where it was: on what is current now.
+        let next = self.pending.as_ref();
+        let next = next.filter(|it| !self.current.as_ref().is_some_and(|now| now.is(it)));
+        let second = next.or(self.previous.as_ref());
+        self.current.iter().chain(second).cloned().collect()
+    }
+
+    /// The first two lines of the current value.
+    pub(super) fn lines(&self) -> Vec<Value> {
+        let text = self.current.as_ref().map_or("", Value::expose);
+        let lines = text.lines().filter(|line| !line.is_empty()).take(2);
+        let value = |line: &str| Value::new(Secret::new(line.to_owned()), Stage::Current);
+        lines.map(value).collect()
+    }
+
     /// Whether the caller is to start reading every stage (else something is being read); `None` where it is too early
     /// for another. Counts as started.
     pub(super) fn start_forced(&mut self, now: Instant) -> Option<bool> {
@@ -367,6 +384,48 @@ mod tests {
         assert_eq!(used(&mut state, later).stage(), Stage::Current);
         let other = state.other_than(&[new]).unwrap();
         assert_eq!((other.expose(), other.stage()), ("old", Stage::Previous));
+    }
+
+    #[test]
+    fn two_values_are_live_while_a_secret_is_rotated_and_the_one_before_afterwards() {
+        let now = Instant::now();
+        let mut state = State::new(REFRESH, 0.0);
+        let live = |state: &State| -> Vec<String> {
+            let live = state.live();
+            live.iter().map(|it| it.expose().to_owned()).collect()
+        };
+        let read = |current: &str, pending: Option<&str>, previous: Option<&str>| {
+            let secret = |text: &str| Secret::new(text.to_owned());
+            let mut read = Read::of_current(secret(current));
+            read.put(Stage::Pending, pending.map(secret));
+            read.put(Stage::Previous, previous.map(secret));
+            Ok(read)
+        };
+        assert!(live(&state).is_empty());
+        settle(&mut state, read("b", None, Some("a")), now);
+        assert_eq!(live(&state), ["b", "a"]);
+        settle(&mut state, read("b", Some("c"), Some("a")), now);
+        assert_eq!(live(&state), ["b", "c"]);
+        settle(&mut state, read("c", Some("c"), Some("b")), now);
+        assert_eq!(live(&state), ["c", "b"]);
+        settle(&mut state, read("c", None, None), now);
+        assert_eq!(live(&state), ["c"]);
+    }
+
+    #[test]
+    fn two_lines_of_a_file_are_live_and_what_it_had_before_is_not() {
+        let now = Instant::now();
+        let mut state = State::new(REFRESH, 0.0);
+        for (text, expected) in [
+            ("a", vec!["a"]),
+            ("b\r\n\na\nold", vec!["b", "a"]),
+            ("b", vec!["b"]),
+        ] {
+            settle(&mut state, read(text), now);
+            let lines = state.lines();
+            let lines: Vec<&str> = lines.iter().map(Value::expose).collect();
+            assert_eq!(lines, expected);
+        }
     }
 
     #[test]

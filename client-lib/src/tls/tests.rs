@@ -137,7 +137,7 @@ fn tls12_is_not_spoken() {
     let (orders, payments) = (ca.identity(ORDERS), ca.identity(PAYMENTS));
     let verifier = ServerVerifier::of_bundle(&orders.bundle, expect_id(PAYMENTS));
     let old = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS12])
+        .with_protocol_versions(&[&TLS12])
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))

@@ -111,9 +111,12 @@ pub(super) fn verify_caller(
         .map(drop)
 }
 
-/// Verifies callers: an X.509-SVID of an accepted trust domain is demanded of every client.
+/// Verifies callers: an X.509-SVID of an accepted trust domain is demanded of every client, or of those that
+/// present a certificate.
 #[derive(Debug)]
 pub(super) struct ClientVerifier {
+    /// Whether a client may come without.
+    pub(super) optional: bool,
     /// The roots of every accepted trust domain, apart from each other; `None` where we have no bundle.
     accepted: HashMap<TrustDomain, Option<Roots>>,
 }
@@ -128,6 +131,7 @@ impl ClientVerifier {
                 .map(|bundle| Roots::new(&bundle.x509_authorities))
         };
         Self {
+            optional: false,
             accepted: accepted
                 .iter()
                 .map(|trust_domain| (trust_domain.clone(), roots(trust_domain)))
@@ -140,6 +144,10 @@ impl ClientCertVerifier for ClientVerifier {
     /// Empty: clients have one SVID to offer, and our roots are no one's business.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        !self.optional
     }
 
     fn verify_client_cert(

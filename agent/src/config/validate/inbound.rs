@@ -1,6 +1,6 @@
 //! Listeners for calls to the app.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{Path, Problems, agent, timeouts::timeouts};
 use crate::config::{
@@ -12,7 +12,9 @@ use crate::config::{
 mod accept;
 mod claims;
 mod ext_authz;
+mod permissive;
 mod rules;
+mod tls;
 
 pub(super) fn inbound(config: &AgentConfig, inbound: &Inbound, at: &Path, problems: &mut Problems) {
     let own = &config.trust_domain;
@@ -35,10 +37,12 @@ pub(super) fn inbound(config: &AgentConfig, inbound: &Inbound, at: &Path, proble
          accept: [{mtls: {trust_domains: [example.org]}}]",
     );
     let accepted = accept::accept(own, inbound, &at.key("accept"), problems);
+    tls::tls(inbound, &accepted, &at.key("tls"), problems);
+    permissive::permissive(inbound, SystemTime::now(), at, problems);
     rules::rules(own, inbound, &accepted, at, problems);
     claims::claims(
         inbound,
-        !accepted.subjects.is_empty(),
+        !accepted.names.is_empty(),
         &at.key("forward_claims"),
         problems,
     );

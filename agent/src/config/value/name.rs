@@ -7,7 +7,7 @@ use std::{
 };
 
 use http::HeaderName;
-use warifu::{SpiffeId, TrustDomain};
+use warifu::{SpiffeId, TrustDomain, jwt::Algorithm};
 
 use super::{Upstream, text::Kind};
 
@@ -74,6 +74,12 @@ kinds! {
     Account -> String, "an AWS account: 12 digits, quoted", account;
     /// An AWS partition.
     Partition -> String, "an AWS partition such as aws or aws-cn", partition;
+    /// What an entry of `accept` is called.
+    AcceptName -> String, "a name: 1 to 64 letters, digits and ._+-, such as cognito", |text| word(text, "._+-", 1..=64);
+    /// A load balancer's ARN, as it names itself in what it signs.
+    AlbArn -> String, "the ARN of a load balancer such as arn:aws:elasticloadbalancing:eu-west-1:123456789012:loadbalancer/app/NAME/ID", alb_arn;
+    /// What a token is signed with.
+    JwsAlgorithm -> Algorithm, "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA", jws_algorithm;
     /// An issuer, compared with `iss` byte by byte.
     Issuer -> String, "an issuer's URL such as https://issuer.example.com, exactly as its tokens have it", issuer;
     /// The ARN of a managed policy.
@@ -139,6 +145,52 @@ fn pca_arn(text: &str) -> Result<String, Why> {
     match is_arn && resource.starts_with("certificate-authority/") {
         true => word(text, ":/_-", 1..=200),
         false => Err("".into()),
+    }
+}
+
+fn alb_arn(text: &str) -> Result<String, Why> {
+    let parts: Vec<&str> = text.splitn(6, ':').collect();
+    let [
+        "arn",
+        partition,
+        "elasticloadbalancing",
+        region,
+        owner,
+        resource,
+    ] = parts.as_slice()
+    else {
+        return Err("".into());
+    };
+    self::partition(partition)?;
+    self::region(region)?;
+    account(owner).map_err(|_| "the account has 12 digits")?;
+    if !resource.starts_with("loadbalancer/app/") {
+        return Err("only an Application Load Balancer (loadbalancer/app/…) signs".into());
+    }
+    word(text, ":/_-", 1..=200)
+}
+
+/// All that the verifier knows.
+const ALGORITHMS: &[Algorithm] = &[
+    Algorithm::RS256,
+    Algorithm::RS384,
+    Algorithm::RS512,
+    Algorithm::PS256,
+    Algorithm::PS384,
+    Algorithm::PS512,
+    Algorithm::ES256,
+    Algorithm::ES384,
+    Algorithm::ES512,
+    Algorithm::EdDSA,
+];
+
+fn jws_algorithm(text: &str) -> Result<Algorithm, Why> {
+    match text {
+        "HS256" | "HS384" | "HS512" => Err("a shared secret is profile hs256's".into()),
+        _ => {
+            let known = ALGORITHMS.iter().find(|it| it.name() == text);
+            known.copied().ok_or("".into())
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use rustls::ClientConfig;
 use warifu::{TrustDomain, tls};
 
 use super::{fixture::Ca, *};
-use crate::config::inbound::Accept;
+use crate::config::inbound::{Accept, JwtProfile};
 
 const BILLING: &str = "spiffe://partner.example/billing";
 
@@ -154,7 +154,10 @@ fn accept_partner_tokens(config: &mut crate::config::inbound::Inbound) {
     let Some(Accept::Jwt(jwt)) = config.accept.last_mut() else {
         panic!("{config:?}")
     };
-    jwt.trust_domains = vec![domain("example.org"), domain("partner.example")];
+    let JwtProfile::JwtSvid { trust_domains, .. } = &mut jwt.profile else {
+        panic!("{jwt:?}")
+    };
+    *trust_domains = vec![domain("example.org"), domain("partner.example")];
 }
 
 #[tokio::test]

@@ -29,7 +29,9 @@ use warifu::{
 use super::super::*;
 use crate::{
     config::{
-        inbound::{self as config, Accept, JwtAccept, JwtProfile, Rule, SubjectMatch},
+        inbound::{
+            self as config, Accept, BoundCertificate, JwtAccept, JwtProfile, Rule, SubjectMatch,
+        },
         outbound::Timeouts,
         value::{Forward, Span},
     },
@@ -151,6 +153,8 @@ pub(super) struct Fixture {
 pub(super) fn config(forward: Forward) -> config::Inbound {
     config::Inbound {
         listen: Listen::Tcp(([127, 0, 0, 1], 0).into()),
+        tls: None,
+        permissive: None,
         forward: Some(forward),
         ext_authz: None,
         limits: Default::default(),
@@ -187,9 +191,13 @@ pub(super) fn allow(peer: Option<&str>, scope: Option<&str>, to: &str) -> Rule {
 
 pub(super) fn accept_tokens(config: &mut config::Inbound) {
     config.accept.push(Accept::Jwt(JwtAccept {
-        profile: JwtProfile::JwtSvid,
-        audiences: vec!["payments".to_owned()],
-        trust_domains: Vec::new(),
+        name: "jwt-svid".to_owned(),
+        profile: JwtProfile::JwtSvid {
+            audiences: vec!["payments".to_owned()],
+            trust_domains: Vec::new(),
+        },
+        max_lifetime: None,
+        bound_certificate: BoundCertificate::Checked,
     }));
 }
 
@@ -233,6 +241,8 @@ impl Fixture {
         let environment = Environment {
             identity: identity.subscribe(),
             revocations: revocations.clone(),
+            issuers: Issuers::default(),
+            secrets: Secrets::new(None, Duration::from_secs(300)),
             pool: Pool::new(pool::MAX_CONNECTIONS),
             audit,
             allowed_one_in,

@@ -61,7 +61,10 @@ pub(super) fn rules(
                 }
             }
             match list {
-                "allow" => allows(rule, &at, problems),
+                "allow" => {
+                    allows(rule, &at, problems);
+                    one_issuer(rule, accepted, &at.key("subject"), problems);
+                }
                 _ => denies(rule, &at, problems),
             }
             caller(own, rule, inbound, accepted, &at, problems);
@@ -85,6 +88,20 @@ fn allows(rule: &Rule, at: &Path, problems: &mut Problems) {
         rule.to.is_empty(),
         at.key("to"),
         "expected what may be asked, such as [\"GET /charges/*\"]",
+    );
+}
+
+/// What one issuer says of a caller counts for as much as what another says, unless the rule names whose word it takes.
+fn one_issuer(rule: &Rule, accepted: &Accepted<'_>, at: &Path, problems: &mut Problems) {
+    let Some(subject) = &rule.subject else { return };
+    let named = subject.issuer.is_some() || subject.spiffe_id.is_some() || subject.role.is_some();
+    problems.add_if(
+        !named && accepted.names.len() > 1,
+        at.clone(),
+        format!(
+            "expected issuer, one of [{}]: each of them grants scopes and claims as it likes",
+            accepted.names.join(", ")
+        ),
     );
 }
 
@@ -140,7 +157,7 @@ fn caller(
         claims,
     } = subject;
     problems.add_if(
-        accepted.subjects.is_empty(),
+        accepted.names.is_empty(),
         at.clone(),
         "no caller has a subject here: add jwt to accept",
     );
@@ -163,6 +180,11 @@ fn caller(
     }
     if let Some(id) = spiffe_id {
         let at = at.key("spiffe_id");
+        problems.add_if(
+            accepted.subjects.is_empty(),
+            at.clone(),
+            "no token here has a SPIFFE ID: add jwt with profile jwt-svid to accept",
+        );
         of_accepted(id, &accepted.subjects, ("token", "jwt"), &at, problems);
     }
     if let Some(issuer) = issuer {

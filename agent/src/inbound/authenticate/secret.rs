@@ -1,0 +1,46 @@
+//! Secret headers: who knows one of its two live values is the entry's subject.
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use http::{HeaderName, HeaderValue};
+
+use super::super::{certificate::sha256, refusal::Refusal};
+use crate::{
+    config::inbound::SecretHeaderAccept,
+    secrets::{Secrets, Source},
+};
+
+/// What a caller's proof is called.
+pub(super) const PROOF: &str = "secret-header";
+
+/// An entry of `accept`.
+#[derive(Debug)]
+pub(super) struct SecretHeader {
+    /// The entry of `accept`.
+    pub(super) name: String,
+    pub(super) header: HeaderName,
+    pub(super) subject: String,
+    secret: Source,
+}
+
+impl SecretHeader {
+    pub(super) fn new(accept: &SecretHeaderAccept, secrets: &Secrets) -> Self {
+        Self {
+            name: accept.name.clone(),
+            header: accept.header.clone(),
+            subject: accept.subject.clone(),
+            secret: secrets.verifying(&accept.secret),
+        }
+    }
+
+    /// Whether `line` is one of the live values. How long this takes says nothing of them: hashes of one length are
+    /// compared, all of them, in constant time.
+    pub(super) async fn is(&self, line: &HeaderValue) -> Result<bool, Refusal> {
+        let live = self.secret.live().await;
+        let live = live.map_err(|why| Refusal::NoKeys(format!("{}: {why}", self.name)))?;
+        let presented = sha256(line.as_bytes());
+        Ok(live.iter().fold(false, |known, value| {
+            let value = sha256(value.expose().as_bytes());
+            verify_slices_are_equal(&presented, &value).is_ok() | known
+        }))
+    }
+}
