@@ -2,7 +2,7 @@
 //!
 //! Imports point down only (a test holds them to it):
 //! `main → demo → app → {inbound, outbound, local, authority, admin} → {identity, token} → secrets → {attest, aws, policy}
-//! → {http, revocation} → config → telemetry → client-lib`.
+//! → {http, revocation} → {config, telemetry} → client-lib`.
 
 pub mod admin;
 pub mod app;

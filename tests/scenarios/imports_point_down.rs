@@ -16,8 +16,7 @@ const STOREYS: &[&[&str]] = &[
     &["secrets"],
     &["attest", "aws", "policy"],
     &["http", "revocation"],
-    &["config"],
-    &["telemetry"],
+    &["config", "telemetry"],
 ];
 
 #[test]

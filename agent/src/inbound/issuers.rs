@@ -265,8 +265,8 @@ impl Collector for Issuers {
             ConstGauge::new(keys).encode(family.encode_family(labels)?)?;
         }
         let help = "Time since the keys of an issuer were fetched";
-        let unit = Some(&Unit::Seconds);
-        let mut family = encoder.encode_descriptor("issuer_keys_age", help, unit, gauge)?;
+        let mut family =
+            encoder.encode_descriptor("issuer_keys_age", help, Some(&Unit::Seconds), gauge)?;
         for (labels, status) in &known {
             if let Some(at) = status.fetched_at {
                 let age = now.duration_since(at).unwrap_or_default().as_secs_f64();

@@ -9,7 +9,8 @@ use std::{
 type Names = BTreeSet<String>;
 
 /// Files that register wherever they are told, and where that is.
-const TOLD: [(&str, &[&str]); 3] = [
+const TOLD: [(&str, &[&str]); 4] = [
+    ("inbound/issuers.rs", &["inbound"]),
     ("http/tunnel.rs", &["inbound", "outbound"]),
     ("local/calls.rs", &["sds", "workload_api"]),
     (
@@ -64,6 +65,20 @@ pub(super) fn metrics(path: &Path, text: &str, handed: &Names) -> Names {
                         .map(|prefix| format!("{prefix}_{name}{unit}")),
                 );
             }
+        }
+        // What is counted only when it is asked for.
+        for call in function.split(".encode_descriptor(").skip(1) {
+            let call = call.split(")?").next().unwrap();
+            let name = call.split('"').nth(1).unwrap();
+            let unit = match call.contains("Some(&Unit::Seconds") {
+                true => "_seconds",
+                false => "",
+            };
+            found.extend(
+                prefixes
+                    .iter()
+                    .map(|prefix| format!("{prefix}_{name}{unit}")),
+            );
         }
     }
     found

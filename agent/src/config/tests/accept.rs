@@ -1,5 +1,7 @@
 //! Ways for callers to prove themselves, and what each must pin.
 
+use std::time::{Duration, SystemTime};
+
 use super::*;
 use crate::config::inbound::{Accept, BoundCertificate, ClientCert, JwtProfile};
 
@@ -259,16 +261,11 @@ fn a_listener_presents_one_thing_and_asks_for_what_it_accepts() {
 
 #[test]
 fn s16_permissive_mode_ends_within_ninety_days() {
-    use crate::telemetry::timestamp::Timestamp;
     let accept = "  - {jwt: {profile: jwt-svid, audiences: [a]}}\n";
-    let until = |days: u64| {
-        let day = std::time::Duration::from_secs(24 * 3600);
-        let at = Timestamp(std::time::SystemTime::now() + day * days as u32).to_string();
-        let (seconds, _) = at.split_once('.').unwrap();
-        with(
-            accept,
-            &format!("  permissive: {{until: \"{seconds}Z\"}}\n"),
-        )
+    let until = |days: u32| {
+        let day = Duration::from_secs(24 * 3600);
+        let at = Moment(SystemTime::now() + day * days);
+        with(accept, &format!("  permissive: {{until: \"{at}\"}}\n"))
     };
     parse_agent(&until(89), "agent.yaml").unwrap();
     one(
