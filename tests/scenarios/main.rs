@@ -47,6 +47,7 @@ mod fuzz_seeds;
 mod garbage_is_survived;
 mod generated_code;
 mod grpc_streams;
+mod h2_abuse;
 mod identity_expiry;
 mod imports_point_down;
 #[cfg(any(feature = "peers-go", feature = "peers-system"))]

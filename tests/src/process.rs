@@ -14,7 +14,9 @@
 
 mod binary;
 mod clock;
+pub mod frames;
 mod plain_app;
+mod raw_app;
 mod running;
 mod sandbox;
 mod talk;
@@ -22,6 +24,7 @@ mod talk;
 pub use self::{
     binary::warifu as warifu_binary,
     plain_app::PlainApp,
+    raw_app::RawApp,
     running::{DEADLINE, Finished, Running},
     sandbox::{AgentProcess, AuthorityProcess, Command, Content, Sandbox, TRUST_DOMAIN},
     talk::{Answer, Talk, ask},

@@ -41,6 +41,14 @@ const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
 /// Bytes an HTTP/2 stream buffers for a client that reads slowly.
 const SEND_BUFFER: usize = 64 * 1024;
 
+/// Requests that a client may take back before they were begun; with more its connection ends ("rapid reset",
+/// CVE-2023-44487). A client that gives up a page takes back what it has just asked for, not hundreds.
+const MAX_TAKEN_BACK: usize = 20;
+
+/// Streams of one connection that a client's errors may make us reset; with more it ends ("MadeYouReset",
+/// CVE-2025-8671). An error now and then is a race of a client in good faith, over a long life as well.
+const MAX_RESETS_FOR_ERRORS: usize = 1024;
+
 /// Bytes an HTTP/1.1 connection buffers, either way: a body of 64 KiB and its head are read at once.
 const BUFFER: usize = 64 * 1024 + MAX_HEAD_BYTES;
 
@@ -104,6 +112,8 @@ impl<S: Service> Server<S> {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_header_list_size(MAX_HEAD_BYTES as u32)
             .max_send_buf_size(SEND_BUFFER)
+            .max_pending_accept_reset_streams(MAX_TAKEN_BACK)
+            .max_local_error_reset_streams(MAX_RESETS_FOR_ERRORS)
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT);
         Self {

@@ -68,6 +68,81 @@ async fn s04_ambiguous_framing_is_refused() {
     assert!(fixture.nothing_seen());
 }
 
+/// With a second request behind each: where the first one's end is in doubt, it is part of nothing.
+#[tokio::test]
+async fn s04_a_head_that_others_read_otherwise_is_refused_with_all_that_follows_it() {
+    let mut fixture = Fixture::new().await;
+    for head in [
+        "POST\t/a\tHTTP/1.1\r\nhost: payments\r\n",
+        "POST  /a HTTP/1.1\r\nhost: payments\r\n",
+        "POST /a  HTTP/1.1\r\nhost: payments\r\n",
+        "POST /a HTTP/1.1 \r\nhost: payments\r\n",
+        "POST /a b HTTP/1.1\r\nhost: payments\r\n",
+        "POST /a HTTP/1.1\rhost: payments\r\n",
+        "POST /a HTTP/1.1\r\nhost: payments\r\nx: a\r\n b\r\n",
+        "POST /a HTTP/1.1\r\nhost: payments\r\nx: a\r\n\tcontent-length: 2\r\n",
+        "POST /a HTTP/1.1\r\nhost: payments\r\nx: a\rcontent-length: 2\r\n",
+        "POST /a HTTP/1.1\r\nhost: payments\r\nx: a\0b\r\n",
+        "POST /a HTTP/1.1\r\nhost: payments\r\nx\0y: a\r\n",
+        "POST /a HTTP/1.1\r\nhost: payments\r\ncontent-length : 2\r\n",
+        "POST /a HTTP/1.1\r\nhost: payments\r\ncontent-length\t: 2\r\n",
+        "POST /a HTTP/1.1\r\nhost: payments\r\ncontent-length: 2 2\r\n",
+        "POST /a HTTP/1.1\r\nhost: payments\r\ncontent-length: \r\n",
+        "POST /a HTTP/1.1\r\nhost: payments\r\ncontent-length\r\n",
+        "POST /a HTTP/1.1\r\nhost: payments\r\n: 2\r\n",
+        "POST /a HTTP/1.1\r\nhost: payments\r\ntransfer-encoding: \x0bchunked\r\n",
+        "POST /a HTTP/1.1\r\nhost: payments\r\ntransfer-encoding: \"chunked\"\r\n",
+        "POST /a HTTP/1.1\r\nhost: payments\r\ntransfer-encoding: chunked;q=1\r\n",
+        "POST /a HTTP/1.1\r\nhost: payments\r\ntransfer-encoding: identity\r\n",
+    ] {
+        let mut orders = fixture.caller(ORDERS).await;
+        let next = "GET /smuggled HTTP/1.1\r\nhost: payments\r\n\r\n";
+        orders.send(format!("{head}\r\n{next}")).await;
+        let answer = orders.response().await.unwrap();
+        assert!(
+            [400, 501].contains(&answer.status()),
+            "{head:?}: {answer:?}"
+        );
+        assert!(orders.response().await.is_none(), "{head:?}");
+        assert!(fixture.nothing_seen(), "{head:?}");
+    }
+}
+
+#[tokio::test]
+async fn s04_a_chunk_that_others_read_otherwise_ends_its_request_and_its_connection() {
+    let mut fixture = Fixture::new().await;
+    let long = format!("5;{}\r\nhello\r\n", "x".repeat(20_000));
+    for chunk in [
+        "5;a\nhello\r\n",
+        "5;a=\"\n\"\r\nhello\r\n",
+        "5\nhello\r\n",
+        "5\rhello\r\n",
+        "5\r\nhelloo\r\n",
+        "5\r\nhello\n",
+        "5\r\nhello",
+        "0x5\r\nhello\r\n",
+        "+5\r\nhello\r\n",
+        "-5\r\nhello\r\n",
+        " 5\r\nhello\r\n",
+        "5,5\r\nhello\r\n",
+        "\r\nhello\r\n",
+        "ffffffffffffffff1\r\nhello\r\n",
+        "10000000000000005\r\nhello\r\n",
+        &long,
+    ] {
+        let mut orders = fixture.caller(ORDERS).await;
+        let head = "POST /a HTTP/1.1\r\nhost: payments\r\ntransfer-encoding: chunked\r\n\r\n";
+        let next = "GET /smuggled HTTP/1.1\r\nhost: payments\r\n\r\n";
+        orders.send(format!("{head}{chunk}0\r\n\r\n{next}")).await;
+        if let Some(answer) = orders.response().await {
+            assert_eq!(answer.status(), 400, "{chunk:?}: {answer:?}");
+            assert!(orders.response().await.is_none(), "{chunk:?}");
+        }
+        // What the app has of it has no end.
+        assert!(fixture.nothing_seen(), "{chunk:?}");
+    }
+}
+
 #[tokio::test]
 async fn s04_a_body_reaches_the_app_whatever_the_method() {
     let mut fixture = Fixture::new().await;
