@@ -26,9 +26,11 @@ mod validate;
 pub mod value;
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{ErrorKind, Read},
+    os::unix::fs::MetadataExt,
     path::Path,
+    time::SystemTime,
 };
 
 use serde::de::DeserializeOwned;
@@ -63,8 +65,30 @@ pub fn load_agent(path: &Path) -> Result<AgentConfig, ConfigErrors> {
 pub struct AgentFile {
     /// What it says.
     pub config: AgentConfig,
+    /// Which version of the file it was: taken before it was read, so that no later one is taken for it.
+    pub version: Option<FileVersion>,
     /// The same as a tree, environment expanded.
     tree: node::Node,
+}
+
+/// What tells a version of a file from another without reading it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileVersion {
+    inode: (u64, u64),
+    length: u64,
+    modified: Option<SystemTime>,
+}
+
+impl FileVersion {
+    /// Of the file at `path`, if there is one.
+    pub fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        Some(Self {
+            inode: (metadata.dev(), metadata.ino()),
+            length: metadata.len(),
+            modified: metadata.modified().ok(),
+        })
+    }
 }
 
 impl AgentFile {
@@ -73,10 +97,15 @@ impl AgentFile {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
+        let version = FileVersion::of(path);
         let (name, text) = read_file(path)?;
         let env = |variable: &str| std::env::var(variable).ok();
         let (config, tree) = parse_whole(&text, &name, validate::agent, &env)?;
-        Ok(Self { config, tree })
+        Ok(Self {
+            config,
+            version,
+            tree,
+        })
     }
 
     /// Fields in which `new` differs, and that take effect at a restart only.

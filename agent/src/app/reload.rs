@@ -4,10 +4,9 @@
 //! What can't change while the agent runs is named, and waits for a restart.
 
 use std::{
-    fs, io,
-    os::unix::fs::MetadataExt,
+    io,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::{
@@ -16,7 +15,7 @@ use tokio::{
 };
 
 use super::Agent;
-use crate::config::AgentFile;
+use crate::config::{AgentConfig, AgentFile, FileVersion};
 
 /// How often the file is looked at. Kubernetes takes up to a minute to put a changed ConfigMap in place; a look is
 /// one system call.
@@ -27,34 +26,31 @@ pub(super) struct Reload {
     path: PathBuf,
     /// As it was when the agent started: what a restart would change is told against it.
     started_with: AgentFile,
-    seen: Option<Seen>,
+    seen: Option<FileVersion>,
     /// It changed, and may be half written: it is read when it was the same twice.
     unsettled: bool,
     hangup: Signal,
     look: Interval,
 }
 
-/// What tells a version of a file from another without reading it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Seen {
-    inode: (u64, u64),
-    length: u64,
-    modified: Option<SystemTime>,
-}
-
 impl Reload {
-    /// Of the file at `path`, which is `started_with`.
+    /// Of the file at `path`, which is `started_with`. From now on SIGHUP ends nothing.
     pub(super) fn new(path: &Path, started_with: AgentFile) -> io::Result<Self> {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
             path: path.to_owned(),
+            seen: started_with.version,
             started_with,
-            seen: Seen::at(path),
             unsettled: false,
             hangup: signal(SignalKind::hangup())?,
             look,
         })
+    }
+
+    /// What the agent starts with.
+    pub(super) fn config(&self) -> &AgentConfig {
+        &self.started_with.config
     }
 
     /// Waits until the file should be read again; says why. Nothing is lost when dropped.
@@ -62,13 +58,13 @@ impl Reload {
         loop {
             tokio::select! {
                 _ = self.hangup.recv() => {
-                    self.seen = Seen::at(&self.path);
+                    self.seen = FileVersion::of(&self.path);
                     self.unsettled = false;
                     return "SIGHUP";
                 }
                 _ = self.look.tick() => {}
             }
-            let now = Seen::at(&self.path);
+            let now = FileVersion::of(&self.path);
             // While it is being replaced it may be absent for a moment; that is no new version.
             if now.is_none() {
                 continue;
@@ -102,16 +98,5 @@ impl Reload {
             let fields = changed.join(", ");
             tracing::warn!(%file, fields, "changed, and takes effect when the agent is restarted");
         }
-    }
-}
-
-impl Seen {
-    fn at(path: &Path) -> Option<Self> {
-        let metadata = fs::metadata(path).ok()?;
-        Some(Self {
-            inode: (metadata.dev(), metadata.ino()),
-            length: metadata.len(),
-            modified: metadata.modified().ok(),
-        })
     }
 }

@@ -36,14 +36,14 @@ pub fn run_agent(path: &Path, file: AgentFile) -> Result<(), RunError> {
     let data = DataPlane::start(file.config.workers)?;
     control_runtime()?.block_on(async {
         let mut signals = Signals::new()?;
-        let agent = start_agent(&file.config, data.handle()).await?;
+        let mut reload = Reload::new(path, file)?;
+        let agent = start_agent(reload.config(), data.handle()).await?;
         tracing::info!(
             inbound = %listed(&agent.inbound),
             outbound = %listed(&agent.outbound),
             probes = %listed(&agent.probes),
             "the agent is listening"
         );
-        let mut reload = Reload::new(path, file)?;
         loop {
             tokio::select! {
                 name = signals.next() => {
