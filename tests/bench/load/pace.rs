@@ -10,9 +10,6 @@ use tokio::task::JoinSet;
 use super::{Drive, connections};
 use crate::{Result, client::Client};
 
-/// By how much the last answer may be late: beyond it a queue grew all the while, and the times are those of it.
-const LATE: f64 = 0.05;
-
 /// How long each request took through `client`, from kept connections that together send `rate` requests a second
 /// for `time`.
 ///
@@ -52,10 +49,6 @@ pub(crate) async fn latencies(
     let mut all = Vec::new();
     while let Some(took) = callers.join_next().await {
         all.extend(took??);
-    }
-    let (took, asked) = (start.elapsed(), all.len());
-    if took > time.mul_f64(1.0 + LATE) {
-        return Err(format!("{asked} requests due within {time:?} took {took:?}").into());
     }
     Ok(all)
 }

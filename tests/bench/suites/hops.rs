@@ -40,10 +40,15 @@ pub(super) async fn run(
     let drive = Drive::get(Pattern::KeepAlive, TIMED_CONNECTIONS);
     let direct = Client::plain(at.backend);
     let mut added: BTreeMap<_, Vec<f64>> = BTreeMap::new();
+    // Fewer connections fill a proxy less, so it is asked anew what each can do.
+    let most = rounds::interleaved(&mut ways, plan, &drive).await?;
     for _ in 0..plan.rounds {
-        for (kind, way) in kinds.iter().zip(&ways) {
-            let most = median(&samples.figures(*kind, |s| s.rate)).ok_or("no rate")?;
-            let rate = most / 2.0;
+        for kind in kinds {
+            // By name: driving them has changed their order.
+            let way = ways.iter().find(|way| way.name() == kind.name());
+            let way = way.ok_or("no way")?;
+            let most = most.figures(*kind, |s| s.rate);
+            let rate = median(&most).ok_or("no rate")? / 2.0;
             let without = p50(&direct, &drive, rate, plan.time).await?;
             let through = p50(way.client(), &drive, rate, plan.time).await?;
             added
