@@ -118,14 +118,8 @@ fn inbound(inbound: &Inbound) -> String {
 }
 
 fn route(route: &Route) -> String {
-    let attached: Vec<&str> = [
-        ("mtls", route.mtls.is_some()),
-        ("jwt", route.jwt.is_some()),
-        ("sigv4", route.sigv4.is_some()),
-    ]
-    .into_iter()
-    .filter_map(|(name, there)| there.then_some(name))
-    .collect();
+    let mtls = route.mtls.as_ref().map(|_| "mtls");
+    let attached: Vec<&str> = mtls.into_iter().chain(route.ways()).collect();
     let attached = match attached.is_empty() {
         true => "nothing attached".to_owned(),
         false => attached.join(", "),
@@ -180,5 +174,30 @@ mod tests {
             summary.contains("attestors  aws, bootstrap, prod\n  rules      4\n"),
             "{summary}"
         );
+    }
+    #[test]
+    fn whatever_a_route_attaches_is_told() {
+        let text = "\
+trust_domain: example.org
+authority: {url: 'https://authority:8443', bundle: /etc/roots.pem}
+attestation: aws-web-identity
+outbound:
+  listen: unix:/o
+  routes:
+  - host: partner
+    upstream: https://api.partner.example
+    oauth: {token_url: 'https://auth.partner.example/token', client: {id: orders, client_secret_basic: 'file:/s'}}
+  - host: open
+    upstream: https://open.example
+";
+        let config = config::parse_agent(text, "agent.yaml");
+        let config = config.unwrap_or_else(|errors| panic!("{errors}"));
+        let routes = config.outbound.unwrap().routes;
+        assert!(
+            route(&routes[0]).ends_with("(oauth)"),
+            "{}",
+            route(&routes[0])
+        );
+        assert!(route(&routes[1]).ends_with("(nothing attached)"));
     }
 }
