@@ -39,7 +39,7 @@ use crate::{
     secrets::{self, Secrets},
     telemetry::{
         audit::{Audit, AuditError},
-        emf::Counts,
+        emf::{Counts, Writing},
         metrics,
         ready::{Condition, Readiness},
     },
@@ -92,6 +92,7 @@ pub struct Agent {
     grace: Duration,
     not_draining: Condition,
     audit: Audit,
+    counting: Option<Writing>,
     /// The rules of its inbound listeners, by the address that the configuration gives each.
     rules: Vec<(Listen, inbound::Rules)>,
     /// Renews for as long as it is held.
@@ -200,6 +201,7 @@ pub async fn start_agent(
     to_upstreams.register(&mut registry, "upstream");
     let mut serving = Serving::default();
     let issuers = Issuers::new(&mut registry);
+    let counts = config.audit.emf.as_ref().map(|_| Counts::default());
     let environment = Environment {
         identity: identity.clone(),
         revocations: renewal.revocations().clone(),
@@ -208,7 +210,7 @@ pub async fn start_agent(
         pool: to_app,
         audit: audit.clone(),
         allowed_one_in: config.audit.allowed_one_in.unwrap_or(NonZeroU32::MIN),
-        counts: counts(&config.audit, &audit, &draining),
+        counts: counts.clone(),
         metrics: inbound::Metrics::new(&mut registry),
         server_metrics: server_metrics.clone(),
         draining: draining.clone(),
@@ -322,6 +324,10 @@ pub async fn start_agent(
     };
     let probes = serve_admin(sockets.probes, Surface::Probes);
     let admin = serve_admin(sockets.admin, Surface::Full);
+    let emf = config.audit.emf.as_ref();
+    let counting = counts
+        .zip(emf)
+        .map(|(counts, emf)| counts.start(audit.clone(), emf.namespace.clone(), emf.every.0));
     not_draining.met();
 
     Ok(Agent {
@@ -341,6 +347,7 @@ pub async fn start_agent(
         grace: config.drain.0,
         not_draining,
         audit,
+        counting,
         rules,
         _renewal: renewal,
         _fresh: fresh,
@@ -375,6 +382,9 @@ impl Agent {
         let cut = self.serving.ended().await;
         self.admin_drain.start(ADMIN_GRACE);
         self.admin_serving.ended().await;
+        if let Some(counting) = self.counting.take() {
+            counting.finish().await;
+        }
         if !self.audit.flush(AUDIT_FLUSH) {
             tracing::error!("the last audit lines could not be written");
         }
@@ -506,17 +516,4 @@ fn signers(
         }
     }
     signers
-}
-
-/// Where decisions are counted, where they are to be.
-fn counts(config: &config::agent::Audit, audit: &Audit, draining: &Draining) -> Option<Counts> {
-    let emf = config.emf.as_ref()?;
-    let counts = Counts::default();
-    let mut draining = draining.clone();
-    let (audit, namespace, every) = (audit.clone(), emf.namespace.clone(), emf.every.0);
-    let written = counts.clone().write(audit, namespace, every, async move {
-        draining.started().await;
-    });
-    tokio::spawn(written);
-    Some(counts)
 }

@@ -42,7 +42,6 @@ use certificate::{Certificate, Files, Foreign};
 use quota::Quotas;
 use record::Sample;
 
-mod alb;
 mod authenticate;
 mod cache;
 mod certificate;
@@ -53,6 +52,7 @@ mod grant;
 mod issuers;
 mod key_file;
 mod quota;
+mod recent;
 mod record;
 mod refusal;
 mod settle;

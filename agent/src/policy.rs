@@ -197,7 +197,7 @@ impl Verdict {
 
 /// Whether `pattern` means `id`.
 pub fn is_of(id: &SpiffeId, pattern: &IdPattern) -> bool {
-    id.trust_domain_name() == pattern.trust_domain && trie::matches(&pattern.segments, id.path())
+    rule::means(pattern, (id.trust_domain_name(), id.path()))
 }
 
 #[cfg(test)]

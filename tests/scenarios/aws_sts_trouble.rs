@@ -1,24 +1,14 @@
 //! STS throttles, fails, hangs, answers half and is ten minutes fast: no call fails while there are valid credentials,
 //! and where there are none it fails with the reason, within the route's time. Another region's STS takes over.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use warifu_tests::aws::{Agent, Answer, Keys, Mood, Sts, Workload};
-
-const KEYS: Keys<'_> = Keys {
-    id: "AKIABASE",
-    secret: "s",
+use warifu_tests::{
+    aws::{Mood, Sts, Workload},
+    mesh::until,
 };
-const ROLE: &str = "arn:aws:iam::123456789012:role/orders-caller";
-const HOUR: Duration = Duration::from_secs(3600);
 
-/// As if the rest of its life had passed.
-const LIFE: Duration = Duration::from_secs(6);
-
-/// Before a session's end: what is asked then may arrive after it.
-const BLINK: Duration = Duration::from_millis(500);
-
-const LOOK: Duration = Duration::from_millis(20);
+use super::sts_in_trouble::{HOUR, KEYS, LIFE, ROLE, key, outlive};
 
 fn route(sts: &Sts, timeout: &str) -> String {
     format!(
@@ -26,27 +16,6 @@ fn route(sts: &Sts, timeout: &str) -> String {
          sigv4: {{service: execute-api, role: \"{ROLE}\"}}}}\n",
         sts.url()
     )
-}
-
-fn key(answer: &Answer) -> String {
-    answer.is_of_the_service(200);
-    let said: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
-    said["called_with"].as_str().unwrap().to_owned()
-}
-
-/// Calls until the session's end: every call must pass.
-async fn outlive(agent: &Agent, expires: SystemTime) -> u32 {
-    let mut served = 0;
-    while SystemTime::now() + BLINK < expires {
-        let answer = agent.post("api", "/charges").await;
-        // What was answered late, on a busy machine, says nothing.
-        if SystemTime::now() + BLINK < expires {
-            assert_eq!(key(&answer), "ASIA1");
-            served += 1;
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-    served
 }
 
 async fn in_the_mood(mood: Mood, said: &str) {
@@ -57,7 +26,7 @@ async fn in_the_mood(mood: Mood, said: &str) {
     sts.is(mood);
     assert!(outlive(&agent, sts.expires()).await > 0, "{mood:?}");
     // The API takes no session that is over: were one served, the answer would be the API's.
-    let failed = warifu_tests::mesh::until("a call fails when the session is over", async || {
+    let failed = until("a call fails when the session is over", async || {
         let began = Instant::now();
         let answer = agent.post("api", "/charges").await;
         (answer.status != 200).then(|| (answer, began.elapsed()))
@@ -66,7 +35,7 @@ async fn in_the_mood(mood: Mood, said: &str) {
     failed.is_refused(503, "no-credentials", &[said]);
     assert!(took < Duration::from_secs(6), "{mood:?}: {took:?}");
     sts.is(Mood::Well(HOUR));
-    let healed = warifu_tests::mesh::until("calls pass again", async || {
+    let healed = until("calls pass again", async || {
         let answer = agent.post("api", "/charges").await;
         (answer.status == 200).then_some(answer)
     });
@@ -117,12 +86,13 @@ async fn an_sts_that_is_ten_minutes_fast_is_followed_in_signatures_and_expiry() 
     let mut last = String::new();
     let mut sessions = 0;
     // The API refuses what is signed for another time, and sessions that are over by its clock.
-    while Instant::now() < end {
+    until("two lives of a session are over", async || {
         let now = key(&agent.post("api", "/charges").await);
         sessions += u32::from(now != last);
         last = now;
-        tokio::time::sleep(LOOK).await;
-    }
+        (Instant::now() >= end).then_some(())
+    })
+    .await;
     assert!(sessions >= 2, "the session was renewed {sessions} times");
     let held = agent.credentials(ROLE, Some("orders"));
     assert_eq!(held["failures"], 0, "{held}");

@@ -17,6 +17,7 @@ const STOREYS: &[&[&str]] = &[
     &["attest", "aws", "policy"],
     &["http", "revocation"],
     &["config", "telemetry"],
+    &["calendar"],
 ];
 
 #[test]

@@ -122,6 +122,7 @@ mod signed_context_in_python;
 mod sigv4_botocore;
 mod sigv4_ministack;
 mod state_stores;
+mod sts_in_trouble;
 mod svid_command;
 mod unusable_keys;
 mod websockets;

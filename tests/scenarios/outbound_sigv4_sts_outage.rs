@@ -4,23 +4,12 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use warifu_tests::{
-    aws::{Agent, Answer, Keys, Mood, Sts, Workload},
+    aws::{Agent, Answer, Mood, Sts, Workload},
     mesh::until,
     ports::free_port,
 };
 
-const KEYS: Keys<'_> = Keys {
-    id: "AKIABASE",
-    secret: "s",
-};
-const ROLE: &str = "arn:aws:iam::123456789012:role/orders-caller";
-const HOUR: Duration = Duration::from_secs(3600);
-
-/// Real STS gives no session so short; it is as if the rest of its life had passed.
-const LIFE: Duration = Duration::from_secs(6);
-
-/// Before a session's end: tests look away, as what they ask then may arrive after it.
-const BLINK: Duration = Duration::from_millis(500);
+use super::sts_in_trouble::{HOUR, KEYS, LIFE, ROLE, key, outlive};
 
 /// How often tests look.
 const LOOK: Duration = Duration::from_millis(20);
@@ -38,31 +27,14 @@ fn route(host: &str, upstream: &str, timeout: &str) -> String {
     )
 }
 
-/// The key the API was called with.
-fn key(answer: &Answer) -> String {
-    answer.is_of_the_service(200);
-    let said: serde_json::Value = serde_json::from_str(&answer.text).unwrap();
-    said["called_with"].as_str().unwrap().to_owned()
-}
-
 async fn timed(agent: &Agent, host: &str) -> (Answer, Duration) {
     let began = Instant::now();
     (agent.post(host, "/charges").await, began.elapsed())
 }
 
-/// Calls until the session's end; every call must pass. Then until one fails, and returns that.
-async fn outlive(agent: &Agent, expires: SystemTime) -> (Answer, Duration) {
-    let mut served = 0;
-    while SystemTime::now() + BLINK < expires {
-        let answer = agent.post("api", "/charges").await;
-        // What was asked in good time and answered late, on a busy machine, says nothing.
-        if SystemTime::now() + BLINK < expires {
-            assert_eq!(key(&answer), "ASIA1");
-            served += 1;
-        }
-        tokio::time::sleep(LOOK).await;
-    }
-    assert!(served > 0);
+/// Calls until the session's end, and until one fails: returns that.
+async fn fails_after(agent: &Agent, expires: SystemTime) -> (Answer, Duration) {
+    assert!(outlive(agent, expires).await > 0);
     until("the session expires", async || {
         let began = SystemTime::now();
         let (answer, took) = timed(agent, "api").await;
@@ -106,7 +78,7 @@ async fn s13_a_session_is_used_to_its_end_while_sts_fails_and_calls_heal_when_it
     let agent = workload.agent(KEYS, &sts.url(), &route("api", &sts.url(), "30s"));
     assert_eq!(key(&agent.post("api", "/charges").await), "ASIA1");
     sts.is(Mood::Failing);
-    let (failed, took) = outlive(&agent, sts.expires()).await;
+    let (failed, took) = fails_after(&agent, sts.expires()).await;
     failed.is_refused(503, "no-credentials", &[ROLE, "ServiceUnavailable"]);
     assert!(failed.headers.contains_key("retry-after"));
     assert!(took < FAILS_WITHIN, "{took:?}");
@@ -136,7 +108,7 @@ async fn s13_a_session_is_used_to_its_end_while_sts_hangs_and_calls_heal_when_it
     let agent = workload.agent(KEYS, &sts.url(), &routes.concat());
     assert_eq!(key(&agent.post("api", "/charges").await), "ASIA1");
     sts.is(Mood::Hanging);
-    let (failed, took) = outlive(&agent, sts.expires()).await;
+    let (failed, took) = fails_after(&agent, sts.expires()).await;
     failed.is_refused(503, "no-credentials", &[ROLE, "sts_endpoint"]);
     assert!(took < FAILS_WITHIN, "{took:?}");
     // A route's own time is shorter than STS's, where it says so.

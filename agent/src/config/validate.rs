@@ -21,6 +21,24 @@ use super::{
 /// Longest hint, in bytes: SPIFFE Workload API §5.2.1.
 const MAX_HINT: usize = 1024;
 
+/// Headers that frame a message, say what it is, or whose it is: nothing else has a place there.
+const OF_THE_MESSAGE: &[&str] = &[
+    "connection",
+    "content-length",
+    "content-type",
+    "cookie",
+    "host",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Whether the header `name` is the message's own.
+fn is_of_the_message(name: &str) -> bool {
+    OF_THE_MESSAGE.contains(&name)
+}
+
 /// A mistake, by the path of its field.
 #[derive(Debug)]
 pub(super) struct Problem {

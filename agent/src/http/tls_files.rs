@@ -110,6 +110,12 @@ impl Certified {
     }
 }
 
+/// When a certificate expires; `None` where that was before 1970.
+pub fn not_after(certificate: &X509Certificate<'_>) -> Option<SystemTime> {
+    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     if fs::metadata(path)?.len() > MAX_FILE {
         return Err(io::Error::other("the file is over 1 MiB"));
@@ -119,8 +125,7 @@ fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
 
 fn read_leaf(leaf: &CertificateDer<'_>) -> Option<(SystemTime, Vec<String>)> {
     let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
-    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
-    let not_after = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
+    let not_after = not_after(&certificate)?;
     let names = certificate.subject_alternative_name().ok()?;
     let names = names.map_or(&[][..], |names| names.value.general_names.as_slice());
     let dns = |name: &GeneralName<'_>| match name {

@@ -1,13 +1,11 @@
 //! Tokens that verified, so that each costs one signature and not one per request.
 
 use std::{
-    collections::HashMap,
-    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
-use super::authenticate::Authenticated;
+use super::{authenticate::Authenticated, recent::Recent};
 
 /// Tokens remembered in each of two halves: at some 2 KiB each, 16 MiB at most.
 const HALF: usize = 4096;
@@ -32,36 +30,28 @@ pub(super) struct Remembered {
     pub(super) generation: u64,
 }
 
-/// Verified tokens. Two halves stand in for an order of use: what is asked for moves to the young
-/// half, and when that is full the old one is forgotten.
-#[derive(Debug, Default)]
-pub(super) struct Cache(Mutex<Halves>);
+/// Verified tokens.
+#[derive(Debug)]
+pub(super) struct Cache(Mutex<Recent<Key, Entry>>);
 
-#[derive(Debug, Default)]
-struct Halves {
-    young: HashMap<Key, Entry>,
-    old: HashMap<Key, Entry>,
-}
-
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Entry {
     remembered: Remembered,
     until: SystemTime,
 }
 
+impl Default for Cache {
+    fn default() -> Self {
+        Self(Mutex::new(Recent::new(HALF)))
+    }
+}
+
 impl Cache {
     /// What is remembered of the token of `key` at `now`.
     pub(super) fn find(&self, key: &Key, now: SystemTime) -> Option<Remembered> {
-        let mut halves = self.lock();
-        if let Some(entry) = halves.young.get(key) {
-            return (now < entry.until).then(|| entry.remembered.clone());
-        }
-        let entry = halves.old.remove(key)?;
-        if now >= entry.until {
-            return None;
-        }
-        halves.keep(*key, entry.clone());
-        Some(entry.remembered)
+        let mut recent = self.lock();
+        let entry = recent.find(key, |entry| now < entry.until)?;
+        Some(entry.remembered.clone())
     }
 
     /// Remembers the token of `key` until it expires.
@@ -70,17 +60,8 @@ impl Cache {
     }
 
     /// What the lock guards is whole after every step.
-    fn lock(&self) -> MutexGuard<'_, Halves> {
+    fn lock(&self) -> MutexGuard<'_, Recent<Key, Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Halves {
-    fn keep(&mut self, key: Key, entry: Entry) {
-        if self.young.len() >= HALF {
-            self.old = mem::take(&mut self.young);
-        }
-        self.young.insert(key, entry);
     }
 }
 
@@ -153,7 +134,6 @@ mod tests {
         assert!(has(&cache, 0), "what was used moved on");
         assert!(!has(&cache, 1), "what was not is forgotten");
         fill(&cache, 0..5 * HALF);
-        let halves = cache.lock();
-        assert!(halves.young.len() + halves.old.len() <= 2 * HALF);
+        assert!(cache.lock().len() <= 2 * HALF);
     }
 }

@@ -27,7 +27,7 @@ use crate::{
     config::inbound::{self as config, Accept, ClientCert, Presents},
     http::{
         server::{Refused, Security, Tls},
-        tls_files::TlsFilesError,
+        tls_files::{self, TlsFilesError},
     },
     identity,
     revocation::Provenance,
@@ -307,8 +307,7 @@ impl Certificate {
 
 fn not_after(leaf: &CertificateDer<'_>) -> Option<SystemTime> {
     let (_, certificate) = x509_parser::parse_x509_certificate(leaf).ok()?;
-    let seconds = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
-    SystemTime::UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds))
+    tls_files::not_after(&certificate)
 }
 
 pub(super) fn sha256(bytes: &[u8]) -> [u8; 32] {

@@ -67,7 +67,7 @@ fn let_pass<T>(
     refusal: Refusal,
     record: &mut Record<'_>,
 ) -> Result<Option<T>, Refusal> {
-    if !inbound.lets_pass(&refusal) {
+    if !inbound.lets_pass(&refusal, SystemTime::now()) {
         return Err(refusal);
     }
     record.let_pass(&refusal);
@@ -77,9 +77,9 @@ fn let_pass<T>(
 impl Inbound {
     /// Whether what is to be refused is let pass, with nothing said of who calls: in permissive mode, which ends by
     /// itself.
-    pub(super) fn lets_pass(&self, refusal: &Refusal) -> bool {
+    pub(super) fn lets_pass(&self, refusal: &Refusal, now: SystemTime) -> bool {
         let until = self.permissive_until;
-        refusal.is_of_the_caller() && until.is_some_and(|until| SystemTime::now() < until)
+        refusal.is_of_the_caller() && until.is_some_and(|until| now < until)
     }
 }
 

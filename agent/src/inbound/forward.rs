@@ -160,8 +160,7 @@ async fn answer(
 
     // Who calls, and whether it may. The rules see the path that will be forwarded.
     let Admitted { caller, places } = admit(session, &parts, record).await?;
-    let places = Arc::new(places);
-    let grant = Grant::new(session, caller.as_ref(), &parts, Arc::clone(&places));
+    let grant = Grant::new(session, caller.as_ref(), &parts, places.clone());
     let opening = match websocket {
         Some(wanted) => {
             let let_pass = caller.is_none();

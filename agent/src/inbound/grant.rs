@@ -4,7 +4,7 @@
 //! longer allow, is cut off. What merely expires (a token, a certificate) is not asked of again: it was good when it was
 //! presented, and a download is not broken off because a token lives for five minutes.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, HeaderValue, Method, Uri, header::HOST, request::Parts};
 
@@ -31,7 +31,7 @@ pub(super) struct Grant {
     /// What else rules looked at; none where they look at none, which saves every request a copy.
     headers: Option<HeaderMap>,
     /// Kept for as long.
-    _places: Arc<Places>,
+    _places: Places,
 }
 
 impl Grant {
@@ -40,7 +40,7 @@ impl Grant {
         session: &Arc<Session>,
         caller: Option<&Arc<Authenticated>>,
         parts: &Parts,
-        places: Arc<Places>,
+        places: Places,
     ) -> Self {
         Self {
             _places: places,
@@ -84,7 +84,7 @@ impl Grant {
     fn check(&self) -> Result<(), Refusal> {
         let Some(caller) = &self.caller else {
             let unknown = Refusal::Unauthenticated;
-            return match self.session.inbound.lets_pass(&unknown) {
+            return match self.session.inbound.lets_pass(&unknown, SystemTime::now()) {
                 true => Ok(()),
                 false => Err(unknown),
             };

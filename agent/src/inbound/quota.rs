@@ -4,8 +4,6 @@
 //! what its token names. What one caller has used up takes nothing from the others.
 
 use std::{
-    collections::HashMap,
-    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -14,7 +12,7 @@ use thiserror::Error;
 use tokio::sync::OwnedSemaphorePermit;
 use warifu::Caller;
 
-use super::{Inbound, refusal::Refusal};
+use super::{Inbound, recent::Recent, refusal::Refusal};
 use crate::config::inbound::PerCaller;
 
 /// Callers remembered in each of two halves: at some 300 bytes each, 5 MiB at most. Who is not heard of for as long
@@ -25,14 +23,7 @@ const HALF: usize = 8192;
 #[derive(Debug)]
 pub(super) struct Quotas {
     limits: PerCaller,
-    callers: Mutex<Halves>,
-}
-
-/// Two halves stand in for an order of use, as in `super::cache`.
-#[derive(Debug, Default)]
-struct Halves {
-    young: HashMap<Box<str>, Arc<Quota>>,
-    old: HashMap<Box<str>, Arc<Quota>>,
+    callers: Mutex<Recent<Box<str>, Arc<Quota>>>,
 }
 
 /// What one caller has left.
@@ -54,9 +45,14 @@ struct Used {
 #[derive(Debug)]
 pub(super) struct Taken(Arc<Quota>);
 
-/// A request's places, until dropped.
-#[derive(Debug)]
+/// A request's places, until the last clone is dropped. Costs nothing where nothing is limited.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Places {
+    _held: Option<Arc<Held>>,
+}
+
+#[derive(Debug)]
+struct Held {
     _caller: Option<Taken>,
     _listener: Option<OwnedSemaphorePermit>,
 }
@@ -79,9 +75,15 @@ impl Inbound {
                 Some(quotas.of(caller, now).take(now).map_err(Refusal::TooMany)?)
             }
         };
-        Ok(Places {
+        if listener.is_none() && caller.is_none() {
+            return Ok(Places::default());
+        }
+        let held = Held {
             _caller: caller,
             _listener: listener,
+        };
+        Ok(Places {
+            _held: Some(Arc::new(held)),
         })
     }
 }
@@ -113,22 +115,28 @@ impl Quotas {
         let limited = limits.rate.is_some() || limits.concurrency.is_some();
         limited.then(|| Self {
             limits,
-            callers: Mutex::default(),
+            callers: Mutex::new(Recent::new(HALF)),
         })
     }
 
     /// What `caller` has left.
     pub(super) fn of(&self, caller: &Caller, now: Instant) -> Arc<Quota> {
-        self.lock().of(&key(caller), || Quota {
+        let key = key(caller);
+        let mut callers = self.lock();
+        if let Some(quota) = callers.find(&*key, |_| true) {
+            return Arc::clone(quota);
+        }
+        let quota = Quota {
             limits: self.limits,
             used: Mutex::new(Used {
                 paid: now,
                 under_way: 0,
             }),
-        })
+        };
+        Arc::clone(callers.keep(key, Arc::new(quota)))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Halves> {
+    fn lock(&self) -> MutexGuard<'_, Recent<Box<str>, Arc<Quota>>> {
         // Whole after every step.
         self.callers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -143,20 +151,6 @@ fn key(caller: &Caller) -> Box<str> {
             format!("{} {issuer} {}", subject.proof, subject.subject).into()
         }
         (None, None) => Box::default(),
-    }
-}
-
-impl Halves {
-    fn of(&mut self, key: &str, new: impl FnOnce() -> Quota) -> Arc<Quota> {
-        if let Some(quota) = self.young.get(key) {
-            return Arc::clone(quota);
-        }
-        let quota = self.old.remove(key).unwrap_or_else(|| Arc::new(new()));
-        if self.young.len() >= HALF {
-            self.old = mem::take(&mut self.young);
-        }
-        self.young.insert(key.into(), Arc::clone(&quota));
-        quota
     }
 }
 

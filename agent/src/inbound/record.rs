@@ -33,6 +33,9 @@ const BUCKETS: [f64; 11] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0,
 ];
 
+/// The result of a request that was let through because a rule allows it.
+const ALLOWED: &str = "allowed";
+
 /// The metrics of all inbound listeners.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -414,34 +417,30 @@ impl<'a> Record<'a> {
             .or(self.session.peer.as_deref())
             .and_then(|peer| peer.peer.as_deref());
         let subject = caller.and_then(|caller| caller.who().subject.as_ref());
-        let (result, status, reason, detail) = match &self.outcome {
-            Ended::Cancelled => ("cancelled", None, None, None),
-            Ended::Passed | Ended::Answered(_) => {
-                let status = match &self.outcome {
-                    Ended::Answered(status) => Some(*status),
-                    _ => None,
-                };
-                match &self.let_pass {
-                    None => ("allowed", status, None, None),
-                    Some(LetPass { reason, detail }) => {
-                        ("let-pass", status, Some(*reason), detail.as_deref())
-                    }
-                }
-            }
-            Ended::Refused {
-                status,
-                result,
-                reason,
-                detail,
-            } => (*result, Some(*status), Some(*reason), detail.as_deref()),
+        let status = match &self.outcome {
+            Ended::Cancelled | Ended::Passed => None,
+            Ended::Answered(status) | Ended::Refused { status, .. } => Some(*status),
+        };
+        let (result, reason, detail) = match (&self.outcome, &self.let_pass) {
+            (Ended::Cancelled, _) => ("cancelled", None, None),
+            (
+                Ended::Refused {
+                    result,
+                    reason,
+                    detail,
+                    ..
+                },
+                _,
+            ) => (*result, Some(*reason), detail.as_deref()),
+            (_, Some(LetPass { reason, detail })) => ("let-pass", Some(*reason), detail.as_deref()),
+            (_, None) => (ALLOWED, None, None),
         };
         let verdict = self.verdict.as_ref();
         let shadow = verdict.and_then(|verdict| verdict.shadow.as_ref());
         let shadow = shadow.map(RuleName::as_str);
         let sample = &self.session.inbound.sample;
         // Whatever was not simply allowed has its line.
-        let allowed =
-            self.let_pass.is_none() && matches!(self.outcome, Ended::Answered(_) | Ended::Passed);
+        let allowed = result == ALLOWED;
         if allowed && shadow.is_none() && !sample.takes() {
             return;
         }

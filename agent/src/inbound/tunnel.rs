@@ -4,6 +4,7 @@ use std::{
     pin::pin,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::SystemTime,
 };
 
 use http::{Response, request::Parts};
@@ -42,7 +43,7 @@ impl Opening {
         session: &Arc<Session>,
         parts: &mut Parts,
         let_pass: bool,
-        places: Arc<Places>,
+        places: Places,
     ) -> Result<Self, Refusal> {
         let near = parts.extensions.remove().ok_or(Refusal::Tunnel)?;
         let (session, asked) = (Arc::clone(session), parts.clone());
@@ -65,7 +66,9 @@ impl Opening {
                 Err(refusal) => Some(refusal),
             };
             match refused {
-                Some(refusal) if !let_pass || !session.inbound.lets_pass(&refusal) => {
+                Some(refusal)
+                    if !let_pass || !session.inbound.lets_pass(&refusal, SystemTime::now()) =>
+                {
                     Err(refusal.reason().to_owned())
                 }
                 Some(_) | None => Ok(()),

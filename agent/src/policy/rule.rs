@@ -166,15 +166,10 @@ fn parts(rule: &config::Rule) -> Vec<Part> {
 impl Part {
     /// Whether it holds; what can't be told holds for a rule that denies.
     pub(super) fn holds(&self, ask: &Ask<'_>, effect: Effect) -> bool {
-        let is = |pattern: &IdPattern, id: Option<(&str, &str)>| {
-            id.is_some_and(|(domain, path)| {
-                domain == pattern.trust_domain && trie::matches(&pattern.segments, path)
-            })
-        };
         match self {
-            Self::Peer(pattern) => is(pattern, ask.peer_id()),
+            Self::Peer(pattern) => ask.peer_id().is_some_and(|id| means(pattern, id)),
             Self::Subject => ask.caller.subject.is_some(),
-            Self::SpiffeId(pattern) => is(pattern, ask.subject_id()),
+            Self::SpiffeId(pattern) => ask.subject_id().is_some_and(|id| means(pattern, id)),
             Self::Role(pattern, _) => {
                 role(ask).is_some_and(|(account, name)| pattern.matches(account, name))
             }
@@ -203,6 +198,11 @@ impl Part {
             Self::When(window) => when::holds(window, ask.request.now),
         }
     }
+}
+
+/// Whether `pattern` means the SPIFFE ID of this trust domain and path (with its `/`).
+pub(super) fn means(pattern: &IdPattern, (domain, path): (&str, &str)) -> bool {
+    domain == pattern.trust_domain && trie::matches(&pattern.segments, path)
 }
 
 /// Account and name of the role that was proved.

@@ -15,7 +15,7 @@ use std::{
 };
 
 use serde::Serialize;
-use tokio::time::MissedTickBehavior;
+use tokio::{sync::oneshot, task::JoinHandle, time::MissedTickBehavior};
 
 use super::audit::Audit;
 
@@ -29,6 +29,22 @@ struct Inner {
     allowed: AtomicU64,
     /// By result and reason: as many as the agent has reasons.
     others: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+}
+
+/// Counts that are being written. Dropped, it writes the rest by itself.
+#[derive(Debug)]
+pub struct Writing {
+    end: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Writing {
+    /// Writes the rest: for when nothing more is counted.
+    pub async fn finish(self) {
+        drop(self.end);
+        // It does not panic, and if it did, there would be nothing left to write.
+        let _ = self.task.await;
+    }
 }
 
 /// A line: one combination of dimensions.
@@ -80,28 +96,25 @@ impl Counts {
         *count = count.saturating_add(1);
     }
 
-    /// Writes what was counted to `audit` in every span of time, and the rest when `ended` is.
-    pub async fn write(
-        self,
-        audit: Audit,
-        namespace: String,
-        every: Duration,
-        ended: impl Future<Output = ()>,
-    ) {
-        let mut ended = std::pin::pin!(ended);
-        let mut ticks = tokio::time::interval(every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        ticks.tick().await;
-        loop {
-            let over = tokio::select! {
-                _ = ticks.tick() => false,
-                () = &mut ended => true,
-            };
-            self.flush(&audit, &namespace, SystemTime::now());
-            if over {
-                return;
+    /// Writes what was counted to `audit` in every span of time, in a task of its own.
+    pub fn start(self, audit: Audit, namespace: String, every: Duration) -> Writing {
+        let (end, mut ended) = oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            ticks.tick().await;
+            loop {
+                let over = tokio::select! {
+                    _ = ticks.tick() => false,
+                    _ = &mut ended => true,
+                };
+                self.flush(&audit, &namespace, SystemTime::now());
+                if over {
+                    return;
+                }
             }
-        }
+        });
+        Writing { end, task }
     }
 
     /// Writes what was counted since the last time. Where nothing was, nothing.
@@ -202,19 +215,19 @@ mod tests {
         let (audit, lines) = Audit::memory();
         let mut seen = 0;
         let counts = Counts::default();
-        let (end, ended) = tokio::sync::oneshot::channel::<()>();
         let every = Duration::from_secs(60);
-        let writing = tokio::spawn(counts.clone().write(audit, "N".into(), every, async {
-            let _ = ended.await;
-        }));
+        let writing = counts.clone().start(audit, "N".into(), every);
+        // It has begun to wait.
+        tokio::task::yield_now().await;
         counts.allowed();
-        tokio::time::sleep(Duration::from_secs(59)).await;
+        tokio::time::advance(Duration::from_secs(59)).await;
+        tokio::task::yield_now().await;
         assert_eq!(written(&lines, &mut seen).len(), 0);
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::advance(Duration::from_secs(2)).await;
+        tokio::task::yield_now().await;
         assert_eq!(written(&lines, &mut seen).len(), 1);
         counts.other("failed", "app-unreachable");
-        end.send(()).unwrap();
-        writing.await.unwrap();
+        writing.finish().await;
         assert_eq!(written(&lines, &mut seen).len(), 1);
     }
 }

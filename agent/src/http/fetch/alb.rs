@@ -13,27 +13,30 @@ const MAX_PEM: usize = 4 * 1024;
 #[derive(Debug)]
 pub struct AlbKeys {
     fetcher: Fetcher,
-    pub(super) base: String,
+    base: String,
 }
 
 impl AlbKeys {
-    /// The keys under `base`, an `https://` URL without a slash at its end: another than that of
-    /// [`of_region`](Self::of_region) in partitions of their own.
-    pub fn new(fetcher: Fetcher, base: impl Into<String>) -> Self {
+    /// The keys under `base`, an `https://` URL.
+    pub fn new(fetcher: Fetcher, base: &str) -> Self {
         let limits = Limits {
             answer: MAX_PEM,
             ..fetcher.limits
         };
         Self {
             fetcher: fetcher.limited(limits),
-            base: base.into(),
+            base: base.trim_end_matches('/').to_owned(),
         }
     }
 
-    /// The keys of a region's load balancers, where AWS has them.
-    pub fn of_region(fetcher: Fetcher, region: &str) -> Self {
-        let base = format!("https://public-keys.auth.elb.{region}.amazonaws.com");
-        Self::new(fetcher, base)
+    /// The keys of the region of a load balancer, by its ARN, where AWS has them.
+    pub fn of_signer(fetcher: Fetcher, arn: &str) -> Self {
+        Self::new(fetcher, &place_of(arn))
+    }
+
+    /// Where they are.
+    pub fn base(&self) -> &str {
+        &self.base
     }
 
     async fn pem(&self, kid: String) -> Result<Option<Vec<u8>>, FetchError> {
@@ -49,8 +52,43 @@ impl AlbKeys {
     }
 }
 
+/// AWS's place for the region of a load balancer.
+fn place_of(signer: &str) -> String {
+    let mut parts = signer.split(':').skip(1);
+    let (partition, region) = (parts.next(), parts.nth(1).unwrap_or_default());
+    match partition {
+        Some("aws-us-gov") => {
+            format!("https://s3-{region}.amazonaws.com/aws-elb-public-keys-prod-{region}")
+        }
+        Some("aws-cn") => format!("https://public-keys.auth.elb.{region}.amazonaws.com.cn"),
+        _ => format!("https://public-keys.auth.elb.{region}.amazonaws.com"),
+    }
+}
+
 impl FetchKey for AlbKeys {
     fn fetch(&self, kid: &str) -> FetchingKey<'_> {
         Box::pin(self.pem(kid.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_are_those_of_the_load_balancers_region() {
+        let arn = |partition, region| {
+            format!(
+                "arn:{partition}:elasticloadbalancing:{region}:123456789012:loadbalancer/app/a/b"
+            )
+        };
+        assert_eq!(
+            place_of(&arn("aws", "eu-west-1")),
+            "https://public-keys.auth.elb.eu-west-1.amazonaws.com"
+        );
+        assert_eq!(
+            place_of(&arn("aws-us-gov", "us-gov-west-1")),
+            "https://s3-us-gov-west-1.amazonaws.com/aws-elb-public-keys-prod-us-gov-west-1"
+        );
     }
 }

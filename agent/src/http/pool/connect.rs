@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, OnceLock, atomic::AtomicUsize, atomic::Ordering},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime},
 };
 
 use hyper::client::conn::{http1, http2};
@@ -20,7 +20,7 @@ use super::{
     dial::{Dialled, dial},
     shelf::{Driver, Life, Made, Sender, Streams},
 };
-use crate::http::origin::Stream;
+use crate::http::{origin::Stream, tls_files::not_after};
 
 /// Bound of the read buffer, and so of a response's head: four times what browsers and most
 /// servers allow. Buffers start at 8 KiB and grow only under load.
@@ -257,8 +257,7 @@ fn drive(
 /// When the peer's certificate expires.
 fn peer_expiry(chain: &[CertificateDer<'_>]) -> Option<Instant> {
     let (_, leaf) = x509_parser::parse_x509_certificate(chain.first()?).ok()?;
-    let seconds = u64::try_from(leaf.validity().not_after.timestamp()).ok()?;
-    at(UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?)
+    at(not_after(&leaf)?)
 }
 
 /// A time of day, as a time to wait for.

@@ -16,14 +16,13 @@ use warifu::{
 };
 
 use super::super::{
-    alb,
     certificate::sha256,
-    issuers::{Issuers, Keys},
+    issuers::{Issuers, Keys, fetcher},
     refusal::Refusal,
 };
 use crate::{
     config::inbound::{Accept, BoundCertificate, Issuer, JwtAccept, JwtProfile, WebIdentityAccept},
-    http::fetch::FetcherError,
+    http::fetch::{AlbKeys, FetcherError},
     revocation::role_name,
     secrets::{Secrets, Source},
 };
@@ -153,9 +152,15 @@ impl Verifier {
                 published(&issuer, profile)?
             }
             JwtProfile::Alb(balancer) => {
-                let source = Arc::new(alb::Source::new(&balancer)?);
-                let place = source.place().to_owned();
-                let keys = issuers.by_kid(&place, source);
+                let fetcher = fetcher(balancer.ca_bundle.clone())?;
+                // All signers are of one region: the configuration was checked.
+                let signer = balancer.signers.first().map_or("", String::as_str);
+                let source = match &balancer.keys_url {
+                    Some(url) => AlbKeys::new(fetcher, &url.to_string()),
+                    None => AlbKeys::of_signer(fetcher, signer),
+                };
+                let place = source.base().to_owned();
+                let keys = issuers.by_kid(&place, Arc::new(source));
                 let profile = Profile::alb(balancer.issuer, balancer.signers, balancer.client_ids);
                 (profile, KeysOf::LoadBalancers(keys))
             }

@@ -234,6 +234,23 @@ async fn a_websocket_on_a_signed_route_has_its_get_signed() {
     exactly(&mut app, "hello").await;
 }
 
+/// An upstream over TLS: takes one connection, agrees to the WebSocket that is asked for, and says hello.
+async fn agree(
+    listener: &TcpListener,
+    config: rustls::ServerConfig,
+) -> tokio_rustls::server::TlsStream<TcpStream> {
+    let (stream, _) = listener.accept().await.unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let mut stream = acceptor.accept(stream).await.unwrap();
+    let mut asked = vec![0; 4096];
+    let length = stream.read(&mut asked).await.unwrap();
+    assert!(asked[..length].ends_with(b"\r\n\r\n"));
+    stream.write_all(AGREED.as_bytes()).await.unwrap();
+    stream.write_all(b"hello").await.unwrap();
+    stream.flush().await.unwrap();
+    stream
+}
+
 #[tokio::test]
 async fn a_websocket_over_mtls_presents_the_identity_over_http1_and_ends_with_a_revocation() {
     let ca = Ca::new();
@@ -242,19 +259,11 @@ async fn a_websocket_over_mtls_presents_the_identity_over_http1_and_ends_with_a_
     let theirs = ca.identity(PAYMENTS, 1);
     let config = warifu::tls::server_config(&theirs, &[], &[ca.trust_domain()]).unwrap();
     let serving = tokio::spawn(async move {
-        let (stream, _) = listener.accept().await.unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        let mut stream = acceptor.accept(stream).await.unwrap();
+        let mut stream = agree(&listener, config).await;
         let (_, session) = stream.get_ref();
         assert_eq!(session.alpn_protocol(), Some(&b"http/1.1"[..]));
         let chain = session.peer_certificates().unwrap();
         let peer = warifu::tls::peer_id(&chain[0]).unwrap().to_string();
-        let mut asked = vec![0; 4096];
-        let length = stream.read(&mut asked).await.unwrap();
-        assert!(asked[..length].ends_with(b"\r\n\r\n"));
-        stream.write_all(AGREED.as_bytes()).await.unwrap();
-        stream.write_all(b"hello").await.unwrap();
-        stream.flush().await.unwrap();
         let mut rest = Vec::new();
         stream.read_to_end(&mut rest).await.unwrap();
         (peer, rest)
@@ -291,16 +300,8 @@ async fn a_websocket_whose_connection_was_not_made_is_tried_again() {
     tokio::spawn(async move {
         // It breaks off the first before anything is said.
         drop(listener.accept().await.unwrap());
-        let (stream, _) = listener.accept().await.unwrap();
-        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-        let mut stream = acceptor.accept(stream).await.unwrap();
-        let mut asked = vec![0; 4096];
-        let length = stream.read(&mut asked).await.unwrap();
-        assert!(asked[..length].ends_with(b"\r\n\r\n"));
-        stream.write_all(AGREED.as_bytes()).await.unwrap();
-        stream.write_all(b"hello").await.unwrap();
-        stream.flush().await.unwrap();
-        let _ = stream.read(&mut asked).await;
+        let mut stream = agree(&listener, config).await;
+        let _ = stream.read(&mut [0]).await;
     });
     let agent = Agent::new()
         .identity(ca.identity(ORDERS, 1))

@@ -5,8 +5,11 @@ use std::{collections::BTreeMap, time::Duration};
 use warifu::{TrustDomain, identity::MAX_TRUST_DOMAINS};
 
 use super::{Path, Problems};
-use crate::config::inbound::{
-    Accept, Inbound, JwtAccept, JwtProfile, LoadBalancer, SecretHeaderAccept, WebIdentityAccept,
+use crate::config::{
+    inbound::{
+        Accept, Inbound, JwtAccept, JwtProfile, LoadBalancer, SecretHeaderAccept, WebIdentityAccept,
+    },
+    validate::is_of_the_message,
 };
 
 /// Entries of `accept` at once. Who has more issuers has a gateway's problem, and not a sidecar's.
@@ -181,20 +184,6 @@ fn web_identity(aws: &WebIdentityAccept, at: &Path, problems: &mut Problems) {
     }
 }
 
-/// Headers that say something else, or that an agent reads itself.
-const NOT_FOR_SECRETS: &[&str] = &[
-    "authorization",
-    "connection",
-    "content-length",
-    "content-type",
-    "cookie",
-    "host",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
 fn secret_header(
     secret: &SecretHeaderAccept,
     inbound: &Inbound,
@@ -204,7 +193,9 @@ fn secret_header(
     let name = secret.header.as_str();
     let at = at.key("header");
     problems.add_if(
-        NOT_FOR_SECRETS.contains(&name)
+        is_of_the_message(name)
+            // Tokens are read there.
+            || secret.header == http::header::AUTHORIZATION
             || ["x-warifu-", "x-amzn-oidc-", "x-forwarded-"]
                 .iter()
                 .any(|it| name.starts_with(it)),

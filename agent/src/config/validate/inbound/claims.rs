@@ -4,27 +4,19 @@ use std::collections::BTreeMap;
 
 use super::{Path, Problems};
 use crate::config::inbound::Inbound;
+use crate::config::validate::is_of_the_message;
 
-/// Headers a claim must not replace: they frame the message, steer its way, or say who sent it.
+/// Further headers a claim must not replace: they steer a message's way, or say who sent it.
 const NOT_FOR_CLAIMS: &[&str] = &[
     "authorization",
     "client-cert",
     "client-cert-chain",
-    "connection",
     "content-encoding",
-    "content-length",
-    "content-type",
-    "cookie",
     "expect",
     "forwarded",
-    "host",
     "keep-alive",
     "proxy-authorization",
     "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
     "via",
     "x-forwarded-client-cert",
     "x-forwarded-for",
@@ -51,7 +43,8 @@ pub(super) fn claims(inbound: &Inbound, jwt: bool, at: &Path, problems: &mut Pro
     let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
     for (claim, header) in &inbound.forward_claims {
         let name = header.as_str();
-        let reserved = NOT_FOR_CLAIMS.contains(&name)
+        let reserved = is_of_the_message(name)
+            || NOT_FOR_CLAIMS.contains(&name)
             || name.starts_with("x-warifu-")
             || name.starts_with("x-amz-")
             || name.starts_with("x-amzn-");

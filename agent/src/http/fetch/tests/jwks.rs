@@ -332,7 +332,7 @@ async fn s10_a_load_balancers_key_is_asked_for_by_its_name_within_limits() {
     let pair = KeyPair::from_pkcs8_der_and_sign_algo(&der, &rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
     let region = Issuer::start(Says::Body(pair.public_key_pem())).await;
     let base = format!("http://{}", region.address);
-    let keys = KeysByKid::new(Arc::new(AlbKeys::new(patient(), base)));
+    let keys = KeysByKid::new(Arc::new(AlbKeys::new(patient(), &base)));
     let profile = Profile::alb(ISSUER, vec![ALB.to_owned()], vec!["web".to_owned()]);
     let verdict = async |kid: &str, second: u64| {
         let header = json!({
@@ -377,7 +377,10 @@ fn claims_of_alb() -> Value {
 
 #[test]
 fn a_regions_keys_are_where_aws_has_them() {
-    let keys = AlbKeys::of_region(fetcher(), "ap-northeast-1");
+    let keys = AlbKeys::of_signer(
+        fetcher(),
+        "arn:aws:elasticloadbalancing:ap-northeast-1:123456789012:loadbalancer/app/a/b",
+    );
     let base = "https://public-keys.auth.elb.ap-northeast-1.amazonaws.com";
-    assert_eq!(keys.base, base);
+    assert_eq!(keys.base(), base);
 }
