@@ -276,8 +276,8 @@ struct Session {
     source: Option<IpAddr>,
     /// The same for `x-forwarded-for`.
     forwarded_for: Option<HeaderValue>,
-    /// `x-forwarded-client-cert`, where the peer has a certificate.
-    xfcc: Option<HeaderValue>,
+    /// What the app is told of the peer's certificate, where it has one.
+    certificate: certificate::Headers,
     /// Who the connection proved.
     peer: Option<Arc<Authenticated>>,
     /// The same, where it is of another trust domain.

@@ -28,6 +28,7 @@ mod aws_roles_strict;
 mod aws_sts_trouble;
 mod base_credentials;
 mod clock_off;
+mod client_certificate_headers;
 mod default_deny;
 mod demo;
 mod drain;

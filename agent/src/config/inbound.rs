@@ -12,6 +12,7 @@ use super::{
 };
 
 mod accept;
+mod client_cert_headers;
 mod ext_authz;
 mod limits;
 mod rule;
@@ -22,6 +23,7 @@ pub use accept::{
     Accept, BoundCertificate, Issuer, JwtAccept, JwtProfile, LoadBalancer, SecretHeaderAccept,
     WebIdentityAccept,
 };
+pub use client_cert_headers::ClientCertHeader;
 pub use ext_authz::ExtAuthz;
 pub use limits::{Limits, PerCaller, Rate};
 pub(in crate::config) use rule::header_map;
@@ -67,6 +69,9 @@ pub struct Inbound {
     pub permissive: Option<Permissive>,
     /// Sign the caller for apps that are reached over TCP.
     pub context: Option<Context>,
+    /// The headers that say which certificate the caller presented, where it did; none where empty.
+    #[serde(default = "client_cert_headers::default")]
+    pub client_cert_headers: Vec<ClientCertHeader>,
     /// Oldest age of a connection before it is closed in favour of a new handshake.
     #[serde(default = "defaults::max_connection_age")]
     pub max_connection_age: Span,

@@ -10,6 +10,7 @@ use super::{agent::Attestation, authority::CaKey, value::*, *};
 mod accept;
 mod aws;
 mod ext_authz;
+mod forwarding;
 mod identities;
 mod publish;
 mod rules;

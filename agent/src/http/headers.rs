@@ -18,11 +18,19 @@ use http::{
 use warifu::client::CONNECTION_HEADER;
 
 mod names;
+mod vary;
 
 use names::Names;
+pub use vary::Unseen;
 
 /// How the app learns of the caller's certificate: Envoy's format.
 pub const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+
+/// The caller's certificate (RFC 9440 §2.2).
+pub const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+
+/// The certificates above it (RFC 9440 §2.3).
+pub const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
 
 /// Where a request came from: addresses, the nearest last.
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

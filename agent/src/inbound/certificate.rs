@@ -12,7 +12,6 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::digest::{SHA256, digest};
-use http::HeaderValue;
 use rustls::ServerConfig;
 use rustls_pki_types::CertificateDer;
 use warifu::{
@@ -33,8 +32,11 @@ use crate::{
     revocation::Provenance,
 };
 pub(super) use files::Files;
+pub(super) use headers::Headers;
+use headers::Told;
 
 mod files;
+mod headers;
 
 /// The TLS side of a listener.
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub(super) struct Certificate {
     client_cert: ClientCert,
     /// Trust domains whose workloads may present a certificate.
     accepted: Vec<TrustDomain>,
+    /// What the app is told of a caller's.
+    told: Told,
     current: ArcSwapOption<Configured>,
 }
 
@@ -66,7 +70,8 @@ pub(super) struct Proved {
     pub(super) certificate: [u8; 32],
     /// When its certificate expires.
     pub(super) expires: SystemTime,
-    pub(super) xfcc: HeaderValue,
+    /// What the app is told of it.
+    pub(super) headers: Headers,
     /// What it goes back to.
     pub(super) provenance: Provenance,
     /// Of another trust domain than ours.
@@ -102,6 +107,7 @@ impl Certificate {
             files,
             client_cert: config.client_cert(),
             accepted,
+            told: Told::new(&config.client_cert_headers),
             current: ArcSwapOption::empty(),
         })
     }
@@ -113,6 +119,7 @@ impl Certificate {
             files: None,
             client_cert: ClientCert::Required,
             accepted,
+            told: Told::default(),
             current: ArcSwapOption::empty(),
         }
     }
@@ -214,7 +221,7 @@ impl Certificate {
         };
         let unusable = Refused("the client's certificate is not an X.509-SVID");
         let spiffe_id = tls::peer_id(leaf).ok_or(unusable.clone())?;
-        let expires = not_after(leaf).ok_or(unusable.clone())?;
+        let expires = not_after(leaf).ok_or(unusable)?;
         let by = self
             .identity
             .borrow()
@@ -225,7 +232,7 @@ impl Certificate {
         // None of the values can hold a character that Envoy's format would quote.
         let by = by.unwrap_or_default();
         let xfcc = format!("By={by};Hash={cert_sha256};URI={spiffe_id}");
-        let xfcc = HeaderValue::try_from(xfcc).map_err(|_| unusable)?;
+        let headers = self.told.of(&xfcc, chain)?;
         let provenance = Provenance::of_chain(&spiffe_id, chain);
         let own = self.own_trust_domain();
         let foreign = (own.as_ref() != Some(spiffe_id.trust_domain())).then(|| Foreign {
@@ -242,7 +249,7 @@ impl Certificate {
             peer,
             certificate,
             expires,
-            xfcc,
+            headers,
             provenance,
             foreign,
         }))
@@ -338,12 +345,11 @@ impl Proved {
             spiffe_id,
             cert_sha256: hex(&certificate),
         };
-        let xfcc = HeaderValue::from_static("URI=spiffe://example.org/orders");
         Self {
             peer,
             certificate,
             expires: SystemTime::UNIX_EPOCH,
-            xfcc,
+            headers: Headers::default(),
             provenance: Provenance::default(),
             foreign: None,
         }

@@ -17,7 +17,6 @@ use super::{
     source,
 };
 use crate::{
-    http::headers::XFCC,
     identity,
     policy::{self, Verdict},
 };
@@ -149,9 +148,7 @@ pub(super) fn vouch(
         headers,
         ..
     } = parts;
-    if let Some(xfcc) = &session.xfcc {
-        headers.insert(XFCC, xfcc.clone());
-    }
+    session.certificate.insert(headers);
     caller.insert(headers);
     if let Some(key) = &session.inbound.context_key {
         let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);

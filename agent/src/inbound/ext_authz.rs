@@ -237,8 +237,8 @@ impl Asking {
             return Ok(session);
         };
         let certificate = &self.inbound.certificate;
-        if let Some(proved) = certificate.seen(leaf, principal, SystemTime::now())? {
-            session.xfcc = Some(proved.xfcc.clone());
+        if let Some(mut proved) = certificate.seen(leaf, principal, SystemTime::now())? {
+            session.certificate = mem::take(&mut proved.headers);
             let peer = Authenticated::by_certificate(proved);
             let peer = peer.map_err(|why| Refusal::PeerNotAccepted(why.0))?;
             session.peer = Some(Arc::new(peer));
@@ -252,7 +252,7 @@ impl Asking {
             remote: source.map_or_else(|| self.remote.clone(), |source| source.to_string()),
             source,
             forwarded_for: None,
-            xfcc: None,
+            certificate: Default::default(),
             peer: None,
             foreign: None,
         }

@@ -1,6 +1,6 @@
 //! A listener whose requests go on to the app.
 
-use std::{pin::pin, sync::Arc, time::SystemTime};
+use std::{mem, pin::pin, sync::Arc, time::SystemTime};
 
 use http::{HeaderValue, Request, Response, StatusCode, header::AUTHORIZATION};
 use hyper::body::Incoming;
@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use super::{
     Inbound, Session,
     authenticate::Authenticated,
+    certificate,
     decide::{Admitted, admit, vouch},
     grant::Grant,
     record::{self, Record},
@@ -19,7 +20,7 @@ use crate::{
     config::{inbound as config, outbound::Protocol, value::Forward},
     http::{
         body::{self, Body},
-        headers::{self, Filter},
+        headers::{self, Filter, Unseen},
         pool::{Address, Destination, Keep, Pool, Switches, Upstream},
         server::{self, Connection, Failed, Opened, Refused, Remote, Security, Service},
         upgrade::Wanted,
@@ -39,6 +40,8 @@ struct Forwarding {
     inbound: Arc<Inbound>,
     app: Upstream,
     from_app: Arc<Filter>,
+    /// What the app is told that caches never see.
+    unseen: Unseen,
 }
 
 /// What all requests of a connection share.
@@ -67,6 +70,7 @@ impl Front {
             inbound,
             app: pool.upstream(app, Keep::APP.connecting_within(config.timeouts.connect.0)),
             from_app: Arc::new(Filter::from_app()),
+            unseen: Unseen::new(config.forward_claims.values()),
         }))
     }
 }
@@ -82,12 +86,12 @@ impl Service for Front {
         let mut peer = self.0.inbound.certificate.peer(&connection.peer_chain)?;
         let foreign = peer.as_mut().and_then(|peer| peer.foreign.take());
         let expires = peer.as_ref().map(|peer| peer.expires);
-        let (xfcc, authenticated) = match peer {
-            Some(peer) => (
-                Some(peer.xfcc.clone()),
+        let (certificate, authenticated) = match peer {
+            Some(mut peer) => (
+                mem::take(&mut peer.headers),
                 Some(Authenticated::by_certificate(peer)?),
             ),
-            None => (None, None),
+            None => (certificate::Headers::default(), None),
         };
         let source = match &connection.remote {
             Remote::Tcp(address) => Some(address.ip()),
@@ -100,7 +104,7 @@ impl Service for Front {
             remote: connection.remote.to_string(),
             source,
             forwarded_for,
-            xfcc,
+            certificate,
             peer: authenticated.map(Arc::new),
             foreign,
         });
@@ -207,6 +211,7 @@ async fn answer(
         }
         _ => {
             forwarding.from_app.strip(response.headers_mut());
+            forwarding.unseen.tell_caches(response.headers_mut());
             let body = response.body_mut();
             body.filter_trailers(&forwarding.from_app);
             body.while_still(|| grant.into_still());

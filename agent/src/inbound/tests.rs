@@ -19,6 +19,7 @@ mod proofs;
 mod revoked;
 mod times;
 mod tokens;
+mod told;
 mod websocket;
 
 /// It is moved several times on its way into its task: with room for a TLS handshake in it, it once was 33 KiB.

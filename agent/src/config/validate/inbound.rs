@@ -11,6 +11,7 @@ use crate::config::{
 
 mod accept;
 mod claims;
+mod client_cert_headers;
 mod ext_authz;
 mod permissive;
 mod rules;
@@ -46,6 +47,7 @@ pub(super) fn inbound(config: &AgentConfig, inbound: &Inbound, at: &Path, proble
         &at.key("forward_claims"),
         problems,
     );
+    client_cert_headers::client_cert_headers(inbound, &at.key("client_cert_headers"), problems);
     timeouts(&inbound.timeouts, &at.key("timeouts"), problems);
     problems.span(
         at.key("max_connection_age"),

@@ -21,7 +21,7 @@ fn accept_partner(config: &mut crate::config::inbound::Inbound) {
 
 impl Fixture {
     /// From now on the agent has these bundles of other trust domains.
-    fn federates(&self, generation: u64, bundles: &[(&Ca, &str)]) {
+    pub(super) fn federates(&self, generation: u64, bundles: &[(&Ca, &str)]) {
         let mut identity = self.ca.identity(PAYMENTS, generation);
         let bundles = bundles.iter().map(|(ca, name)| ca.bundle(domain(name)));
         identity.federated = bundles.collect();
@@ -35,7 +35,7 @@ impl Fixture {
         tls::client_config(&ca.identity(id, 1), &ours, expected).unwrap()
     }
 
-    async fn caller_of(&self, ca: &Ca, id: &str) -> fixture::Caller1 {
+    pub(super) async fn caller_of(&self, ca: &Ca, id: &str) -> fixture::Caller1 {
         let client = self.client_of(ca, id);
         fixture::Caller1::new(self.connect(client, b"http/1.1").await)
     }

@@ -171,6 +171,7 @@ pub(super) fn config(forward: Forward) -> config::Inbound {
         trusted_hops: 0,
         forward_claims: Default::default(),
         context: None,
+        client_cert_headers: vec![config::ClientCertHeader::Xfcc],
         max_connection_age: Span(Duration::from_secs(3600)),
         max_connections: 100,
     }

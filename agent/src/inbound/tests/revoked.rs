@@ -9,6 +9,11 @@ use crate::revocation::{Kind, Published};
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl Fixture {
+    /// From now on nothing of this SPIFFE ID is good.
+    pub(super) fn revoke(&self, id: &str) {
+        self.learn(1, &[(Kind::SpiffeId, id)]);
+    }
+
     /// From now on this list is in force.
     fn learn(&self, number: u64, entries: &[(Kind, &str)]) {
         let entries = entries.iter();
