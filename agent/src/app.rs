@@ -32,7 +32,7 @@ use crate::{
         server::{self, BindError, Drain, Draining, Limits, Listener},
     },
     identity,
-    inbound::{self, Environment, Issuers},
+    inbound::{self, AppPorts, Environment, Issuers},
     local,
     outbound::{self, Outbound, Sign},
     policy::Policy,
@@ -103,6 +103,8 @@ pub struct Agent {
     _secrets: secrets::KeptFresh,
     /// Keeps the keys of token issuers at hand.
     _issuers: inbound::KeptWarm,
+    /// Watches whether the app can be reached around the listeners.
+    _app_ports: Option<AppPorts>,
     /// What roles are assumed with that are assumed with tokens; those who have them know it weakly.
     _jwt_svids: Arc<dyn IdentityTokens>,
 }
@@ -262,6 +264,7 @@ pub async fn start_agent(
         )));
     }
     drop(on_data);
+    let app_ports = AppPorts::watch(&config.inbound, |why| readiness.condition("app-port", why));
     let local_metrics = local::Metrics::new(&mut registry);
     let setup = local::Setup {
         config: &config.local,
@@ -353,6 +356,7 @@ pub async fn start_agent(
         _fresh: fresh,
         _secrets: kept_secrets,
         _issuers: issuers,
+        _app_ports: app_ports,
         _jwt_svids: jwt_svids,
     })
 }

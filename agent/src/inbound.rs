@@ -42,6 +42,7 @@ use certificate::{Certificate, Files, Foreign};
 use quota::Quotas;
 use record::Sample;
 
+mod app_port;
 mod authenticate;
 mod cache;
 mod certificate;
@@ -61,6 +62,7 @@ mod source;
 mod tests;
 mod tunnel;
 
+pub use app_port::AppPorts;
 pub use issuers::{Issuers, KeptWarm};
 pub use record::Metrics;
 

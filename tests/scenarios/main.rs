@@ -11,6 +11,7 @@
 mod addresses_in_use;
 mod administration;
 mod app_down_or_slow;
+mod app_port;
 mod attest_again;
 mod attest_caller_identity;
 mod attest_kubernetes;
@@ -27,8 +28,8 @@ mod aws_roles;
 mod aws_roles_strict;
 mod aws_sts_trouble;
 mod base_credentials;
-mod clock_off;
 mod client_certificate_headers;
+mod clock_off;
 mod default_deny;
 mod demo;
 mod drain;

@@ -43,6 +43,10 @@ pub struct Inbound {
     pub forward: Option<Forward>,
     /// No app: Envoy asks here what it may let pass.
     pub ext_authz: Option<ExtAuthz>,
+    /// Not ready while the port of `forward` is open on another address than loopback: the app could be reached around
+    /// the agent. Off where that port is another program's.
+    #[serde(default = "yes")]
+    pub app_port_check: bool,
     /// Which HTTP the app speaks.
     #[serde(default)]
     pub app_protocol: Protocol,
@@ -65,13 +69,13 @@ pub struct Inbound {
     #[serde(default, deserialize_with = "value::map::<name::Header, _>")]
     #[schemars(with = "BTreeMap<String, As<name::Header>>")]
     pub forward_claims: BTreeMap<String, http::HeaderName>,
+    /// The headers that say which certificate the caller presented, where it did; none where empty.
+    #[serde(default = "client_cert_headers::default")]
+    pub client_cert_headers: Vec<ClientCertHeader>,
     /// Let pass, for now, what would be refused.
     pub permissive: Option<Permissive>,
     /// Sign the caller for apps that are reached over TCP.
     pub context: Option<Context>,
-    /// The headers that say which certificate the caller presented, where it did; none where empty.
-    #[serde(default = "client_cert_headers::default")]
-    pub client_cert_headers: Vec<ClientCertHeader>,
     /// Oldest age of a connection before it is closed in favour of a new handshake.
     #[serde(default = "defaults::max_connection_age")]
     pub max_connection_age: Span,
@@ -112,4 +116,8 @@ impl Inbound {
             false => ClientCert::None,
         })
     }
+}
+
+fn yes() -> bool {
+    true
 }

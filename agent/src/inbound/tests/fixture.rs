@@ -158,6 +158,7 @@ pub(super) fn config(forward: Forward) -> config::Inbound {
         forward: Some(forward),
         ext_authz: None,
         limits: Default::default(),
+        app_port_check: true,
         app_protocol: Default::default(),
         timeouts: Timeouts {
             first_byte: Some(Span(Duration::from_millis(200))),
@@ -170,8 +171,8 @@ pub(super) fn config(forward: Forward) -> config::Inbound {
         deny: Vec::new(),
         trusted_hops: 0,
         forward_claims: Default::default(),
-        context: None,
         client_cert_headers: vec![config::ClientCertHeader::Xfcc],
+        context: None,
         max_connection_age: Span(Duration::from_secs(3600)),
         max_connections: 100,
     }
