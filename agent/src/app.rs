@@ -9,8 +9,7 @@
 
 use std::{
     collections::BTreeMap,
-    num::NonZeroU32,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -32,10 +31,9 @@ use crate::{
         server::{self, BindError, Drain, Draining, Limits, Listener},
     },
     identity,
-    inbound::{self, AppPorts, Environment, Issuers},
+    inbound::{self, AppPorts, Change, Environment, Evaluations, Issuers, Live},
     local,
     outbound::{self, Outbound, Sign},
-    policy::Policy,
     secrets::{self, Secrets},
     telemetry::{
         audit::{Audit, AuditError},
@@ -93,18 +91,18 @@ pub struct Agent {
     not_draining: Condition,
     audit: Audit,
     counting: Option<Writing>,
-    /// The rules of its inbound listeners, by the address that the configuration gives each.
-    rules: Vec<(Listen, inbound::Rules)>,
+    /// What of its inbound listeners can change.
+    live: Vec<Live>,
+    /// What carries requests.
+    data: runtime::Handle,
     /// Renews for as long as it is held.
     _renewal: identity::Handle,
     /// Keeps the routes' tokens at hand.
     _fresh: KeptFresh,
     /// Keeps the routes' secrets at hand.
     _secrets: secrets::KeptFresh,
-    /// Keeps the keys of token issuers at hand.
-    _issuers: inbound::KeptWarm,
     /// Watches whether the app can be reached around the listeners.
-    _app_ports: Option<AppPorts>,
+    app_ports: Mutex<AppPorts>,
     /// What roles are assumed with that are assumed with tokens; those who have them know it weakly.
     _jwt_svids: Arc<dyn IdentityTokens>,
 }
@@ -141,6 +139,14 @@ pub enum StartError {
     /// The TLS of upstreams with public certificates can't be set up.
     #[error("TLS for upstreams: {0}")]
     Tls(#[from] rustls::Error),
+}
+
+/// Why a listener can't serve by a new configuration.
+#[derive(Debug, Error)]
+#[error("inbound[{index}]: {why}")]
+pub struct ReloadError {
+    index: usize,
+    why: inbound::StartError,
 }
 
 /// Starts an agent. Requests are carried by the runtime `data`, everything else by the current one, so
@@ -209,26 +215,27 @@ pub async fn start_agent(
         revocations: renewal.revocations().clone(),
         issuers: issuers.clone(),
         secrets: secrets.clone(),
+        evaluations: Evaluations::default(),
         pool: to_app,
         audit: audit.clone(),
-        allowed_one_in: config.audit.allowed_one_in.unwrap_or(NonZeroU32::MIN),
         counts: counts.clone(),
         metrics: inbound::Metrics::new(&mut registry),
         server_metrics: server_metrics.clone(),
         draining: draining.clone(),
     };
-    let (mut inbound, mut rules) = (Vec::new(), Vec::new());
+    let (mut inbound, mut live) = (Vec::new(), Vec::new());
+    let one_in = config.audit.one_in();
     for (config, listener) in config.inbound.iter().zip(sockets.inbound) {
-        let handle = inbound::start(config, listener, &environment)?;
+        let handle = inbound::start(config, one_in, listener, &environment)?;
         inbound.push(handle.address().clone());
-        rules.push((config.listen.clone(), handle.rules()));
+        live.push(handle.live());
         serving.0.push(tokio::spawn(handle.drained()));
     }
     let tried = (!issuers.is_empty()).then(|| {
         let fetching = "the keys of issuers whose tokens are accepted are being fetched";
         readiness.condition("issuers", fetching)
     });
-    let issuers = issuers.keep_warm(tried);
+    issuers.keep_warm(tried);
     let (mut outbound, mut outbound_tcp) = (None, Vec::new());
     if let (Some(config), Some(listener)) = (&config.outbound, sockets.outbound) {
         outbound = Some(listener.address().clone());
@@ -249,7 +256,7 @@ pub async fn start_agent(
             serving.0.push(tokio::spawn(server::serve_bytes(
                 listener,
                 Arc::clone(carrier),
-                Limits::default().max_connections,
+                Limits::default(),
                 server_metrics.listener("outbound-tcp"),
                 draining.clone(),
             )));
@@ -264,7 +271,8 @@ pub async fn start_agent(
         )));
     }
     drop(on_data);
-    let app_ports = AppPorts::watch(&config.inbound, |why| readiness.condition("app-port", why));
+    let mut app_ports = AppPorts::default();
+    app_ports.watch(&config.inbound, |why| readiness.condition("app-port", why));
     let local_metrics = local::Metrics::new(&mut registry);
     let setup = local::Setup {
         config: &config.local,
@@ -351,12 +359,12 @@ pub async fn start_agent(
         not_draining,
         audit,
         counting,
-        rules,
+        live,
+        data: data.clone(),
         _renewal: renewal,
         _fresh: fresh,
         _secrets: kept_secrets,
-        _issuers: issuers,
-        _app_ports: app_ports,
+        app_ports: Mutex::new(app_ports),
         _jwt_svids: jwt_svids,
     })
 }
@@ -367,15 +375,32 @@ impl Agent {
         self.drain_wanted.clone().started().await;
     }
 
-    /// Decides by the rules of `config` from now on, on live connections as well. A listener that `config` does not
-    /// have keeps its rules.
-    pub fn replace_rules(&self, config: &AgentConfig) {
-        for (listen, rules) in &self.rules {
-            let same = config.inbound.iter().find(|it| it.listen == *listen);
-            if let Some(inbound) = same {
-                rules.replace(Policy::new(&inbound.allow, &inbound.deny));
-            }
+    /// Has its inbound listeners serve by `config` from now on, on live connections as well: all of them, or none where
+    /// one can't. A listener that `config` does not have stays as it is. Dropped before it is done, it changes nothing.
+    ///
+    /// # Errors
+    /// What can't be.
+    pub async fn reload(&self, config: &AgentConfig) -> Result<(), ReloadError> {
+        let mut changes = Vec::new();
+        for live in &self.live {
+            let of_it = |(_, it): &(usize, &config::inbound::Inbound)| live.is_of(it);
+            let Some((index, inbound)) = config.inbound.iter().enumerate().find(of_it) else {
+                continue;
+            };
+            let change = live.prepare(inbound, config.audit.one_in()).await;
+            changes.push(change.map_err(|why| ReloadError { index, why })?);
         }
+        // What it starts belongs to the data runtime, as at start.
+        let on_data = self.data.enter();
+        changes.into_iter().for_each(Change::apply);
+        drop(on_data);
+        let listeners: Vec<_> = self.live.iter().map(Live::config).collect();
+        let mut app_ports = self
+            .app_ports
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        app_ports.watch(&listeners, |why| self.readiness.condition("app-port", why));
+        Ok(())
     }
 
     /// Stops accepting, lets requests under way end (for as long as `drain` of the configuration

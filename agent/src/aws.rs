@@ -14,7 +14,6 @@ mod error;
 mod give;
 mod http;
 mod metrics;
-mod partition;
 mod refresh;
 mod roles;
 mod sdk;
@@ -34,7 +33,6 @@ pub use self::{
     caller_identity::{CallError, CallSigner, SignedCall},
     error::{chain, is_busy},
     give::{NotGiven, SessionCredentials},
-    partition::{Partition, partition, sts_host},
     roles::Roles,
     sdk::{sdk, sdk_at},
     secrets_manager::SecretsManager,

@@ -9,6 +9,7 @@ pub mod origin;
 pub mod path;
 pub mod patience;
 pub mod pool;
+pub mod proxy_protocol;
 pub mod server;
 pub mod still;
 pub mod tls_files;

@@ -9,62 +9,73 @@
 //! headers that say so) is made once, when it opens; a verified token is remembered until it
 //! expires. The rest of a request costs no more than a proxy's.
 //!
+//! What the configuration says of a listener is in its `Terms`, which a reload replaces as one; what is here
+//! lives as long as the socket.
+//!
 //! Where a listener accepts no tokens, `authorization` is the app's own business and passes through.
 //! Where it accepts them, the header is ours: it must hold one good bearer token, and goes no further.
 
-use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    net::IpAddr,
+    num::NonZeroU32,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU32},
+    time::SystemTime,
+};
 
 use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue};
 use thiserror::Error;
-use tokio::{sync::Semaphore, task::JoinHandle};
-use warifu::{caller::context, jwt::SigningKey};
+use tokio::task::JoinHandle;
+use warifu::caller::context;
 
 use crate::{
-    config::{
-        inbound::{self as config, Accept},
-        value::Listen,
-    },
+    config::{inbound as config, value::Listen},
     http::{
         headers::Filter,
-        patience::Patience,
         pool::Pool,
         server::{self, Draining, Limits, Listener},
         tls_files::TlsFilesError,
     },
     identity,
-    policy::Policy,
     secrets::Secrets,
     telemetry::{audit::Audit, emf::Counts},
 };
-use authenticate::{Authenticated, Authenticator};
-use certificate::{Certificate, Files, Foreign};
+use authenticate::Authenticated;
+use certificate::{Files, Foreign};
 use quota::Quotas;
-use record::Sample;
+use terms::Terms;
 
 mod app_port;
 mod authenticate;
 mod cache;
 mod certificate;
+mod change;
 mod decide;
 mod ext_authz;
 mod forward;
 mod grant;
 mod issuers;
 mod key_file;
+mod opaque;
 mod quota;
 mod recent;
 mod record;
 mod refusal;
+mod rego;
+mod session;
 mod settle;
 mod source;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod tunnel;
 
 pub use app_port::AppPorts;
-pub use issuers::{Issuers, KeptWarm};
+pub use change::{Change, Live};
+pub use issuers::Issuers;
 pub use record::Metrics;
+pub use rego::{Evaluations, PolicyError, policy_of};
 
 const CALLER: HeaderName = HeaderName::from_static(context::CALLER_HEADER);
 
@@ -79,12 +90,12 @@ pub struct Environment {
     pub issuers: Issuers,
     /// What callers are compared with that have a secret.
     pub secrets: Secrets,
+    /// Where Rego policies are evaluated.
+    pub evaluations: Evaluations,
     /// Connections to the app.
     pub pool: Pool,
     /// Where decisions are written.
     pub audit: Audit,
-    /// Of requests that were allowed, one line in so many.
-    pub allowed_one_in: NonZeroU32,
     /// Where decisions are counted, for CloudWatch.
     pub counts: Option<Counts>,
     /// What requests count in.
@@ -95,7 +106,7 @@ pub struct Environment {
     pub draining: Draining,
 }
 
-/// Why a listener can't start.
+/// Why a listener can't serve what its configuration says.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -110,6 +121,9 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// It has nothing to decide by.
+    #[error("inbound.{0}")]
+    Policy(#[from] PolicyError),
     /// It has no certificate to present.
     #[error("inbound.tls: {0}")]
     Certificate(#[from] TlsFilesError),
@@ -121,37 +135,32 @@ pub enum StartError {
         /// What is wrong.
         why: String,
     },
+    /// Callers that have a secret could not be told from others.
+    #[error("the entry {accept} of accept: {why}")]
+    Secret {
+        /// Its name.
+        accept: String,
+        /// What is wrong.
+        why: String,
+    },
 }
 
 /// A listener that serves.
 #[derive(Debug)]
 pub struct Handle {
     inbound: Arc<Inbound>,
-    address: Listen,
     serving: JoinHandle<usize>,
-    /// Ends with it.
-    _reading: Option<Reading>,
-}
-
-/// Follows the files of a listener's certificates while it is held.
-#[derive(Debug)]
-struct Reading(JoinHandle<()>);
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Handle {
     /// Where it listens.
     pub fn address(&self) -> &Listen {
-        &self.address
+        &self.inbound.address
     }
 
-    /// Its rules, to be replaced while it serves.
-    pub fn rules(&self) -> Rules {
-        Rules(Arc::clone(&self.inbound))
+    /// What of it can change while it serves.
+    pub fn live(&self) -> Live {
+        Live(Arc::clone(&self.inbound))
     }
 
     /// Waits until a drain has ended; returns how many connections it cut.
@@ -160,112 +169,91 @@ impl Handle {
     }
 }
 
-/// The rules of a listener that serves.
-#[derive(Debug, Clone)]
-pub struct Rules(Arc<Inbound>);
-
-impl Rules {
-    /// From now on this decides, on live connections as well.
-    pub fn replace(&self, policy: Policy) {
-        self.0.policy.store(Arc::new(policy));
-    }
-}
-
-/// Serves `listener`, bound to `config.listen`, in a task of its own.
+/// Serves `listener`, bound to `config.listen`, in a task of its own. Of requests that are allowed, one in so many has
+/// its line in the audit log.
 ///
 /// # Errors
 /// See [`StartError`].
 pub fn start(
     config: &config::Inbound,
+    allowed_one_in: NonZeroU32,
     listener: Listener,
     environment: &Environment,
 ) -> Result<Handle, StartError> {
-    let inbound = Inbound::new(config, environment)?;
+    let terms = Terms::new(config, allowed_one_in, environment, None)?;
     if let Some(permissive) = config.permissive {
-        let (listen, until) = (&config.listen, permissive.until);
-        match SystemTime::now() < until.0 {
-            true => tracing::warn!(
-                %listen, %until,
-                "permissive mode: what would be refused here is let pass until then, and written to the audit log"
-            ),
-            false => {
-                tracing::warn!(%listen, %until, "permissive mode is over; remove it from the configuration");
-            }
-        }
+        permissive_mode(&config.listen, permissive);
     }
-    Ok(serve(inbound, listener, config, environment))
+    Ok(serve(terms, listener, environment))
 }
 
-fn serve(
-    inbound: Inbound,
-    listener: Listener,
-    config: &config::Inbound,
-    environment: &Environment,
-) -> Handle {
-    let inbound = Arc::new(inbound);
+fn serve(terms: Terms, listener: Listener, environment: &Environment) -> Handle {
+    let config = terms.config.clone();
     let limits = Limits {
         max_connections: config.max_connections,
-        max_age: Some(config.max_connection_age.0),
         ..Limits::default()
     };
-    let address = listener.address().clone();
     let metrics = environment.server_metrics.listener("inbound");
     let draining = environment.draining.clone();
+    let inbound = Inbound::new(terms, listener.address().clone(), environment.clone());
     let shared = Arc::clone(&inbound);
-    let serving = match (&config.ext_authz, &config.forward) {
-        (Some(ext_authz), _) => {
-            let identity = environment.identity.clone();
-            let front = ext_authz::Front::new(shared, ext_authz, &address, identity);
-            let front = Arc::new(front);
+    let serving = match config.ext_authz {
+        Some(ext_authz) => {
+            let front = Arc::new(ext_authz::Front::new(shared, &ext_authz));
             tokio::spawn(server::serve(listener, front, limits, metrics, draining))
         }
-        (None, Some(forward)) => {
-            let front = forward::Front::new(shared, forward, config, &environment.pool);
-            let front = Arc::new(front);
+        None if config.is_opaque() => {
+            let front = Arc::new(opaque::Front::new(shared));
+            let serving = server::serve_bytes(listener, front, limits, metrics, draining);
+            tokio::spawn(serving)
+        }
+        None => {
+            let front = Arc::new(forward::Front::new(shared));
             tokio::spawn(server::serve(listener, front, limits, metrics, draining))
         }
-        // The configuration was checked: a listener has one of the two.
-        (None, None) => tokio::spawn(std::future::ready(0)),
     };
-    let reading = inbound.certificate.files().map(|files| {
-        let gauge = environment.metrics.certificate(&address);
-        let look = move |files: &Files| {
-            let since = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).ok();
-            let seconds = files.not_after().and_then(since).unwrap_or_default();
-            gauge.set(i64::try_from(seconds.as_secs()).unwrap_or(i64::MAX));
-        };
-        Reading(tokio::spawn(Arc::clone(files).keep_reading(look)))
-    });
-    Handle {
-        inbound,
-        address,
-        serving,
-        _reading: reading,
+    Handle { inbound, serving }
+}
+
+fn permissive_mode(listen: &Listen, config::Permissive { until }: config::Permissive) {
+    match SystemTime::now() < until.0 {
+        true => tracing::warn!(
+            %listen, %until,
+            "permissive mode: what would be refused here is let pass until then, and written to the audit log"
+        ),
+        false => {
+            tracing::warn!(%listen, %until, "permissive mode is over; remove it from the configuration");
+        }
     }
 }
 
-/// What all connections of a listener share.
+/// What all connections of a listener share, for as long as it is bound.
 #[derive(Debug)]
 struct Inbound {
-    certificate: Certificate,
-    authenticator: Authenticator,
-    revocations: identity::Revocations,
-    policy: ArcSwap<Policy>,
-    /// Proxies in front whose word on the source address is taken.
-    trusted_hops: usize,
-    /// Until then refusals are written down and don't happen.
-    permissive_until: Option<SystemTime>,
-    patience: Patience,
-    quotas: Option<Quotas>,
-    /// Requests under way.
-    places: Option<Arc<Semaphore>>,
-    /// Signs who called, for apps reached over TCP.
-    context_key: Option<SigningKey>,
-    to_app: Arc<Filter>,
-    audit: Audit,
-    sample: Sample,
-    counts: Option<Counts>,
-    metrics: Metrics,
+    /// Where it is.
+    address: Listen,
+    /// What the configuration says at this time.
+    terms: ArcSwap<Terms>,
+    environment: Environment,
+    quotas: Quotas,
+    from_app: Arc<Filter>,
+    /// Requests that were allowed, for those whose line is written.
+    allowed: AtomicU32,
+    /// Follows the files of its certificates.
+    reading: Mutex<Option<Reading>>,
+}
+
+/// Follows the files of a listener's certificates while it is held.
+#[derive(Debug)]
+struct Reading {
+    files: Arc<Files>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// What all requests of a connection share.
@@ -287,55 +275,52 @@ struct Session {
 }
 
 impl Inbound {
-    fn new(config: &config::Inbound, environment: &Environment) -> Result<Self, StartError> {
-        let Environment {
-            identity,
-            revocations,
-            audit,
-            allowed_one_in,
-            counts,
-            metrics,
-            ..
-        } = environment.clone();
-        let context_key =
-            match &config.context {
-                Some(context) => Some(key_file::write(&context.key_file).map_err(|source| {
-                    StartError::KeyFile {
-                        path: context.key_file.clone(),
-                        source,
-                    }
-                })?),
-                None => None,
-            };
-        let secrets = config.accept.iter().filter_map(|accept| match accept {
-            Accept::SecretHeader(secret) => Some(&secret.header),
-            _ => None,
-        });
-        let removed = config.forward_claims.values().chain(secrets);
-        let to_app = match config.ext_authz {
-            Some(_) => Filter::to_app_of_proxy(removed),
-            None => Filter::to_app(removed),
+    fn new(terms: Terms, address: Listen, environment: Environment) -> Arc<Self> {
+        let terms = Arc::new(terms);
+        let inbound = Self {
+            address,
+            terms: ArcSwap::new(Arc::clone(&terms)),
+            environment,
+            quotas: Quotas::default(),
+            from_app: Arc::new(Filter::from_app()),
+            allowed: AtomicU32::new(0),
+            reading: Mutex::default(),
         };
-        let authenticator = Authenticator::new(config, environment)?;
-        Ok(Self {
-            certificate: Certificate::new(config, identity)?,
-            authenticator,
-            revocations,
-            policy: ArcSwap::from_pointee(Policy::new(&config.allow, &config.deny)),
-            trusted_hops: config.trusted_hops,
-            permissive_until: config.permissive.map(|permissive| permissive.until.0),
-            patience: Patience::new(&config.timeouts),
-            quotas: Quotas::new(config.limits.per_caller),
-            places: config
-                .limits
-                .concurrency
-                .map(|most| Arc::new(Semaphore::new(most.get().min(Semaphore::MAX_PERMITS)))),
-            context_key,
-            to_app: Arc::new(to_app),
-            audit,
-            sample: Sample::new(allowed_one_in),
-            counts,
-            metrics,
-        })
+        inbound.follow_files(&terms);
+        Arc::new(inbound)
+    }
+
+    /// What the configuration says now. Asked once a request: what is decided is decided by one version.
+    fn terms(&self) -> Arc<Terms> {
+        self.terms.load_full()
+    }
+
+    /// From now on these are the terms.
+    fn enforce(&self, terms: Arc<Terms>) {
+        self.follow_files(&terms);
+        self.terms.store(terms);
+    }
+
+    fn follow_files(&self, terms: &Terms) {
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(files) = terms.certificate.files() else {
+            *reading = None;
+            self.environment.metrics.no_certificate(&self.address);
+            return;
+        };
+        let followed = reading.as_ref().map(|reading| &reading.files);
+        if followed.is_some_and(|followed| Arc::ptr_eq(followed, files)) {
+            return;
+        }
+        let gauge = self.environment.metrics.certificate(&self.address);
+        let look = move |files: &Files| {
+            let since = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).ok();
+            let seconds = files.not_after().and_then(since).unwrap_or_default();
+            gauge.set(i64::try_from(seconds.as_secs()).unwrap_or(i64::MAX));
+        };
+        *reading = Some(Reading {
+            files: Arc::clone(files),
+            task: tokio::spawn(Arc::clone(files).keep_reading(look)),
+        });
     }
 }

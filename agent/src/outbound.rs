@@ -27,7 +27,7 @@ use prometheus_client::registry::Registry;
 use crate::{
     config,
     http::{
-        body::Body,
+        body::{Body, Upload},
         headers::join_cookies,
         pool::Pool,
         server::{Connection, Opened, Refused, Service},
@@ -154,7 +154,7 @@ impl Calls {
                 return refusal.into_response();
             }
         };
-        let body = Body::Filtered(body, Arc::clone(&route.to_network), None);
+        let body = Body::Upload(Upload::new(body, &route.to_network, None));
         let deadline = route.patience.deadline();
         // Futures are awaited where they are made, here and below: one that is named first is kept twice.
         let answered = async {

@@ -3,7 +3,8 @@
 //! ```text
 //! deny rules ─▶ one holds: denied ─┐
 //! allow rules ─▶ one holds: allowed├─▶ verdict, and which rule
-//!             ─▶ none does: denied ┘
+//!             ─▶ none does: denied ┤
+//!        Rego ─▶ where there is one┘
 //! ```
 //!
 //! A rule holds when every part of it does: its `peer` against the SPIFFE ID the TLS connection proved, its
@@ -24,13 +25,15 @@ use crate::config::{inbound as config, value::IdPattern};
 
 mod explain;
 mod index;
+mod rego;
 mod rule;
 mod trie;
 mod when;
 
 pub use explain::{Explained, Explanation};
 use index::Index;
-use rule::{Ask, Effect};
+pub use rego::{NoPolicy, Question, Rego, Undecided};
+use rule::{About, Ask, Effect};
 
 /// How [`warifu::caller::Subject::proof`] names a JWT-SVID: the only proof whose `sub` is a SPIFFE ID.
 pub const PROOF_JWT_SVID: &str = "jwt-svid";
@@ -108,6 +111,10 @@ pub enum Reason {
     NoRuleForRequest,
     /// This rule denies: of those that do, the first of the file.
     Rule(RuleName),
+    /// No rule decides, and this one of the Rego policy does not allow it.
+    NotByRego(RuleName),
+    /// No rule decides, and this one of the Rego policy says nothing.
+    Undecided(RuleName, Undecided),
 }
 
 impl Reason {
@@ -117,6 +124,8 @@ impl Reason {
             Self::NoRuleForCaller => "no_rule_for_caller",
             Self::NoRuleForRequest => "no_rule_for_request",
             Self::Rule(_) => "denied_by_rule",
+            Self::NotByRego(_) => "not_allowed_by_rego",
+            Self::Undecided(_, why) => why.as_str(),
         }
     }
 }
@@ -134,15 +143,30 @@ pub struct Policy {
     shadow_allow: Index,
     /// Whether any of them looks at headers.
     reads_headers: bool,
+    /// Asked where none of them decides.
+    rego: Option<Arc<Rego>>,
 }
 
 impl Policy {
     /// Compiles the rules of a listener.
+    pub fn of(listener: &config::Inbound) -> Self {
+        let about = match listener.is_opaque() {
+            true => About::Connections,
+            false => About::Requests,
+        };
+        Self::about(about, &listener.allow, &listener.deny)
+    }
+
+    /// Compiles rules about requests.
     pub fn new(allow: &[config::Rule], deny: &[config::Rule]) -> Self {
+        Self::about(About::Requests, allow, deny)
+    }
+
+    fn about(about: About, allow: &[config::Rule], deny: &[config::Rule]) -> Self {
         let index = |rules: &[config::Rule], effect, shadow| {
             let rules = rules.iter().enumerate();
             let chosen = rules.filter(|(_, rule)| rule.shadow == shadow);
-            Index::new(chosen.map(|(place, rule)| rule::Rule::new(rule, effect, place)))
+            Index::new(chosen.map(|(place, rule)| rule::Rule::new(rule, effect, about, place)))
         };
         Self {
             deny: index(deny, Effect::Deny, false),
@@ -153,7 +177,15 @@ impl Policy {
                 .iter()
                 .chain(deny)
                 .any(|rule| !rule.headers.is_empty()),
+            rego: None,
         }
+    }
+
+    /// And `rego` is asked where no rule decides.
+    #[must_use]
+    pub fn with_rego(mut self, rego: Rego) -> Self {
+        self.rego = Some(Arc::new(rego));
+        self
     }
 
     /// Whether a rule looks at [`Request::headers`].
@@ -161,7 +193,32 @@ impl Policy {
         self.reads_headers
     }
 
-    /// Decides. A caller without `peer` and `subject` is denied whatever the rules say.
+    /// Whether there is a Rego policy.
+    pub fn asks_rego(&self) -> bool {
+        self.rego.is_some()
+    }
+
+    /// What is to be asked of the Rego policy where `verdict` is that no rule decides. Who proved nothing is not asked
+    /// about.
+    pub fn question(
+        &self,
+        caller: &Caller,
+        evidence: &Evidence,
+        request: Request<'_>,
+        verdict: &Verdict,
+    ) -> Option<Question> {
+        let rego = self.rego.as_ref()?;
+        let no_rule = [Reason::NoRuleForCaller, Reason::NoRuleForRequest];
+        let open = matches!(&verdict.decision, Decision::Deny(why) if no_rule.contains(why));
+        let ask = Ask::new(caller, evidence, request);
+        (open && !ask.nobody()).then(|| {
+            let shadows = (verdict.shadow.clone(), self.shadow_deny.first(&ask));
+            rego.question(caller, evidence, request, shadows)
+        })
+    }
+
+    /// Decides by the rules alone; what [`Self::question`] has to ask then, may still be allowed. A caller without `peer` and
+    /// `subject` is denied whatever the rules say.
     pub fn decide(&self, caller: &Caller, evidence: &Evidence, request: Request<'_>) -> Verdict {
         let ask = Ask::new(caller, evidence, request);
         if ask.nobody() {

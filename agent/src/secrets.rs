@@ -12,7 +12,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
@@ -138,7 +138,9 @@ pub struct SecretStatus {
 struct Shared {
     vault: Option<Arc<dyn Vault>>,
     refresh: Duration,
-    slots: Mutex<BTreeMap<String, Source>>,
+    slots: Mutex<BTreeMap<String, Weak<Slot>>>,
+    /// Told of each new one.
+    named: Notify,
     metrics: Metrics,
 }
 
@@ -156,6 +158,8 @@ struct Slot {
     vault: Option<Arc<dyn Vault>>,
     /// Whether others show it to us, so that every stage is read each time.
     verifies: AtomicBool,
+    /// Whether it is kept at hand.
+    kept: AtomicBool,
     state: Mutex<State>,
     /// Told after every reading, whatever came of it.
     settled: Notify,
@@ -169,11 +173,12 @@ impl Secrets {
             vault,
             refresh,
             slots: Mutex::default(),
+            named: Notify::new(),
             metrics: Metrics::default(),
         }))
     }
 
-    /// The same secret for everyone who names it. For wiring: it is never forgotten.
+    /// The same secret for everyone who names it, for as long as anyone has it.
     pub fn source(&self, secret: &SecretRef) -> Source {
         let name = secret.to_string();
         let refresh = match secret {
@@ -181,18 +186,23 @@ impl Secrets {
             SecretRef::Managed(_) => self.0.refresh,
         };
         let mut slots = lock(&self.0.slots);
-        let slot = slots.entry(name.clone()).or_insert_with(|| {
-            Source(Arc::new(Slot {
-                name,
-                secret: secret.clone(),
-                vault: self.0.vault.clone(),
-                verifies: AtomicBool::new(false),
-                state: Mutex::new(State::new(refresh, jitter())),
-                settled: Notify::new(),
-                metrics: self.0.metrics.clone(),
-            }))
+        slots.retain(|_, slot| slot.strong_count() > 0);
+        if let Some(slot) = slots.get(&name).and_then(Weak::upgrade) {
+            return Source(slot);
+        }
+        let slot = Arc::new(Slot {
+            name: name.clone(),
+            secret: secret.clone(),
+            vault: self.0.vault.clone(),
+            verifies: AtomicBool::new(false),
+            kept: AtomicBool::new(false),
+            state: Mutex::new(State::new(refresh, jitter())),
+            settled: Notify::new(),
+            metrics: self.0.metrics.clone(),
         });
-        slot.clone()
+        slots.insert(name, Arc::downgrade(&slot));
+        self.0.named.notify_one();
+        Source(slot)
     }
 
     /// As [`source`](Self::source), for a secret that others show to us.
@@ -202,22 +212,37 @@ impl Secrets {
         source
     }
 
-    /// Keeps every secret at hand that was named so far, once `ready`: what calls need is there when Secrets Manager is
-    /// not. Ends when what is returned is dropped.
+    /// Keeps every secret at hand that is in use, once `ready`: what calls need is there when Secrets Manager is not.
+    /// Ends when what is returned is dropped.
     #[must_use]
     pub fn keep_fresh(&self, ready: impl Future<Output = ()> + Send + 'static) -> KeptFresh {
-        let sources: Vec<Source> = lock(&self.0.slots).values().cloned().collect();
+        let secrets = self.clone();
         KeptFresh(tokio::spawn(async move {
             ready.await;
-            let mut all: JoinSet<()> = sources.into_iter().map(Source::keep_fresh).collect();
-            while all.join_next().await.is_some() {}
+            let mut all = JoinSet::new();
+            loop {
+                for Source(slot) in secrets.in_use() {
+                    if !slot.kept.swap(true, Ordering::Relaxed) {
+                        all.spawn(keep_fresh(Arc::downgrade(&slot)));
+                    }
+                }
+                tokio::select! {
+                    () = secrets.0.named.notified() => {}
+                    Some(_) = all.join_next() => {}
+                }
+            }
         }))
+    }
+
+    fn in_use(&self) -> Vec<Source> {
+        let slots = lock(&self.0.slots);
+        let slots = slots.values().filter_map(Weak::upgrade);
+        slots.map(Source).collect()
     }
 
     /// For the status page.
     pub fn status(&self) -> Vec<SecretStatus> {
-        let slots = lock(&self.0.slots);
-        slots.values().map(Source::status).collect()
+        self.in_use().iter().map(Source::status).collect()
     }
 
     /// Registers the metrics.
@@ -324,19 +349,6 @@ impl Source {
         lock(&self.0.state).status(&self.0.name)
     }
 
-    async fn keep_fresh(self) {
-        loop {
-            let now = Instant::now();
-            let due = lock(&self.0.state).due(now);
-            if due > now {
-                tokio::time::sleep_until(due).await;
-            }
-            let _ = self.value().await;
-            // Whoever asked was answered at once, or with an error that is still fresh.
-            tokio::time::sleep(state::RETRY_FIRST).await;
-        }
-    }
-
     /// Reads in a task of its own; the state knows that it is under way. A caller that goes away cancels nothing.
     fn read(&self, every_stage: bool) {
         let every_stage = every_stage || self.0.verifies.load(Ordering::Relaxed);
@@ -345,6 +357,22 @@ impl Source {
             outcome: None,
         };
         tokio::spawn(settle.read(every_stage));
+    }
+}
+
+/// Until nobody has it any more.
+async fn keep_fresh(slot: Weak<Slot>) {
+    loop {
+        let now = Instant::now();
+        let due = slot.upgrade().map(|slot| lock(&slot.state).due(now));
+        let Some(due) = due else { return };
+        if due > now {
+            tokio::time::sleep_until(due).await;
+        }
+        let Some(slot) = slot.upgrade() else { return };
+        let _ = Source(slot).value().await;
+        // Whoever asked was answered at once, or with an error that is still fresh.
+        tokio::time::sleep(state::RETRY_FIRST).await;
     }
 }
 

@@ -52,7 +52,10 @@
 //! | `caller` (default) | [`Caller`], [`CallerLayer`] | `jwt`, tower's two traits |
 //! | `jwt` | `jwt`: strict JWS/JWT verification, the keys of issuers | aws-lc-rs, tokio |
 //! | `tls` | `identity`, `tls`: X.509-SVIDs, trust bundles, rustls configurations | rustls |
+//! | `aws` | `aws`: tokens for calls, by the program's IAM role, where no agent runs | `tls`, hyper |
 
+#[cfg(feature = "aws")]
+pub mod aws;
 #[cfg(feature = "caller")]
 pub mod caller;
 #[cfg(feature = "client")]

@@ -1,13 +1,17 @@
 //! Envoy asks the agent beside it what it may let pass (`ext_authz`): the configuration of `docs/envoy.md`, as it stands.
 
-use std::net::SocketAddr;
+use std::{
+    fs,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use serde_json::Value;
 use warifu::{
     identity::Identity,
     tls::{self, ExpectedPeer},
 };
-use warifu_agent::revocation::Kind;
+use warifu_agent::{config::value::Moment, revocation::Kind};
 use warifu_tests::{
     mesh::{Agent, App, Direct, Mesh, RawAnswer, Workload, until},
     peers::Envoy,
@@ -46,22 +50,33 @@ struct Payments {
 
 impl Payments {
     async fn open() -> Self {
-        let uid = warifu::caller::own_uid().unwrap();
-        Self::open_to(&format!("clients: {{uids: [{uid}]}}")).await
+        Self::open_with("").await
     }
 
     async fn open_to(who: &str) -> Self {
-        Self::open_at(None, who).await
+        Self::open_at(None, who, "").await
+    }
+
+    /// With what more `rules` say.
+    async fn open_with(rules: &str) -> Self {
+        let uid = warifu::caller::own_uid().unwrap();
+        Self::open_at(None, &format!("clients: {{uids: [{uid}]}}"), rules).await
     }
 
     /// Over TCP, where `peer` may ask.
     async fn open_over_tcp(peer: &str) -> Self {
         let listen = free_port();
         let who = format!("peers: [\"spiffe://example.org/{peer}\"]");
-        Self::open_at(Some(listen), &who).await
+        Self::open_at(Some(listen), &who, "").await
     }
 
-    async fn open_at(tcp: Option<SocketAddr>, who: &str) -> Self {
+    /// In permissive mode, for so long.
+    async fn open_to_all(ahead: Duration) -> Self {
+        let until = Moment(SystemTime::now() + ahead);
+        Self::open_with(&format!(", permissive: {{until: \"{until}\"}}")).await
+    }
+
+    async fn open_at(tcp: Option<SocketAddr>, who: &str, more: &str) -> Self {
         // What is revoked is known a second later.
         let mesh = Mesh::with(|authority| authority.more("bundle_refresh_hint: 1s")).await;
         let app = mesh.plain_app().await;
@@ -72,7 +87,7 @@ impl Payments {
         };
         let agent = with_socket(&mesh, mesh.agent("payments"), "payments").inbound(&format!(
             "{{listen: \"{listen}\", ext_authz: {{{who}}}, accept: {ACCEPT}, allow: {ALLOW}, \
-              forward_claims: {{sub: x-user-id}}}}"
+              forward_claims: {{sub: x-user-id}}{more}}}"
         ));
         let agent = agent.start().await;
         let mut bootstrap = Bootstrap::asking(&mesh, "payments").app(&app.url());
@@ -214,6 +229,118 @@ async fn s16_envoy_refuses_what_no_rule_allows_and_every_bad_token() {
     });
     assert_eq!(line.await["result"], "denied");
     assert!(payments.app.seen().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn envoy_lets_pass_what_the_policy_allows_where_no_rule_decides() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("policy.rego");
+    let text = "package warifu\n\nallow if {\n    input.request.segments[0] == \"reports\"\n    \
+        endswith(input.subject.claims.sub, concat(\"\", [\"/\", input.request.segments[1]]))\n    input.request.headers[\"x-stage\"] == [\"live\"]\n}\n\n\
+        allow if {\n    input.request.path == \"/broken\"\n    to_number(input.request.path) > 0\n}\n";
+    fs::write(&policy, text).unwrap();
+    let rego = format!(", rego: {{files: [\"{}\"], timeout: 5s}}", policy.display());
+    let payments = Payments::open_with(&rego).await;
+    let (orders, mut caller) = payments.orders().await;
+    let token = orders.token("payments").await;
+    let of = |stage: &str| format!("authorization: Bearer {token}\nx-stage: {stage}\n");
+    let own = "GET /reports/orders";
+    let answer = ask(&mut caller, own, &of("live")).await;
+    assert_eq!(answer.status, 200, "{}", answer.head);
+    let line = payments.audit_line("the request that passed", |line| {
+        line["result"] == "allowed"
+    });
+    assert_eq!(line.await["rule"], "data.warifu.allow");
+    for (line, headers, expected) in [
+        ("GET /reports/others", of("live"), "denied"),
+        (own, of("test"), "denied"),
+        (own, String::new(), "denied"),
+        ("GET /broken", of("live"), "policy-failed"),
+    ] {
+        let refused = ask(&mut caller, line, &headers).await;
+        let refused = (refused.status, reason(&refused).to_owned());
+        assert_eq!(refused, (403, expected.to_owned()), "{line} {headers}");
+    }
+    // Rules come first.
+    let ruled = ask(&mut caller, "GET /charges", "").await;
+    assert_eq!(ruled.status, 200, "{}", ruled.head);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s16_in_permissive_mode_envoy_lets_pass_what_would_be_refused_and_the_app_hears_of_nobody()
+{
+    let payments = Payments::open_to_all(Duration::from_secs(3600)).await;
+    let (orders, mut caller) = payments.orders().await;
+    let forged = "x-warifu-caller: forged\nx-warifu-context: forged\nx-user-id: forged\n\
+        x-forwarded-client-cert: URI=spiffe://example.org/admin\n";
+    let good = format!("Bearer {}", orders.token("payments").await);
+    for (line, authorization, path, why) in [
+        ("DELETE /charges/1", None, "/charges/1", "denied"),
+        ("DELETE /charges/2", Some(&*good), "/charges/2", "denied"),
+        (
+            "GET /charges",
+            Some("Bearer bad"),
+            "/charges",
+            "invalid-token",
+        ),
+        (
+            "GET /charges/3",
+            Some("Basic dTpw"),
+            "/charges/3",
+            "invalid-token",
+        ),
+    ] {
+        let shown = authorization.map(|it| format!("authorization: {it}\n"));
+        let headers = format!("{forged}{}", shown.unwrap_or_default());
+        let answer = ask(&mut caller, line, &headers).await;
+        assert_eq!(answer.status, 200, "{line}: {}", answer.head);
+        let seen = payments.app.last().headers;
+        for ours in [
+            "x-warifu-caller",
+            "x-warifu-context",
+            "x-user-id",
+            "x-forwarded-client-cert",
+        ] {
+            assert!(!seen.contains_key(ours), "{line}: {seen:?}");
+        }
+        // As if there were no agent.
+        let kept = seen.get("authorization").map(|it| it.to_str().unwrap());
+        assert_eq!(kept, authorization, "{line}");
+        let written = |line: &Value| line["path"] == path;
+        let written = payments.audit_line("what was let pass", written).await;
+        assert_eq!(written["result"], "let-pass", "{written}");
+        assert_eq!(written["reason"], why, "{written}");
+    }
+    let let_pass = "warifu_inbound_let_pass_total{reason=\"denied\"}";
+    assert_eq!(payments.agent.metric(let_pass).await, 2.0);
+    // Whom it knows it tells of; and what is no question of who calls is refused.
+    let answer = ask(&mut caller, "GET /charges/4", forged).await;
+    assert_eq!(answer.status, 200);
+    let told = warifu::caller::decode(&payments.app.last().headers["x-warifu-caller"]).unwrap();
+    assert_eq!(
+        told.peer_id().unwrap().to_string(),
+        "spiffe://example.org/orders"
+    );
+    let refused = ask(&mut caller, "GET /charges/1;admin", "").await;
+    assert_eq!((refused.status, reason(&refused)), (400, "bad-path"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s16_in_permissive_mode_a_revoked_caller_is_refused_all_the_same() {
+    let payments = Payments::open_to_all(Duration::from_secs(3600)).await;
+    let (_orders, mut caller) = payments.orders().await;
+    assert_eq!(ask(&mut caller, "DELETE /charges/1", "").await.status, 200);
+    payments
+        .mesh
+        .authority
+        .revoke(Kind::SpiffeId, "spiffe://example.org/orders")
+        .await;
+    let refused = until("the revocation bites", async || {
+        let again = ask(&mut caller, "DELETE /charges/1", "").await;
+        (again.status != 200).then_some(again)
+    });
+    let refused = refused.await;
+    assert_eq!((refused.status, reason(&refused)), (403, "revoked"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

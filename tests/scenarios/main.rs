@@ -28,6 +28,7 @@ mod aws_roles;
 mod aws_roles_strict;
 mod aws_sts_trouble;
 mod base_credentials;
+mod calls_with_a_role;
 mod client_certificate_headers;
 mod clock_off;
 mod default_deny;
@@ -52,11 +53,13 @@ mod grpc_streams;
 mod h2_abuse;
 mod identity_expiry;
 mod imports_point_down;
+mod inbound_alb;
 #[cfg(any(feature = "peers-go", feature = "peers-system"))]
 mod inbound_cognito;
 mod inbound_issuers;
 mod inbound_outside;
 mod inbound_secret_header;
+mod inbound_secrets_rotated;
 mod inbound_web_identity;
 mod interop_bad_leaves;
 mod interop_envoy;
@@ -65,6 +68,8 @@ mod interop_go;
 #[cfg(feature = "peers-system")]
 mod interop_handshake;
 mod interop_issued;
+#[cfg(feature = "peers-system")]
+mod interop_nginx;
 mod interop_outbound;
 mod interop_published;
 mod join_token_once;
@@ -78,6 +83,10 @@ mod oauth_clients;
 mod oauth_clients_live_on;
 mod oauth_outages;
 mod oauth_refusals;
+#[cfg(feature = "peers-system")]
+mod opaque_postgresql;
+#[cfg(feature = "peers-system")]
+mod opaque_proxies;
 mod outage_of_forty_minutes;
 mod outbound_access_token;
 mod outbound_aws_web_identity;
@@ -105,10 +114,13 @@ mod probes;
 mod readme_is_true;
 mod refusals;
 mod refused_for_now;
+mod rego;
+mod reload_under_load;
 mod replica_killed_under_load;
 mod replicas_share_state;
 mod reserved_identities;
 mod revocation;
+mod rolling_restart;
 mod rotation_under_load;
 mod rules_refused;
 mod sds_envoy;

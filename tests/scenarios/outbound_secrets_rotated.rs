@@ -31,47 +31,6 @@ async fn call(ministack: &Ministack, operation: &str, parameters: Value) -> Valu
     called.unwrap_or_else(|why| panic!("{operation}: {why}"))
 }
 
-/// The version ids of a secret, by stage.
-async fn version(ministack: &Ministack, secret: &str, stage: &str) -> String {
-    let described = call(ministack, "describe_secret", json!({"SecretId": secret})).await;
-    let versions = described["VersionIdsToStages"].as_object().unwrap();
-    let has = |stages: &Value| stages.as_array().unwrap().iter().any(|it| it == stage);
-    let found = versions.iter().find(|(_, stages)| has(stages));
-    found
-        .unwrap_or_else(|| panic!("{stage} of {described}"))
-        .0
-        .clone()
-}
-
-/// What a rotation does first: the new value is AWSPENDING.
-async fn pend(ministack: &Ministack, secret: &str, text: &str) {
-    let pending =
-        json!({"SecretId": secret, "SecretString": text, "VersionStages": ["AWSPENDING"]});
-    call(ministack, "put_secret_value", pending).await;
-}
-
-/// And last: it is AWSCURRENT.
-async fn finish(ministack: &Ministack, secret: &str) {
-    let (from, to) = (
-        version(ministack, secret, "AWSCURRENT").await,
-        version(ministack, secret, "AWSPENDING").await,
-    );
-    let moved = json!({
-        "SecretId": secret,
-        "VersionStage": "AWSCURRENT",
-        "MoveToVersionId": to,
-        "RemoveFromVersionId": from,
-    });
-    call(ministack, "update_secret_version_stage", moved).await;
-    // Secrets Manager moves AWSPENDING to the next value that is put; the emulator leaves it where it was, too.
-    let pending = json!({
-        "SecretId": secret,
-        "VersionStage": "AWSPENDING",
-        "RemoveFromVersionId": version(ministack, secret, "AWSCURRENT").await,
-    });
-    call(ministack, "update_secret_version_stage", pending).await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s13_secrets_in_use_are_rotated_under_load_and_no_request_fails() {
     let ministack = Ministack::start().await.unwrap();
@@ -133,13 +92,12 @@ async fn s13_secrets_in_use_are_rotated_under_load_and_no_request_fails() {
         .collect();
     for (old, new) in [("one", "two"), ("two", "three")] {
         // createSecret
-        pend(&ministack, "legacy/key", new).await;
-        pend(
-            &ministack,
-            "partner",
-            &json!({"client_secret": new}).to_string(),
-        )
-        .await;
+        for (secret, text) in [
+            ("legacy/key", new.to_owned()),
+            ("partner", json!({"client_secret": new}).to_string()),
+        ] {
+            ministack.pend_secret(secret, &text).await.unwrap();
+        }
         // setSecret: the old value is good no more, which nobody told the agent.
         legacy.takes(&[new]);
         provider.register("orders", Registered::Basic(vec![new.into()]));
@@ -153,8 +111,9 @@ async fn s13_secrets_in_use_are_rotated_under_load_and_no_request_fails() {
         })
         .await;
         // finishSecret, and the agent reads that it is current.
-        finish(&ministack, "legacy/key").await;
-        finish(&ministack, "partner").await;
+        for secret in ["legacy/key", "partner"] {
+            ministack.finish_rotation(secret).await.unwrap();
+        }
         // Between forced readings there are ten seconds.
         let started = tokio::time::Instant::now();
         until("the forced reading is long ago", async || {

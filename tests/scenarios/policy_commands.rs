@@ -16,7 +16,9 @@ inbound:
   allow:
   - {name: orders-charge, peer: "spiffe://example.org/orders", to: ["POST /charges", "GET /charges/*"]}
   - {name: tenants, subject: {issuer: jwt-svid, scope: read, claims: {tenant_id: [a, b]}}, to: ["GET /charges/*"], source: [10.0.0.0/8]}
+  - {name: refunds, shadow: true, peer: "spiffe://example.org/orders", to: ["GET /refunds"]}
   deny:
+  - {name: charges, shadow: true, peer: "spiffe://example.org/orders", to: ["POST /charges"]}
   - {name: night, to: ["POST /**"], when: {from: "22:00", to: "06:00", offset: "+09:00"}}
 "#;
 
@@ -68,6 +70,22 @@ fn a_decision_is_explained_by_the_rule_or_by_what_the_nearest_rules_lack() {
         "{}",
         said.stdout
     );
+
+    // What a rule in shadow would have done is said beside what is done.
+    let said = ask(&["POST", "/charges"]);
+    assert!(
+        said.stdout.starts_with(
+            "allowed by orders-charge\nin shadow, charges would have denied it\n  orders-charge (allow) holds\n  \
+             charges (deny, in shadow) holds\n"
+        ),
+        "{}",
+        said.stdout
+    );
+    let said = ask(&["--json", "GET", "/refunds"]);
+    assert_eq!(said.code, Some(1), "{}", said.stderr);
+    let answer: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(answer["decision"], "deny", "{answer}");
+    assert_eq!(answer["shadow_allowed_by"], "refunds", "{answer}");
 
     let subject = [
         "--scope",

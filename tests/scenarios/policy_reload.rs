@@ -1,10 +1,11 @@
 //! Rules change while the agent serves: nobody else notices, and who is denied is denied at once.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
+use http::Method;
 use warifu_agent::config::AgentFile;
 use warifu_tests::{
-    mesh::{Direct, Load, Shop},
+    mesh::{Caller, Direct, Load, Shop},
     process::{Sandbox, Signal},
 };
 
@@ -27,6 +28,9 @@ async fn rules_change_under_load_and_a_newly_denied_caller_is_refused_on_its_ope
     let mut open = Direct::connect(&shop.payments, Some(&orders.identity()))
         .await
         .unwrap();
+    let orders = Arc::new(orders);
+    let place = [shop.payments.inbound_address()];
+    let mut over_http2 = Caller::new(&orders, &shop.payments.id, &place).http2();
     let admin = "GET /admin HTTP/1.1\nhost: payments\n\n";
     let charges = "GET /charges HTTP/1.1\nhost: payments\n\n";
     assert_eq!(open.exchange(admin).await.unwrap().status, 200);
@@ -40,19 +44,18 @@ async fn rules_change_under_load_and_a_newly_denied_caller_is_refused_on_its_ope
         } else {
             std::mem::swap(&mut from, &mut to);
         }
-        shop.payments
-            .running()
-            .replace_rules(&edited(&file, &from, &to).config);
+        let new = edited(&file, &from, &to);
+        shop.payments.running().reload(&new.config).await.unwrap();
         let denied = round % 2 == 0;
+        let expected = if denied { 403 } else { 200 };
         let answer = open.exchange(admin).await.unwrap();
-        assert_eq!(
-            answer.status,
-            if denied { 403 } else { 200 },
-            "round {round}"
-        );
+        assert_eq!(answer.status, expected, "round {round}");
+        let told = over_http2.ask(Method::GET, "/admin").await.unwrap();
+        assert_eq!(told.status, expected, "round {round}");
         assert_eq!(open.exchange(charges).await.unwrap().status, 200);
         load.answers(20).await;
     }
+    assert_eq!(over_http2.connections(), 1);
     let line = shop.payments.audit_line("the refusal", |line| {
         line["path"] == "/admin" && line["status"] == 403
     });
@@ -84,7 +87,7 @@ fn a_file_is_read_again_at_sighup_or_when_it_changes_and_a_wrong_one_changes_not
         fs::rename(new, &file).unwrap();
     };
     replace(&yaml.replace("GET /'", "GET'"));
-    let said = agent.running.wait_for("the rules stay as they were");
+    let said = agent.running.wait_for("the one before stays in force");
     assert_eq!(said["why"], "the file changed", "{said}");
     let said = agent.running.wait_for("refused: ");
     let message = said["message"].as_str().unwrap();
@@ -97,7 +100,7 @@ fn a_file_is_read_again_at_sighup_or_when_it_changes_and_a_wrong_one_changes_not
         .replace("\ninbound", "\ndrain: 3s\ninbound");
     fs::write(&file, new).unwrap();
     agent.running.signal(Signal::HUP);
-    let said = agent.running.wait_for("the rules were read again");
+    let said = agent.running.wait_for("the configuration was read again");
     assert_eq!(said["why"], "SIGHUP", "{said}");
     let said = agent
         .running

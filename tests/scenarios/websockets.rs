@@ -17,7 +17,7 @@ use tokio_tungstenite::{
     tungstenite::{Error, Message},
 };
 use warifu_tests::{
-    mesh::{Agent, DEADLINE, MTLS, Mesh, ORDERS},
+    mesh::{Agent, DEADLINE, MTLS, Mesh, ORDERS, until},
     peers::{Talking, run_python},
     ports::free_port,
 };
@@ -174,11 +174,16 @@ async fn who_may_not_call_opens_no_websocket_and_a_drain_ends_those_that_are_ope
     }
 
     let mut socket = open(&orders).await.unwrap();
-    assert_eq!(chat.metric("warifu_inbound_tunnels{to=\"app\"}").await, 1.0);
-    assert_eq!(
-        orders.metric("warifu_outbound_tunnels{to=\"chat\"}").await,
-        1.0
-    );
+    // The answer is on its way before either agent counts what it opened.
+    for (agent, tunnels) in [
+        (&chat, "warifu_inbound_tunnels{to=\"app\"}"),
+        (&orders, "warifu_outbound_tunnels{to=\"chat\"}"),
+    ] {
+        until(tunnels, async || {
+            (agent.metric(tunnels).await == 1.0).then_some(())
+        })
+        .await;
+    }
     let draining = chat.draining();
     socket.send(Message::text("hello")).await.unwrap();
     assert!(matches!(socket.next().await, Some(Ok(Message::Text(_)))));
@@ -205,11 +210,11 @@ async fn pythons_websockets_talk_through_both_agents() {
     };
     let said = call(&orders).await;
     assert_eq!(said, json!({"echoed": 14, "closed": 1000}));
-    assert_eq!(
-        chat.metric("warifu_inbound_tunnels_ended_total{to=\"app\",why=\"closed\"}")
-            .await,
-        1.0
-    );
+    let closed = "warifu_inbound_tunnels_ended_total{to=\"app\",why=\"closed\"}";
+    until(closed, async || {
+        (chat.metric(closed).await == 1.0).then_some(())
+    })
+    .await;
     let stranger = mesh.agent("stranger").outbound_over_tcp().route(&format!(
         "{{host: chat, upstream: \"https://{}\", mtls: {{expect: \"{}\"}}}}",
         chat.running().inbound[0],

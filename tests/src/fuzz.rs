@@ -41,10 +41,12 @@ use warifu_agent::{
     token::oauth::read_answer,
 };
 
+mod proxy_protocol;
 mod sigv4;
 mod tokens;
 pub mod tunnels;
 
+pub use proxy_protocol::proxy_protocol;
 pub use sigv4::sigv4;
 pub use tokens::{jose, jwt};
 
@@ -69,6 +71,7 @@ pub const TARGETS: &[FuzzTarget] = &[
     ("oauth", oauth),
     ("path", path),
     ("proxy_answer", tunnels::proxy_answer),
+    ("proxy_protocol", proxy_protocol),
     ("sigv4", sigv4),
     ("token_answer", token_answer),
     ("upgrade", tunnels::upgrade),

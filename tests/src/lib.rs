@@ -2,6 +2,11 @@
 
 #[allow(
     clippy::unwrap_used,
+    reason = "what the harness cannot do fails the test that asked for it"
+)]
+pub mod alb;
+#[allow(
+    clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,

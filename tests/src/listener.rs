@@ -22,7 +22,7 @@ use warifu_agent::{
         server::{self, Drain},
     },
     identity::Revocations,
-    inbound::{self, Environment, Issuers},
+    inbound::{self, Environment, Evaluations, Issuers},
     secrets::Secrets,
     telemetry::{
         audit::{Audit, Lines},
@@ -122,9 +122,9 @@ inbound: [{{listen: \"127.0.0.1:0\", {}, accept: {MTLS}, allow: {ORDERS}}}]
             revocations: Revocations::default(),
             issuers: Issuers::default(),
             secrets: Secrets::new(None, Duration::from_secs(300)),
+            evaluations: Evaluations::default(),
             pool: Pool::new(pool::MAX_CONNECTIONS),
             audit,
-            allowed_one_in: std::num::NonZeroU32::MIN,
             counts: None,
             metrics: inbound::Metrics::new(&mut registry),
             server_metrics: server::Metrics::new(&mut registry),
@@ -135,7 +135,9 @@ inbound: [{{listen: \"127.0.0.1:0\", {}, accept: {MTLS}, allow: {ORDERS}}}]
         let Listen::Tcp(address) = *listener.address() else {
             panic!("it listens on TCP");
         };
-        let serving = inbound::start(inbound, listener, &environment).expect("a listener");
+        let every_line = std::num::NonZeroU32::MIN;
+        let serving = inbound::start(inbound, every_line, listener, &environment);
+        let serving = serving.expect("a listener");
         Listener {
             address,
             audit: lines,

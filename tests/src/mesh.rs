@@ -23,6 +23,7 @@
 mod agent;
 mod app;
 mod authority;
+mod caller;
 mod claimant;
 mod direct;
 mod load;
@@ -39,9 +40,10 @@ pub use self::{
     agent::{Agent, AgentBuilder},
     app::{Answer, App, Held, Seen},
     authority::{Authority, AuthorityBuilder},
+    caller::{Caller, Told},
     claimant::{Claimant, Refusal},
     direct::{Direct, RawAnswer},
-    load::{Load, Report},
+    load::{Asks, Load, Report},
     plain::{ask, text},
     streamed::{Sender, Streamed, streamed},
     wait::{DEADLINE, until},

@@ -2,8 +2,8 @@
 //!
 //! They come from PyPI by name, version and hash (`tests/peers/requirements.txt`), into a virtual
 //! environment under the target directory, made on first use; with feature `peers-go`, from Go modules
-//! (`tests/peers/go/go.sum`), with `peers-js` from npm (`tests/peers/js/package-lock.json`), with `peers-java` from Maven (`tests/peers/java/pom.xml`, hashes in `checksums.txt` beside it); `openssl`, `curl`, nginx and
-//! PostgreSQL are the machine's. A peer that cannot be had is an
+//! (`tests/peers/go/go.sum`), with `peers-js` from npm (`tests/peers/js/package-lock.json`), with `peers-java` from Maven (`tests/peers/java/pom.xml`, hashes in `checksums.txt` beside it); `openssl`, `curl`, nginx,
+//! HAProxy and PostgreSQL are the machine's. A peer that cannot be had is an
 //! [`Unavailable`] with its reason: tests fail with it, they never skip.
 //!
 //! Every peer listens on 127.0.0.1 only, logs to a file, and dies with the test process.
@@ -21,6 +21,8 @@ mod java;
 mod js;
 mod ministack;
 mod moto;
+#[cfg(feature = "peers-system")]
+mod postgresql;
 mod process;
 mod run;
 mod talking;
@@ -36,6 +38,8 @@ use thiserror::Error;
 
 #[cfg(feature = "peers-go")]
 pub use self::go::{GoServer, go};
+#[cfg(feature = "peers-system")]
+pub use self::postgresql::Postgresql;
 pub use self::{
     aws::{Boto, CallError, Caller, SignPayload, SignRequest},
     aws_sdk::{AwsSdk, Environment, RUST_ASKS},

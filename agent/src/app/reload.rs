@@ -1,7 +1,7 @@
-//! The configuration file, read again while the agent runs.
+//! The configuration file and the Rego policies it names, read again while the agent runs.
 //!
-//! A file that is wrong changes nothing: the old rules go on deciding, and the log says where the mistake is.
-//! What can't change while the agent runs is named, and waits for a restart.
+//! A file that is wrong changes nothing, nor does one that names what can't be used: what served goes on serving, and
+//! the log says where the mistake is. What can't change while the agent runs is named, and waits for a restart.
 
 use std::{
     io,
@@ -17,18 +17,21 @@ use tokio::{
 use super::Agent;
 use crate::config::{AgentConfig, AgentFile, FileVersion};
 
-/// How often the file is looked at. Kubernetes takes up to a minute to put a changed ConfigMap in place; a look is
+/// How often the files are looked at. Kubernetes takes up to a minute to put a changed ConfigMap in place; a look is
 /// one system call.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Waits for reasons to read the file again, and does it.
 pub(super) struct Reload {
     path: PathBuf,
+    /// What it names that is read again with it.
+    policies: Vec<PathBuf>,
     /// As it was when the agent started: what a restart would change is told against it.
     started_with: AgentFile,
-    seen: Option<FileVersion>,
-    /// It changed, and may be half written: it is read when it was the same twice.
-    unsettled: bool,
+    /// The file, then its policies.
+    seen: Vec<Option<FileVersion>>,
+    /// Something changed, and may be half written: it is read when it was the same twice.
+    unsettled: Option<&'static str>,
     hangup: Signal,
     look: Interval,
 }
@@ -38,11 +41,13 @@ impl Reload {
     pub(super) fn new(path: &Path, started_with: AgentFile) -> io::Result<Self> {
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let policies = policies(&started_with.config);
         Ok(Self {
             path: path.to_owned(),
-            seen: started_with.version,
+            seen: versions(started_with.version, &policies),
+            policies,
             started_with,
-            unsettled: false,
+            unsettled: None,
             hangup: signal(SignalKind::hangup())?,
             look,
         })
@@ -53,50 +58,82 @@ impl Reload {
         &self.started_with.config
     }
 
+    /// Waits until the file should be read again, and has `agent` serve by it. Dropped, it changed all or nothing.
+    pub(super) async fn next(&mut self, agent: &Agent) {
+        let why = self.wanted().await;
+        self.run(why, agent).await;
+    }
+
     /// Waits until the file should be read again; says why. Nothing is lost when dropped.
-    pub(super) async fn wanted(&mut self) -> &'static str {
+    async fn wanted(&mut self) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.hangup.recv() => {
-                    self.seen = FileVersion::of(&self.path);
-                    self.unsettled = false;
+                    self.seen = versions(FileVersion::of(&self.path), &self.policies);
+                    self.unsettled = None;
                     return "SIGHUP";
                 }
                 _ = self.look.tick() => {}
             }
-            let now = FileVersion::of(&self.path);
+            let file = FileVersion::of(&self.path);
             // While it is being replaced it may be absent for a moment; that is no new version.
-            if now.is_none() {
+            if file.is_none() {
                 continue;
             }
+            let now = versions(file, &self.policies);
             if now != self.seen {
-                (self.seen, self.unsettled) = (now, true);
-            } else if self.unsettled {
-                self.unsettled = false;
-                return "the file changed";
+                let own = now.first() != self.seen.first();
+                let why = if own {
+                    "the file changed"
+                } else {
+                    "a policy changed"
+                };
+                (self.seen, self.unsettled) = (now, Some(why));
+            } else if let Some(why) = self.unsettled.take() {
+                return why;
             }
         }
     }
 
     /// Reads it, and applies what can be.
-    pub(super) fn run(&self, why: &str, agent: &Agent) {
-        let file = self.path.display();
+    async fn run(&mut self, why: &str, agent: &Agent) {
+        let path = self.path.clone();
+        let file = path.display();
         let new = match AgentFile::load(&self.path) {
             Ok(new) => new,
             Err(errors) => {
                 for error in errors.to_string().lines() {
                     tracing::error!(why, "refused: {error}");
                 }
-                tracing::error!(why, %file, "the configuration is wrong; the rules stay as they were");
+                tracing::error!(why, %file, "the configuration is wrong; the one before stays in force");
                 return;
             }
         };
-        agent.replace_rules(&new.config);
-        tracing::info!(why, %file, "the rules were read again");
+        // Before they are read: a later version is not taken for the one that was.
+        self.policies = policies(&new.config);
+        self.seen = versions(new.version, &self.policies);
+        if let Err(error) = agent.reload(&new.config).await {
+            tracing::error!(why, "refused: {error}");
+            tracing::error!(why, %file, "the configuration can't be served; the one before stays in force");
+            return;
+        }
+        tracing::info!(why, %file, "the configuration was read again");
         let changed = self.started_with.changed_for_restart(&new);
         if !changed.is_empty() {
             let fields = changed.join(", ");
             tracing::warn!(%file, fields, "changed, and takes effect when the agent is restarted");
         }
     }
+}
+
+/// The files of Rego policies.
+fn policies(config: &AgentConfig) -> Vec<PathBuf> {
+    let rego = config.inbound.iter().filter_map(|it| it.rego.as_ref());
+    rego.flat_map(|rego| rego.files.iter().cloned()).collect()
+}
+
+/// Of the file, and of its policies. One that is not there has a version, too: without it the policy is wrong.
+fn versions(file: Option<FileVersion>, policies: &[PathBuf]) -> Vec<Option<FileVersion>> {
+    let policies = policies.iter().map(|path| FileVersion::of(path));
+    std::iter::once(file).chain(policies).collect()
 }

@@ -10,7 +10,10 @@ use tokio::{
 };
 
 use super::{AuthorityStartError, StartError, reload::Reload, start_agent, start_authority};
-use crate::config::{AgentFile, AuthorityConfig};
+use crate::{
+    config::{AgentFile, AuthorityConfig},
+    inbound,
+};
 
 /// Why a process ended with an error.
 #[derive(Debug, Error)]
@@ -27,8 +30,18 @@ pub enum RunError {
     Runtime(#[from] io::Error),
 }
 
+impl RunError {
+    /// Whether a file that the configuration names is wrong.
+    pub fn is_of_configuration(&self) -> bool {
+        matches!(
+            self,
+            Self::Agent(StartError::Inbound(inbound::StartError::Policy(_)))
+        )
+    }
+}
+
 /// Runs an agent until SIGTERM, SIGINT or a drain over the admin socket; a second signal ends it at
-/// once. SIGHUP has it read `path` again, where `file` is from, as does a change there.
+/// once. SIGHUP has it read `path` again, where `file` is from, and the policies it names, as does a change there.
 ///
 /// # Errors
 /// See [`RunError`].
@@ -54,7 +67,7 @@ pub fn run_agent(path: &Path, file: AgentFile) -> Result<(), RunError> {
                     tracing::info!("draining, as the admin socket asked");
                     break;
                 }
-                why = reload.wanted() => reload.run(why, &agent),
+                () = reload.next(&agent) => {}
             }
         }
         tokio::select! {

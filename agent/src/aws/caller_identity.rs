@@ -15,16 +15,18 @@ use http::{
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST},
 };
 use thiserror::Error;
-use warifu::Secret;
+use warifu::{
+    Secret,
+    aws::{is_region, sts_host},
+};
 
 use super::{
     Roles,
     cache::Held,
     clock::Clock,
-    partition::sts_host,
     sigv4::{Payload, Profile, Recipe, Regions},
 };
-use crate::{config::value::is_region, telemetry::timestamp::Timestamp};
+use crate::telemetry::timestamp::Timestamp;
 
 /// The whole of the body.
 const BODY: &str = "Action=GetCallerIdentity&Version=2011-06-15";

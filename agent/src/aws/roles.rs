@@ -11,7 +11,7 @@ use aws_sdk_sts::Client;
 use aws_smithy_async::time::{SharedTimeSource, SystemTimeSource};
 use aws_types::{SdkConfig, region::Region};
 use prometheus_client::registry::Registry;
-use warifu::SpiffeId;
+use warifu::{SpiffeId, aws::partition};
 
 use super::{
     cache::{Cache, CredentialsStatus, Limits},
@@ -299,7 +299,7 @@ impl Roles {
 
 /// Credentials are good in their own partition only.
 fn same_partition(region: &str, settings: &Aws) -> Result<(), SetupError> {
-    let of = |region: &str| super::partition(region).map(|it| it.id);
+    let of = |region: &str| partition(region).map(|it| it.id);
     for (index, other) in settings.sts_failover.iter().enumerate() {
         if let (Some(own), Some(theirs)) = (of(region), of(&other.region))
             && own != theirs

@@ -27,5 +27,8 @@ pub(super) fn run(args: &AgentArgs) -> Result<ExitCode, Failure> {
     })?;
     app::run_agent(path, file)
         .map(|()| ExitCode::SUCCESS)
-        .map_err(|error| Failure::new("running the agent", error))
+        .map_err(|error| match error.is_of_configuration() {
+            true => Failure::usage("running the agent", error),
+            false => Failure::new("running the agent", error),
+        })
 }

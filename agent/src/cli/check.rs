@@ -3,12 +3,15 @@
 use std::{fmt::Write, path::PathBuf, process::ExitCode};
 
 use clap::{Args, ValueEnum};
-use warifu_agent::config::{
-    self, AgentConfig, AuthorityConfig, FileKind,
-    authority::CaKey,
-    inbound::{Accept, Inbound},
-    outbound::Route,
-    schema,
+use warifu_agent::{
+    config::{
+        self, AgentConfig, AuthorityConfig, FileKind,
+        authority::CaKey,
+        inbound::{Accept, Inbound},
+        outbound::Route,
+        schema,
+    },
+    inbound,
 };
 
 use super::Failure;
@@ -52,7 +55,16 @@ pub(super) fn run(args: &CheckArgs) -> Result<ExitCode, Failure> {
         .as_deref()
         .ok_or_else(|| Failure::usage("checking a configuration", "no file was named"))?;
     let summary = match config::kind_of(path)? {
-        FileKind::Agent => agent(&config::load_agent(path)?),
+        FileKind::Agent => {
+            let config = config::load_agent(path)?;
+            for (index, inbound) in config.inbound.iter().enumerate() {
+                inbound::policy_of(inbound).map_err(|why| {
+                    let doing = format!("checking the rules of {}", path.display());
+                    Failure::usage(&doing, format!("inbound[{index}].{why}"))
+                })?;
+            }
+            agent(&config)
+        }
         FileKind::Authority => authority(&config::load_authority(path)?),
     };
     print!("{} is valid: {summary}", path.display());
@@ -98,7 +110,7 @@ fn inbound(inbound: &Inbound) -> String {
         })
         .collect();
     let rules = match (inbound.allow.len(), inbound.deny.len()) {
-        (0, _) => "no rule allows, so nobody may call".to_owned(),
+        (0, _) if inbound.rego.is_none() => "no rule allows, so nobody may call".to_owned(),
         (1, 0) => "1 rule".to_owned(),
         (allow, deny) => format!("{} rules", allow + deny),
     };
@@ -107,12 +119,17 @@ fn inbound(inbound: &Inbound) -> String {
         Some(forward) => format!("-> {forward}"),
         None => "decides for Envoy (ext_authz)".to_owned(),
     };
+    let rego = inbound
+        .rego
+        .as_ref()
+        .map(|it| format!(", then {}", it.query));
     let permissive = inbound
         .permissive
         .map(|it| format!("; permissive until {}", it.until));
     format!(
-        "{listen} {behind}, accepts {}; {rules}{}",
+        "{listen} {behind}, accepts {}; {rules}{}{}",
         accept.join(", "),
+        rego.unwrap_or_default(),
         permissive.unwrap_or_default()
     )
 }

@@ -16,6 +16,7 @@ use warifu_agent::{
         inbound::{Accept, Inbound},
     },
     http::path::normal_form,
+    inbound::policy_of,
     policy::{Decision, Evidence, Explained, Explanation, PROOF_JWT_SVID, Policy, Reason, Request},
 };
 
@@ -102,7 +103,7 @@ impl Rules {
             Some(wanted) => *wanted == place.to_string() || *wanted == it.listen.to_string(),
         };
         let found = config.inbound.iter().enumerate().find(fits);
-        let Some((_, listener)) = found else {
+        let Some((index, listener)) = found else {
             let listed = addresses.join(", ");
             return Err(match (addresses.len(), wanted) {
                 (0, _) => Failure::usage(&doing, "the configuration has no listener in inbound"),
@@ -113,7 +114,10 @@ impl Rules {
             });
         };
         Ok(Self {
-            policy: Policy::new(&listener.allow, &listener.deny),
+            policy: policy_of(listener).map_err(|why| {
+                let doing = format!("reading the rules of {}", path.display());
+                Failure::usage(&doing, format!("inbound[{index}].{why}"))
+            })?,
             listener: listener.clone(),
         })
     }
@@ -236,6 +240,9 @@ impl Answer {
         let (decision, rule, reason) = match explanation.verdict.decision {
             Decision::Allow(rule) => ("allow", Some(rule.to_string()), None),
             Decision::Deny(Reason::Rule(rule)) => ("deny", Some(rule.to_string()), None),
+            Decision::Deny(
+                ref reason @ (Reason::NotByRego(ref rule) | Reason::Undecided(ref rule, _)),
+            ) => ("deny", Some(rule.to_string()), Some(reason.as_str())),
             Decision::Deny(reason) => ("deny", None, Some(reason.as_str())),
         };
         let (shadow_denied_by, shadow_allowed_by) = match decision {
@@ -261,7 +268,11 @@ impl Answer {
     fn shown(&self, indent: &str) -> String {
         let decided = match (self.decision, &self.rule, self.reason) {
             ("allow", Some(rule), _) => format!("allowed by {rule}"),
-            (_, Some(rule), _) => format!("denied by {rule}"),
+            (_, Some(rule), Some("not_allowed_by_rego")) => {
+                format!("denied: {rule} does not allow it")
+            }
+            (_, Some(rule), Some(_)) => format!("denied: {rule} says nothing"),
+            (_, Some(rule), None) => format!("denied by {rule}"),
             (_, None, Some("no_rule_for_caller")) => {
                 "denied: no rule allows this caller anything".to_owned()
             }

@@ -161,6 +161,13 @@ pub struct Audit {
     pub emf: Option<Emf>,
 }
 
+impl Audit {
+    /// Of requests that were allowed, one line in so many.
+    pub fn one_in(&self) -> NonZeroU32 {
+        self.allowed_one_in.unwrap_or(NonZeroU32::MIN)
+    }
+}
+
 /// Counts in CloudWatch's embedded metric format.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

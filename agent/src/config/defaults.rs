@@ -112,6 +112,21 @@ pub(super) fn max_connections() -> usize {
     MAX_CONNECTIONS
 }
 
+/// The rule of a Rego policy that says who may pass: what examples of Rego call it.
+pub const REGO_QUERY: &str = "data.warifu.allow";
+
+/// What a Rego policy may take. Some hundred times what one takes; and a container that has used up its share of the
+/// processor is held still for up to 100 ms, which must not look like a policy without an end.
+pub const REGO_TIMEOUT: Duration = Duration::from_millis(200);
+
+pub(super) fn rego_query() -> String {
+    REGO_QUERY.to_owned()
+}
+
+pub(super) fn rego_timeout() -> Span {
+    Span(REGO_TIMEOUT)
+}
+
 pub(super) fn connect_timeout() -> Span {
     Span(CONNECT_TIMEOUT)
 }

@@ -15,6 +15,7 @@ mod accept;
 mod client_cert_headers;
 mod ext_authz;
 mod limits;
+mod rego;
 mod rule;
 mod tls;
 mod when;
@@ -26,6 +27,7 @@ pub use accept::{
 pub use client_cert_headers::ClientCertHeader;
 pub use ext_authz::ExtAuthz;
 pub use limits::{Limits, PerCaller, Rate};
+pub use rego::Rego;
 pub(in crate::config) use rule::header_map;
 pub use rule::{Rule, SubjectMatch};
 pub use tls::{CertificateFiles, ClientCert, InboundTls, Presents};
@@ -41,6 +43,8 @@ pub struct Inbound {
     pub tls: Option<InboundTls>,
     /// The app. This or `ext_authz` is required.
     pub forward: Option<Forward>,
+    /// What the app is told of each connection, where it speaks no HTTP (`tcp://`); nothing where absent.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// No app: Envoy asks here what it may let pass.
     pub ext_authz: Option<ExtAuthz>,
     /// Not ready while the port of `forward` is open on another address than loopback: the app could be reached around
@@ -61,6 +65,8 @@ pub struct Inbound {
     /// Who may not, whatever `allow` says.
     #[serde(default)]
     pub deny: Vec<Rule>,
+    /// A policy in Rego, asked where no rule decides.
+    pub rego: Option<Rego>,
     /// How many proxies in front of this listener add to `x-forwarded-for`: `source` is then about the address that
     /// the first of them saw, counted from the right. With none it is about who connects.
     #[serde(default)]
@@ -87,9 +93,17 @@ pub struct Inbound {
     pub max_connections: usize,
 }
 
+/// The PROXY protocol: what comes before the first byte of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProxyProtocol {
+    /// Version 2, with the caller's addresses, its TLS and its SPIFFE ID.
+    V2,
+}
+
 /// Refusals are written down and don't happen, until a moment that is near: for services whose callers don't prove
 /// themselves yet.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Permissive {
     /// From then on refusals happen.
@@ -97,7 +111,7 @@ pub struct Permissive {
 }
 
 /// The signed context ([`warifu::caller::context`]).
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Context {
     /// Where the agent writes its public context key (JWK set) at start.
@@ -107,6 +121,11 @@ pub struct Context {
 }
 
 impl Inbound {
+    /// Whether connections are carried as bytes: the app speaks no HTTP.
+    pub fn is_opaque(&self) -> bool {
+        matches!(self.forward, Some(Forward::Opaque(_)))
+    }
+
     /// Whether callers are asked for an X.509-SVID.
     pub fn client_cert(&self) -> ClientCert {
         let said = self.tls.as_ref().and_then(|tls| tls.client_cert);

@@ -12,6 +12,7 @@ mod aws;
 mod ext_authz;
 mod forwarding;
 mod identities;
+mod opaque;
 mod publish;
 mod rules;
 mod sigv4;

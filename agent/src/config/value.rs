@@ -25,9 +25,7 @@ pub use clock::{Clock, UtcOffset};
 pub use glob::Glob;
 pub use hop::{HttpProxy, TcpUpstream};
 pub use moment::Moment;
-pub use name::{
-    is_attestation_audience, is_call_audience, is_of_signature, is_region, is_unsignable,
-};
+pub use name::{is_attestation_audience, is_call_audience, is_of_signature, is_unsignable};
 pub use pattern::{IdPattern, Segment, Target};
 pub(super) use quantity::size;
 pub use quantity::{Size, Span};

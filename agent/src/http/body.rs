@@ -15,12 +15,10 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use thiserror::Error;
 
-use super::{
-    headers::Filter,
-    patience::Deadline,
-    pool::{PooledBody, Progress},
-    still::Still,
-};
+use super::{headers::Filter, patience::Deadline, pool::PooledBody, still::Still};
+pub use upload::{Phase, Progress, Upload};
+
+mod upload;
 
 /// A body on its way through.
 #[derive(Debug)]
@@ -31,12 +29,10 @@ pub enum Body {
     Full(Full<Bytes>),
     /// A response of a pooled connection, which it gives back at its end.
     Pooled(PooledBody),
-    /// A request on its way, noting when it last moved.
-    Watched(Incoming, Progress),
     /// An answer of ours that is made as it is sent.
     Stream(Stream),
-    /// As `Watched`, for a request whose trailers are filtered as its headers were.
-    Filtered(Incoming, Arc<Filter>, Option<Progress>),
+    /// A request on its way.
+    Upload(Upload),
 }
 
 /// Why a body broke off.
@@ -49,6 +45,9 @@ pub enum BodyError {
     /// It had not ended when its time had.
     #[error("it took longer than {0:?}")]
     Late(Duration),
+    /// It has more bytes than this.
+    #[error("it is larger than {0} bytes")]
+    TooLarge(u64),
     /// What let it in no longer does.
     #[error("it may not go on: {0}")]
     Withdrawn(String),
@@ -153,25 +152,7 @@ impl http_body::Body for Body {
             Self::Stream(Stream(body)) => {
                 body.as_mut().poll_frame(cx).map_err(|never| match never {})
             }
-            Self::Watched(body, progress) => {
-                let frame = Pin::new(body).poll_frame(cx);
-                if frame.is_ready() {
-                    progress.note();
-                }
-                frame.map_err(BodyError::from)
-            }
-            Self::Filtered(body, filter, progress) => {
-                let mut frame = Pin::new(body).poll_frame(cx);
-                if let Poll::Ready(Some(Ok(frame))) = &mut frame
-                    && let Some(trailers) = frame.trailers_mut()
-                {
-                    filter.strip_trailers(trailers);
-                }
-                if let (true, Some(progress)) = (frame.is_ready(), progress) {
-                    progress.note();
-                }
-                frame.map_err(BodyError::from)
-            }
+            Self::Upload(body) => body.poll_frame(cx),
         }
     }
 
@@ -181,7 +162,7 @@ impl http_body::Body for Body {
             Self::Full(body) => body.is_end_stream(),
             Self::Pooled(body) => body.is_end_stream(),
             Self::Stream(Stream(body)) => body.is_end_stream(),
-            Self::Watched(body, _) | Self::Filtered(body, ..) => body.is_end_stream(),
+            Self::Upload(body) => body.is_end_stream(),
         }
     }
 
@@ -191,7 +172,7 @@ impl http_body::Body for Body {
             Self::Full(body) => body.size_hint(),
             Self::Pooled(body) => body.size_hint(),
             Self::Stream(Stream(body)) => body.size_hint(),
-            Self::Watched(body, _) | Self::Filtered(body, ..) => body.size_hint(),
+            Self::Upload(body) => body.size_hint(),
         }
     }
 }

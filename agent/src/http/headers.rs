@@ -115,6 +115,9 @@ const ORIGINS: &[&str] = &[
     "x-real-ip",
 ];
 
+/// What a caller proves itself by, and shows to nobody else.
+const CREDENTIALS: &[&str] = &["authorization", "cookie", "proxy-authorization"];
+
 /// Variants (`x_forwarded_for`) of these would stand beside what we set; the name itself is handled apart.
 const APPENDED: &[&str] = &["x-forwarded-for", "x-forwarded-proto"];
 
@@ -189,6 +192,29 @@ impl Filter {
             NETWORK_IDENTITY_PREFIXES,
             &[],
         )
+    }
+
+    /// Requests as a policy sees them: without credentials (`secrets` are headers that hold some), and without what says
+    /// who calls, or where from, and proves nothing.
+    pub fn to_policy<'a>(secrets: impl IntoIterator<Item = &'a HeaderName>) -> Self {
+        let secrets: Vec<_> = secrets.into_iter().map(HeaderName::as_str).collect();
+        Self::new(
+            &[
+                CREDENTIALS,
+                IDENTITY,
+                NETWORK_IDENTITY,
+                ORIGINS,
+                APPENDED,
+                &secrets,
+            ],
+            NETWORK_IDENTITY_PREFIXES,
+            &[],
+        )
+    }
+
+    /// Whether it removes the header `name`, however that is spelt.
+    pub fn removes(&self, name: &HeaderName) -> bool {
+        self.names.contains(name.as_str())
     }
 
     /// What of `headers` is removed, and all that would be whether it is there or not: who asks may not show all

@@ -7,12 +7,13 @@ use std::{
 };
 
 use http::{HeaderValue, Uri};
+use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore, client::Resumption};
 use rustls_pki_types::ServerName;
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, lookup_host},
+    net::{TcpStream, UnixStream, lookup_host},
 };
 use tokio_rustls::TlsConnector;
 
@@ -27,8 +28,43 @@ pub struct Origin {
 }
 
 /// A connection, encrypted or not.
-pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Has its end, when this is dropped, not be taken for one: there was more to come. TCP says so with a reset. A unix
+    /// socket has no way to; over HTTP there is none that is ours.
+    fn cut(&mut self) {}
+}
+
+impl Stream for TcpStream {
+    fn cut(&mut self) {
+        // Refused only by a connection that is gone.
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Stream for UnixStream {}
+
+impl<S: Stream> Stream for tokio_rustls::client::TlsStream<S> {
+    fn cut(&mut self) {
+        self.get_mut().0.cut();
+    }
+}
+
+impl<S: Stream> Stream for tokio_rustls::server::TlsStream<S> {
+    fn cut(&mut self) {
+        self.get_mut().0.cut();
+    }
+}
+
+impl<T> Stream for TokioIo<T> where Self: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: Stream + ?Sized> Stream for Box<S> {
+    fn cut(&mut self) {
+        (**self).cut();
+    }
+}
+
+#[cfg(test)]
+impl Stream for tokio::io::DuplexStream {}
 
 /// Why there is no connection.
 #[derive(Debug, Error)]

@@ -33,7 +33,6 @@ use connect::{Connector, NotMade};
 pub use destination::{Address, Admit, Destination, Keep, Tls};
 use dial::Failed;
 pub use error::SendError;
-pub use exchange::Progress;
 use exchange::{Failure, exchange};
 pub use far::{Far, FarParts, Place, Switches};
 pub use lease::PooledBody;

@@ -47,11 +47,14 @@ pub use drain::{Drain, Draining, drain};
 pub use listener::{BindError, Listener};
 pub use metrics::{ListenerMetrics, Metrics};
 
+mod bounded;
 mod connection;
 mod drain;
+mod handshake;
 mod io;
 mod listener;
 mod metrics;
+mod opaque;
 mod open;
 mod slots;
 mod socket_path;
@@ -125,10 +128,23 @@ pub struct Tls {
 pub struct Connection {
     /// The other end.
     pub remote: Remote,
+    /// Our end, as the client sees it.
+    pub local: Option<SocketAddr>,
     /// The client's certificates, leaf first; empty where it presented none.
     pub peer_chain: Vec<CertificateDer<'static>>,
-    /// Whether TLS is spoken.
-    pub tls: bool,
+    /// What was agreed on, where TLS is spoken.
+    pub tls: Option<Agreed>,
+}
+
+/// What a TLS handshake agreed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Agreed {
+    /// `TLSv1.3`.
+    pub version: &'static str,
+    /// The name that the client asked for.
+    pub server_name: Option<String>,
+    /// What is spoken above it.
+    pub alpn: Option<Vec<u8>>,
 }
 
 /// What [`Service::open`] made of a connection.
@@ -210,6 +226,15 @@ pub struct Limits {
     pub max_age: Option<Duration>,
 }
 
+impl Limits {
+    /// When a connection that is up `now` is to end, where what was proved `expires`.
+    fn end(&self, now: Instant, expires: Option<SystemTime>) -> Option<Instant> {
+        let valid = expires.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
+        let left = valid.into_iter().chain(self.max_age).min()?;
+        now.checked_add(left)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -240,37 +265,49 @@ pub async fn serve<S: Service>(
     run(listener, max, &metrics, &open, draining, connection).await
 }
 
-/// What is done with connections that are not HTTP.
+/// What is done with connections that are not HTTP. As a [`Service`], but for what comes when a connection is up.
 pub trait Carrier: Send + Sync + 'static {
-    /// Carries one until it ends by itself, which is `true`, or is cut. Dropped, it cuts it.
+    /// What is known of one connection.
+    type Session: Send + Sync + 'static;
+
+    /// How the next connection is secured.
+    fn security(&self) -> Security {
+        Security::Plaintext
+    }
+
+    /// A connection is up. An error closes it.
+    ///
+    /// # Errors
+    /// What the log should say.
+    fn open(&self, connection: Connection) -> Result<Opened<Self::Session>, Refused>;
+
+    /// A connection ended before it was up.
+    fn failed(&self, remote: &Remote, why: &Failed) {
+        tracing::debug!(%remote, %why, "a connection failed before its first byte");
+    }
+
+    /// Carries one until it ends, which is at `ends` at the latest. Dropped, it cuts it.
     fn carry(
-        &self,
+        session: Arc<Self::Session>,
         near: &mut impl origin::Stream,
-        remote: Remote,
-    ) -> impl Future<Output = bool> + Send;
+        ends: Option<Instant>,
+    ) -> impl Future<Output = ()> + Send;
 }
 
-/// As [`serve`], for bytes that only the two ends understand. Connections beyond `max` are closed.
+/// As [`serve`], for bytes that only the two ends understand. Connections beyond the limit are closed, and a drain has
+/// no way to tell clients: it waits until its deadline.
 pub async fn serve_bytes<C: Carrier>(
     listener: Listener,
     carrier: Arc<C>,
-    max: usize,
+    limits: Limits,
     metrics: ListenerMetrics,
     draining: Draining,
 ) -> usize {
-    let open = Open::default();
-    let connection = |mut stream: io::Stream, remote: Remote, slot: slots::Slot| {
-        let (carrier, counted) = (Arc::clone(&carrier), metrics.accepted(slot.crowded));
-        async move {
-            if !slot.crowded {
-                match carrier.carry(&mut stream, remote).await {
-                    true => drop(stream),
-                    false => stream.cut(),
-                }
-            }
-            drop((counted, slot));
-        }
-    };
+    let open = Arc::new(Open::default());
+    let max = limits.max_connections;
+    let server = opaque::Server::new(carrier, limits, metrics.clone(), Arc::clone(&open));
+    let server = Arc::new(server);
+    let connection = |stream, remote, slot| Arc::clone(&server).connection(stream, remote, slot);
     run(listener, max, &metrics, &open, draining, connection).await
 }
 

@@ -1,6 +1,12 @@
 //! Whether what was let in may go on: what is open for long is asked for now and then.
 
-use std::{fmt, sync::Arc, task::Context, time::Duration};
+use std::{
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
@@ -9,23 +15,29 @@ pub const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// Says why something may not go on.
 #[derive(Clone)]
-pub struct Still(Arc<dyn Fn() -> Result<(), String> + Send + Sync>);
+pub struct Still(Arc<dyn Fn() -> Answer + Send + Sync>);
 
-/// A [`Still`] that is asked as something else is polled.
-#[derive(Debug)]
+/// On its way: whoever is asked may have to ask elsewhere, within a bounded time.
+type Answer = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+/// A [`Still`] that is asked as something else is polled, which goes on meanwhile.
 pub(super) struct Asked {
     still: Still,
     next: Interval,
+    answer: Option<Answer>,
 }
 
 impl Still {
     /// It may while `says` is `Ok`.
-    pub fn new(says: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(says))
+    pub fn new<F>(says: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        Self(Arc::new(move || Box::pin(says())))
     }
 
     /// Why it may not.
-    pub(super) fn says(&self) -> Result<(), String> {
+    pub(super) fn says(&self) -> Answer {
         (self.0)()
     }
 }
@@ -34,15 +46,36 @@ impl Asked {
     pub(super) fn new(still: Still) -> Self {
         let mut next = interval_at(Instant::now() + CHECK_EVERY, CHECK_EVERY);
         next.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { still, next }
+        Self {
+            still,
+            next,
+            answer: None,
+        }
     }
 
     /// Why it may not go on, as of the last time it was asked; has the task woken when it is time to ask again.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Result<(), String> {
-        while self.next.poll_tick(cx).is_ready() {
-            self.still.says()?;
+        loop {
+            if let Some(answer) = &mut self.answer {
+                match answer.as_mut().poll(cx) {
+                    Poll::Pending => return Ok(()),
+                    Poll::Ready(said) => {
+                        self.answer = None;
+                        said?;
+                    }
+                }
+            }
+            if self.next.poll_tick(cx).is_pending() {
+                return Ok(());
+            }
+            self.answer = Some(self.still.says());
         }
-        Ok(())
+    }
+}
+
+impl fmt::Debug for Asked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asked").finish_non_exhaustive()
     }
 }
 

@@ -55,6 +55,8 @@ pub struct Bounds {
     pub ends: Option<Instant>,
     /// Asked now and then; all must agree.
     pub still: Vec<Still>,
+    /// Whether an end of ours is told both sides as an end.
+    goodbye: bool,
 }
 
 /// What the tunnels of one side count.
@@ -74,6 +76,25 @@ pub struct Meter {
     sent: Counter,
     received: Counter,
     ended: Family<Ended, Counter>,
+}
+
+/// The bytes that went through one tunnel.
+#[derive(Debug, Default)]
+pub struct Passed {
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Passed {
+    /// From the near side to the far one.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// The other way.
+    pub fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -181,7 +202,8 @@ impl Tunnel {
         match near.await {
             Ok(near) => {
                 let bounds = bounds.until(ends);
-                carry(&mut TokioIo::new(near), far, bounds, &meter).await;
+                let passed = Passed::default();
+                carry(&mut TokioIo::new(near), far, bounds, &meter, &passed).await;
             }
             Err(error) => {
                 tracing::debug!(%error, to = meter.to, "a tunnel did not begin");
@@ -206,7 +228,15 @@ impl Bounds {
             idle,
             ends: None,
             still: Vec::new(),
+            goodbye: true,
         }
+    }
+
+    /// An end of ours is a cut, for what has no ends of its own: a part would be taken for the whole.
+    #[must_use]
+    pub fn abrupt(mut self) -> Self {
+        self.goodbye = false;
+        self
     }
 
     /// Ends at this time, if not before.
@@ -224,43 +254,93 @@ impl Bounds {
     }
 }
 
+/// Ends a connection over which nothing is carried, so that its client knows it for an end.
+pub async fn close(near: &mut impl Stream) {
+    let _ = tokio::time::timeout(GOODBYE, near.shutdown()).await;
+}
+
 /// Passes bytes between `near` and `far` until the tunnel ends. Dropped, it cuts both.
-pub async fn carry(near: &mut impl Stream, far: FarParts, bounds: Bounds, meter: &Meter) -> End {
+pub async fn carry(
+    near: &mut impl Stream,
+    far: FarParts,
+    bounds: Bounds,
+    meter: &Meter,
+    passed: &Passed,
+) -> End {
     let FarParts {
         stream,
         ends,
         still,
         place: _place,
     } = far;
-    join(near, stream, &bounds.until(ends).while_still(still), meter).await
+    let bounds = bounds.until(ends).while_still(still);
+    join(near, stream, &bounds, meter, passed).await
 }
 
-async fn join(near: &mut impl Stream, mut far: impl Stream, bounds: &Bounds, meter: &Meter) -> End {
+async fn join(
+    near: &mut impl Stream,
+    far: impl Stream,
+    bounds: &Bounds,
+    meter: &Meter,
+    passed: &Passed,
+) -> End {
     let mut open = Open::new(meter);
-    let end = until_an_end(near, &mut far, bounds, meter).await;
+    let mut both = Both {
+        near,
+        far,
+        ended: false,
+    };
+    let end = until_an_end(both.near, &mut both.far, bounds, (meter, passed)).await;
     open.why = end.as_str();
     tracing::debug!(to = meter.to, ?end, "a tunnel ended");
-    // An end of ours is said in TLS. What broke is not passed off as an end: without TLS's goodbye it is known as cut.
-    if !matches!(end, End::Closed | End::Broken(_)) {
-        let goodbye = async { tokio::join!(near.shutdown(), far.shutdown()) };
-        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+    match end {
+        End::Closed => both.ended = true,
+        // What broke on one side is not passed off as an end on the other.
+        End::Broken(_) => {}
+        End::Idle | End::Expired | End::Withdrawn(_) if bounds.goodbye => {
+            let goodbye = async { tokio::join!(both.near.shutdown(), both.far.shutdown()) };
+            let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+            both.ended = true;
+        }
+        End::Idle | End::Expired | End::Withdrawn(_) => {}
     }
     end
+}
+
+/// The two sides. Dropped before they have ended, at the end of a drain too, they are cut.
+struct Both<'a, N: Stream, F: Stream> {
+    near: &'a mut N,
+    far: F,
+    ended: bool,
+}
+
+impl<N: Stream, F: Stream> Drop for Both<'_, N, F> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.near.cut();
+            self.far.cut();
+        }
+    }
 }
 
 async fn until_an_end(
     near: &mut impl Stream,
     far: &mut impl Stream,
     bounds: &Bounds,
-    meter: &Meter,
+    (meter, passed): (&Meter, &Passed),
 ) -> End {
     let moved = Moved::new();
     let (near_in, near_out) = tokio::io::split(near);
     let (far_in, far_out) = tokio::io::split(far);
     let mut both = pin!(async {
         tokio::try_join!(
-            one_way(near_in, far_out, &meter.sent, &moved),
-            one_way(far_in, near_out, &meter.received, &moved),
+            one_way(near_in, far_out, (&meter.sent, &passed.sent), &moved),
+            one_way(
+                far_in,
+                near_out,
+                (&meter.received, &passed.received),
+                &moved
+            ),
         )
     });
     let mut expired = pin!(async {
@@ -269,7 +349,10 @@ async fn until_an_end(
             None => std::future::pending().await,
         }
     });
-    let mut check = tokio::time::interval(CHECK_EVERY.min(bounds.idle / 2).max(MIN_CHECK));
+    let every = CHECK_EVERY.min(bounds.idle / 2).max(MIN_CHECK);
+    // Bytes pass while it is asked.
+    let mut withdrawn = pin!(withdrawn(&bounds.still, every));
+    let mut check = tokio::time::interval(every);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -283,9 +366,21 @@ async fn until_an_end(
                 if moved.not_for() >= bounds.idle {
                     return End::Idle;
                 }
-                if let Some(why) = bounds.still.iter().find_map(|still| still.says().err()) {
-                    return End::Withdrawn(why);
-                }
+            }
+            why = withdrawn.as_mut() => return End::Withdrawn(why),
+        }
+    }
+}
+
+/// Waits until one of them no longer agrees; says why.
+async fn withdrawn(still: &[Still], every: Duration) -> String {
+    let mut check = tokio::time::interval(every);
+    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        check.tick().await;
+        for still in still {
+            if let Err(why) = still.says().await {
+                return why;
             }
         }
     }
@@ -298,7 +393,7 @@ const MIN_CHECK: Duration = Duration::from_millis(1);
 async fn one_way(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    count: &Counter,
+    (all, here): (&Counter, &AtomicU64),
     moved: &Moved,
 ) -> io::Result<()> {
     let mut buffer = vec![0; SMALL];
@@ -310,7 +405,8 @@ async fn one_way(
         moved.note();
         to.write_all(data).await?;
         to.flush().await?;
-        count.inc_by(read as u64);
+        all.inc_by(read as u64);
+        here.fetch_add(read as u64, Ordering::Relaxed);
         moved.note();
         if read == buffer.len() && read < LARGE {
             buffer = vec![0; (read * GROWTH).min(LARGE)];

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use crate::{
-    config::{inbound as config, value::Forward},
+    config::{inbound as config, value::Listen},
     telemetry::ready::Condition,
 };
 use sockets::{Listening, listening};
@@ -33,8 +33,13 @@ const LOOK: Duration = Duration::from_secs(2);
 const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
 /// Looks for as long as it is held.
-#[derive(Debug)]
-pub struct AppPorts(JoinHandle<()>);
+#[derive(Debug, Default)]
+pub struct AppPorts {
+    guarded: Vec<Guarded>,
+    /// There once anybody has wanted to know.
+    condition: Option<Condition>,
+    looking: Option<JoinHandle<()>>,
+}
 
 /// The app's port of a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,35 +50,49 @@ struct Guarded {
 }
 
 impl AppPorts {
-    /// Keeps `condition` unmet while the app behind one of `listeners` can be reached around it. `None` where nobody
-    /// wants to know.
+    /// From now on keeps `condition` unmet while the app behind one of `listeners` can be reached around it. Where
+    /// nobody wants to know there is none.
     pub fn watch(
+        &mut self,
         listeners: &[config::Inbound],
         condition: impl FnOnce(&str) -> Condition,
-    ) -> Option<Self> {
+    ) {
         let guarded = guarded(listeners);
-        if guarded.is_empty() {
-            return None;
+        if guarded == self.guarded {
+            return;
         }
-        let condition = condition("not looked at yet");
+        self.guarded.clone_from(&guarded);
+        self.stop();
+        if guarded.is_empty() {
+            self.condition.iter().for_each(Condition::met);
+            return;
+        }
+        let make = || condition("not looked at yet");
+        let condition = self.condition.get_or_insert_with(make).clone();
         let mut tick = interval(LOOK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut blind = false;
         // The first look is before anybody can ask whether we are ready.
         look(&guarded, &condition, &mut blind);
-        Some(Self(tokio::spawn(async move {
+        self.looking = Some(tokio::spawn(async move {
             tick.tick().await;
             loop {
                 tick.tick().await;
                 look(&guarded, &condition, &mut blind);
             }
-        })))
+        }));
+    }
+
+    fn stop(&mut self) {
+        if let Some(looking) = self.looking.take() {
+            looking.abort();
+        }
     }
 }
 
 impl Drop for AppPorts {
     fn drop(&mut self) {
-        self.0.abort();
+        self.stop();
     }
 }
 
@@ -81,12 +100,12 @@ impl Drop for AppPorts {
 fn guarded(listeners: &[config::Inbound]) -> Vec<Guarded> {
     let listeners = listeners.iter().enumerate();
     let wanted = listeners.filter(|(_, listener)| listener.app_port_check);
-    let over_tcp = wanted.filter_map(|(index, listener)| match &listener.forward {
-        Some(Forward::Tcp(address)) => Some(Guarded {
+    let over_tcp = wanted.filter_map(|(index, listener)| match listener.forward.as_ref()?.at() {
+        Listen::Tcp(address) => Some(Guarded {
             setting: format!("inbound[{index}]"),
-            address: *address,
+            address,
         }),
-        _ => None,
+        Listen::Unix(_) => None,
     });
     over_tcp.collect()
 }

@@ -14,6 +14,7 @@ use std::{
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 use serde_json::{Map, Value};
+use tokio::task::JoinSet;
 use warifu::{
     Caller,
     caller::{self, CallerError, Subject},
@@ -24,6 +25,7 @@ use super::{
     CALLER, Environment, StartError,
     cache::{Cache, Key, Remembered},
     certificate::{Proved, hex, sha256},
+    issuers::Keys,
     record::TokenMetrics,
     refusal::Refusal,
 };
@@ -65,12 +67,15 @@ pub(super) struct Authenticated {
     token_is: Option<Provenance>,
     /// The number of the revocation list that has neither: asked once per list, not once per request.
     cleared: AtomicU64,
+    /// What the configuration said of whatever proved the subject.
+    proved_by: Option<Arc<Accept>>,
 }
 
 /// How callers of a listener prove themselves inside a request.
 #[derive(Debug)]
 pub(super) struct Authenticator {
     identity: identity::Current,
+    accept: Vec<Arc<Accept>>,
     verifiers: Vec<Verifier>,
     secrets: Vec<SecretHeader>,
     /// Headers that proofs come in: ours to read, and to remove.
@@ -83,8 +88,10 @@ pub(super) struct Authenticator {
 
 /// What proved a subject, for those who are told of it.
 struct Proof<'a> {
-    /// The entry of `accept`.
-    accept: &'a str,
+    /// The entry of `accept` …
+    accept: &'a Arc<Accept>,
+    /// … and its name.
+    name: &'a str,
     subject: Subject,
     claims: Map<String, Value>,
     role: Option<String>,
@@ -113,6 +120,7 @@ impl Authenticated {
             peer_is: Some(Arc::new(proved.provenance)),
             token_is: None,
             cleared: AtomicU64::new(0),
+            proved_by: None,
         })
     }
 
@@ -133,7 +141,7 @@ impl Authenticated {
             who,
             evidence: Evidence {
                 claims: proof.claims,
-                accept: Some(proof.accept.to_owned()),
+                accept: Some(proof.name.to_owned()),
                 role: proof.role,
             },
             claims: headers,
@@ -143,6 +151,7 @@ impl Authenticated {
             peer_is: peer.and_then(|peer| peer.peer_is.clone()),
             token_is: Some(proof.goes_back_to),
             cleared: AtomicU64::new(0),
+            proved_by: Some(Arc::clone(proof.accept)),
         })
     }
 
@@ -193,16 +202,15 @@ impl Authenticator {
             metrics,
             ..
         } = environment;
+        let accept: Vec<Arc<Accept>> = config.accept.iter().cloned().map(Arc::new).collect();
         let (mut verifiers, mut secret_headers) = (Vec::new(), Vec::new());
-        for accept in &config.accept {
+        for accept in &accept {
             let of_entry = Verifier::of(accept, issuers, secrets);
             verifiers.extend(of_entry.map_err(|why| StartError::Issuer {
                 accept: accept.name().unwrap_or_default().to_owned(),
                 why: why.to_string(),
             })?);
-            if let Accept::SecretHeader(accept) = accept {
-                secret_headers.push(SecretHeader::new(accept, secrets));
-            }
+            secret_headers.extend(SecretHeader::of(accept, secrets));
         }
         let of_load_balancers = verifiers.iter().any(Verifier::is_of_load_balancers);
         let bearer = verifiers.iter().any(|it| !it.is_of_load_balancers());
@@ -216,6 +224,7 @@ impl Authenticator {
         headers.dedup();
         Ok(Self {
             identity: identity.clone(),
+            accept,
             verifiers,
             secrets: secret_headers,
             headers,
@@ -223,6 +232,34 @@ impl Authenticator {
             verified: Cache::default(),
             metrics: metrics.tokens.clone(),
         })
+    }
+
+    /// Has all at hand that callers are verified with, as far as it can be had: an issuer that is away keeps its own
+    /// tokens out and nobody else's.
+    pub(super) async fn prepare(&self) -> Result<(), StartError> {
+        for secret in &self.secrets {
+            secret.prepare().await?;
+        }
+        for verifier in &self.verifiers {
+            verifier.prepare().await?;
+        }
+        let published = self.verifiers.iter().filter_map(Verifier::published_keys);
+        let tried = published.cloned().map(Keys::try_once);
+        let tried: JoinSet<()> = tried.collect();
+        tried.join_all().await;
+        Ok(())
+    }
+
+    /// Refuses a caller whose proof of a subject is none here, whatever it was when it was presented.
+    pub(super) fn refuse_unaccepted(&self, caller: &Authenticated) -> Result<(), Refusal> {
+        let Some(by) = &caller.proved_by else {
+            return Ok(());
+        };
+        let same = |accept: &Arc<Accept>| Arc::ptr_eq(accept, by) || accept == by;
+        match self.accept.iter().any(same) {
+            true => Ok(()),
+            false => Err(Refusal::BadToken(TokenError::NoEntry)),
+        }
     }
 
     /// Whether `authorization` is ours to read, and to remove. The other headers that proofs come in always go.
@@ -375,7 +412,8 @@ fn of_token(verifier: &Verifier, verified: Verified, token: [u8; 32]) -> Proof<'
         goes_back_to.role = Some(Origin::hash_of_role(role).into());
     }
     Proof {
-        accept: &verifier.name,
+        accept: &verifier.accept,
+        name: &verifier.name,
         subject: Subject {
             proof: verifier.proof.to_owned(),
             // A role goes by its account and name: its path is no part of what it is.
@@ -395,7 +433,8 @@ fn of_token(verifier: &Verifier, verified: Verified, token: [u8; 32]) -> Proof<'
 fn of_secret(entry: &SecretHeader) -> Proof<'_> {
     let subject = Value::from(entry.subject.as_str());
     Proof {
-        accept: &entry.name,
+        accept: &entry.accept,
+        name: &entry.name,
         subject: Subject {
             proof: secret::PROOF.to_owned(),
             subject: entry.subject.clone(),

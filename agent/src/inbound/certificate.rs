@@ -49,6 +49,8 @@ pub(super) struct Certificate {
     accepted: Vec<TrustDomain>,
     /// What the app is told of a caller's.
     told: Told,
+    /// Whether HTTP is spoken above; else ALPN has nothing to choose from, and whatever a client offers is fine.
+    http: bool,
     current: ArcSwapOption<Configured>,
 }
 
@@ -88,10 +90,11 @@ pub(super) struct Foreign {
 }
 
 impl Certificate {
-    /// As `config` has it. Reads files.
+    /// As `config` has it, with `files` where they are the ones it names; else they are read.
     pub(super) fn new(
         config: &config::Inbound,
         identity: identity::Current,
+        files: Option<Arc<Files>>,
     ) -> Result<Self, TlsFilesError> {
         let accepted = config.accept.iter().filter_map(|accept| match accept {
             Accept::Mtls { trust_domains } => Some(trust_domains),
@@ -100,14 +103,23 @@ impl Certificate {
         let accepted = accepted.flatten().cloned().collect();
         let files = match config.tls.as_ref().map(|tls| &tls.presents) {
             None | Some(Presents::Svid) => None,
-            Some(Presents::Files(files)) => Some(Arc::new(Files::load(files)?)),
+            Some(Presents::Files(listed)) => match files {
+                Some(files) => Some(files),
+                None => Some(Arc::new(Files::load(listed)?)),
+            },
+        };
+        let client_cert = match (&config.ext_authz, config.client_cert()) {
+            // Envoy asks for them, and says of whom it had none.
+            (Some(_), ClientCert::Required) => ClientCert::Optional,
+            (_, asked) => asked,
         };
         Ok(Self {
             identity,
             files,
-            client_cert: config.client_cert(),
+            client_cert,
             accepted,
             told: Told::new(&config.client_cert_headers),
+            http: !config.is_opaque(),
             current: ArcSwapOption::empty(),
         })
     }
@@ -120,8 +132,14 @@ impl Certificate {
             client_cert: ClientCert::Required,
             accepted,
             told: Told::default(),
+            http: true,
             current: ArcSwapOption::empty(),
         }
+    }
+
+    /// Whether callers are asked for one.
+    pub(super) fn client_cert(&self) -> ClientCert {
+        self.client_cert
     }
 
     /// What is presented from files, where it is.
@@ -194,7 +212,7 @@ impl Certificate {
             return Ok(None);
         }
         let callers = identity.and_then(callers);
-        let config = match (&self.files, identity, callers) {
+        let mut config = match (&self.files, identity, callers) {
             (Some(files), _, callers) => tls::outside_server_config(files.resolver(), callers)?,
             (None, Some(identity), None) => {
                 tls::server_config_without_client_auth(&identity.svid, &[])?
@@ -204,6 +222,9 @@ impl Certificate {
             }
             (None, None, _) => return Ok(None),
         };
+        if !self.http {
+            config.alpn_protocols.clear();
+        }
         Ok(Some(config))
     }
 
@@ -271,9 +292,7 @@ impl Certificate {
         if proved.peer.spiffe_id != *principal {
             return Err(refuse("the certificate's SPIFFE ID is not the principal"));
         }
-        if !self.accepted.contains(principal.trust_domain()) {
-            return Err(refuse("no certificate of its trust domain is accepted"));
-        }
+        self.refuse_unaccepted(&proved.peer)?;
         if proved.expires <= now {
             return Err(refuse("the certificate has expired"));
         }
@@ -286,6 +305,16 @@ impl Certificate {
             foreign: None,
             ..proved
         }))
+    }
+
+    /// Refuses a peer of a trust domain whose workloads may present no certificate here.
+    pub(super) fn refuse_unaccepted(&self, peer: &Peer) -> Result<(), Refusal> {
+        match self.accepted.contains(peer.spiffe_id.trust_domain()) {
+            true => Ok(()),
+            false => Err(Refusal::PeerNotAccepted(
+                "no certificate of its trust domain is accepted",
+            )),
+        }
     }
 
     fn own_trust_domain(&self) -> Option<TrustDomain> {

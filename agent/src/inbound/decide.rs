@@ -9,16 +9,18 @@ use http::{HeaderMap, HeaderName, Method, Uri, header::HOST, request::Parts, uri
 use warifu::caller::context;
 
 use super::{
-    Inbound, Session,
+    Session,
     authenticate::Authenticated,
     quota::Places,
     record::Record,
     refusal::{self, Refusal},
-    source,
+    rego, source,
+    terms::Terms,
 };
 use crate::{
+    config::inbound::ClientCert,
     identity,
-    policy::{self, Verdict},
+    policy::{self, Question, Verdict},
 };
 
 const CONTEXT: HeaderName = HeaderName::from_static(context::CONTEXT_HEADER);
@@ -34,50 +36,56 @@ pub(super) struct Admitted {
 /// Who calls, if it has not asked too much and a rule lets it ask this.
 pub(super) async fn admit(
     session: &Session,
+    terms: &Terms,
     parts: &Parts,
     record: &mut Record<'_>,
 ) -> Result<Admitted, Refusal> {
-    let inbound = &*session.inbound;
-    let known = authenticate(session, &parts.headers, |caller| record.caller(caller)).await;
+    let noted = |caller: &Arc<Authenticated>| record.caller(caller);
+    let known = authenticate(session, terms, &parts.headers, noted).await;
     let known = known
         .map(Some)
-        .or_else(|why| let_pass(inbound, why, record))?;
+        .or_else(|why| let_pass(terms, why, record))?;
     let who = known.as_ref().map(|caller| caller.who());
-    let places = inbound.place(who, Instant::now())?;
+    let (quotas, limits) = (&session.inbound.quotas, &terms.config.limits);
+    let places = quotas.place(who, limits, Instant::now())?;
     let Some(caller) = known else {
         return Ok(Admitted {
             caller: None,
             places,
         });
     };
-    let verdict = decide(session, &caller, &parts.method, &parts.uri, &parts.headers);
+    let (method, uri, headers) = (&parts.method, &parts.uri, &parts.headers);
+    let verdict = match decide(session, terms, &caller, method, uri, headers) {
+        Decided::Now(verdict) => verdict,
+        Decided::Ask(question) => rego::settle(&session.inbound, *question).await,
+    };
     let refused = refusal::of(&verdict);
     record.decided(verdict);
     let caller = match refused {
         None => Some(caller),
-        Some(why) => let_pass(inbound, why, record)?,
+        Some(why) => let_pass(terms, why, record)?,
     };
     Ok(Admitted { caller, places })
 }
 
 /// Nobody, in permissive mode; else the refusal.
 fn let_pass<T>(
-    inbound: &Inbound,
+    terms: &Terms,
     refusal: Refusal,
     record: &mut Record<'_>,
 ) -> Result<Option<T>, Refusal> {
-    if !inbound.lets_pass(&refusal, SystemTime::now()) {
+    if !terms.lets_pass(&refusal, SystemTime::now()) {
         return Err(refusal);
     }
     record.let_pass(&refusal);
     Ok(None)
 }
 
-impl Inbound {
+impl Terms {
     /// Whether what is to be refused is let pass, with nothing said of who calls: in permissive mode, which ends by
     /// itself.
     pub(super) fn lets_pass(&self, refusal: &Refusal, now: SystemTime) -> bool {
-        let until = self.permissive_until;
+        let until = self.permissive_until();
         refusal.is_of_the_caller() && until.is_some_and(|until| now < until)
     }
 }
@@ -86,59 +94,83 @@ impl Inbound {
 /// withdrawn meanwhile: on connections that are up already, too. `noted` hears of whoever it is, revoked or not.
 pub(super) async fn authenticate(
     session: &Session,
+    terms: &Terms,
     headers: &HeaderMap,
     noted: impl FnOnce(&Arc<Authenticated>),
 ) -> Result<Arc<Authenticated>, Refusal> {
-    let inbound = &*session.inbound;
-    let known = inbound.revocations.load();
-    refuse_withdrawn(session, &known)?;
-    let authenticator = &inbound.authenticator;
-    let peer = session.peer.as_ref();
-    let caller = authenticator.authenticate(peer, headers).await?;
+    let revocations = &session.inbound.environment.revocations;
+    let peer = peer(session, terms, &revocations.load())?;
+    let caller = terms.authenticator.authenticate(peer, headers).await?;
     noted(&caller);
-    caller.refuse_revoked(&known.list)?;
+    // Keys may have been fetched meanwhile: the list is the one of now.
+    caller.refuse_revoked(&revocations.load().list)?;
     Ok(caller)
 }
 
-/// Refuses what goes back to a certificate that is revoked, or that nobody vouches for any more.
-pub(super) fn refuse_withdrawn(session: &Session, known: &identity::Known) -> Result<(), Refusal> {
+/// The peer, where its certificate counts. That may be revoked, or nobody may vouch for it any more; and the handshake
+/// may have been on other terms than these.
+pub(super) fn peer<'a>(
+    session: &'a Session,
+    terms: &Terms,
+    known: &identity::Known,
+) -> Result<Option<&'a Arc<Authenticated>>, Refusal> {
     if known.is_too_old() {
         return Err(Refusal::RevocationsStale(known.to_string()));
     }
-    if let Some(peer) = &session.peer {
-        peer.refuse_revoked(&known.list)?;
+    let certificate = &terms.certificate;
+    let peer = match (&session.peer, certificate.client_cert()) {
+        (_, ClientCert::None) | (None, ClientCert::Optional) => return Ok(None),
+        (None, ClientCert::Required) => {
+            return Err(Refusal::PeerNotAccepted("it presented no certificate"));
+        }
+        (Some(peer), ClientCert::Required | ClientCert::Optional) => peer,
+    };
+    if let Some(proved) = &peer.who().peer {
+        certificate.refuse_unaccepted(proved)?;
     }
+    peer.refuse_revoked(&known.list)?;
     if let Some(foreign) = &session.foreign {
-        let now = SystemTime::now();
-        let certificate = &session.inbound.certificate;
-        certificate.refuse_withdrawn(foreign, now)?;
+        certificate.refuse_withdrawn(foreign, SystemTime::now())?;
     }
-    Ok(())
+    Ok(Some(peer))
+}
+
+/// What the rules come to.
+pub(super) enum Decided {
+    Now(Verdict),
+    /// They leave it to the Rego policy. In a box: those that have none make room for none.
+    Ask(Box<Question>),
 }
 
 /// What the rules say of a request of `caller`.
 pub(super) fn decide(
     session: &Session,
+    terms: &Terms,
     caller: &Authenticated,
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
-) -> Verdict {
+) -> Decided {
     let asked = policy::Request {
         method,
         path: uri.path(),
         host: headers.get(HOST).and_then(|host| host.to_str().ok()),
         headers,
-        source: source::of(session.source, session.inbound.trusted_hops, headers),
+        source: source::of(session.source, terms.config.trusted_hops, headers),
         now: SystemTime::now(),
     };
-    let policy = session.inbound.policy.load();
-    policy.decide(caller.who(), caller.evidence(), asked)
+    let (who, evidence) = (caller.who(), caller.evidence());
+    let verdict = terms.policy.decide(who, evidence, asked);
+    match terms.policy.question(who, evidence, asked, &verdict) {
+        None => Decided::Now(verdict),
+        Some(question) => Decided::Ask(Box::new(question)),
+    }
 }
 
 /// Inserts who called, as the agent vouches for it. Last: what the network said of identity has gone before.
 pub(super) fn vouch(
     session: &Session,
+    terms: &Terms,
     caller: &Authenticated,
     parts: &mut Parts,
 ) -> Result<(), Refusal> {
@@ -148,9 +180,11 @@ pub(super) fn vouch(
         headers,
         ..
     } = parts;
-    session.certificate.insert(headers);
+    if caller.peer.is_some() {
+        session.certificate.insert(headers);
+    }
     caller.insert(headers);
-    if let Some(key) = &session.inbound.context_key {
+    if let Some(key) = &terms.context_key {
         let target = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         let now = SystemTime::now();
         let context = context::sign(key, caller.who(), method, target, now)?;

@@ -33,6 +33,7 @@ use super::{
     record::{self, Record},
     refusal::Refusal,
     settle,
+    terms::Terms,
 };
 use crate::{
     config::{
@@ -45,7 +46,7 @@ use crate::{
         grpc,
         server::{self, Connection, Failed, Opened, Process, Refused, Remote, Security},
     },
-    identity, policy,
+    policy,
 };
 use proto::service::{
     CheckRequest, CheckResponse,
@@ -100,13 +101,8 @@ pub(super) struct Asking {
 struct Checks(Arc<Asking>);
 
 impl Front {
-    pub(super) fn new(
-        inbound: Arc<Inbound>,
-        config: &ExtAuthz,
-        listen: &Listen,
-        identity: identity::Current,
-    ) -> Self {
-        let certificate = matches!(listen, Listen::Tcp(_)).then(|| {
+    pub(super) fn new(inbound: Arc<Inbound>, config: &ExtAuthz) -> Self {
+        let certificate = matches!(inbound.address, Listen::Tcp(_)).then(|| {
             let mut trust_domains: Vec<TrustDomain> = Vec::new();
             let named = config.peers.iter().map(|peer| &peer.trust_domain);
             for domain in named.filter_map(|name| TrustDomain::new(name).ok()) {
@@ -114,7 +110,7 @@ impl Front {
                     trust_domains.push(domain);
                 }
             }
-            Certificate::of_svid(trust_domains, identity)
+            Certificate::of_svid(trust_domains, inbound.environment.identity.clone())
         });
         let envoys = Envoys {
             clients: config.clients.clone(),
@@ -160,14 +156,15 @@ impl server::Service for Front {
             envoy,
             remote: connection.remote.to_string(),
         };
+        let terms = self.inbound.terms();
         Ok(Opened {
             session: Arc::new(session),
-            expires,
+            expires: terms.ends_by(expires, SystemTime::now()),
         })
     }
 
     fn failed(&self, remote: &Remote, why: &Failed) {
-        record::failed_connection(&self.inbound.audit, remote, why);
+        record::failed_connection(&self.inbound.environment.audit, remote, why);
     }
 
     async fn call(session: Arc<Asking>, request: Request<Incoming>) -> Response<Body> {
@@ -199,16 +196,17 @@ impl Authorization for Checks {
 impl Asking {
     /// Whether Envoy may let a request pass, and as whose.
     async fn decide(&self, check: CheckRequest) -> CheckResponse {
+        let terms = self.inbound.terms();
         let (method, target) = request::line(&check);
         let asked = Asked::read(check).map_err(Refusal::Unclear);
-        let asked = asked.and_then(|asked| Ok((self.session(&asked)?, asked.parts)));
+        let asked = asked.and_then(|asked| Ok((self.session(&terms, &asked)?, asked.parts)));
         let (session, parts) = match asked {
             Ok((session, parts)) => (session, Ok(parts)),
             Err(refusal) => (self.unproved(None), Err(refusal)),
         };
-        let mut record = Record::start(&session, EVENT, method, target);
+        let mut record = Record::start(&session, terms.one_in, EVENT, method, target);
         let passed = match parts {
-            Ok(parts) => pass(&session, parts, &mut record).await,
+            Ok(parts) => pass(&session, &terms, parts, &mut record).await,
             Err(refusal) => Err(refusal),
         };
         match passed {
@@ -225,9 +223,9 @@ impl Asking {
     }
 
     /// A connection to Envoy, as one to us.
-    fn session(&self, asked: &Asked) -> Result<Session, Refusal> {
+    fn session(&self, terms: &Terms, asked: &Asked) -> Result<Session, Refusal> {
         if let Some(envoy) = &self.envoy {
-            let known = self.inbound.revocations.load();
+            let known = self.inbound.environment.revocations.load();
             if let Err(Refusal::PeerRevoked(kind)) = envoy.refuse_revoked(&known.list) {
                 return Err(Refusal::EnvoyRevoked(kind));
             }
@@ -236,8 +234,7 @@ impl Asking {
         let Some(Presented { principal, leaf }) = &asked.presented else {
             return Ok(session);
         };
-        let certificate = &self.inbound.certificate;
-        if let Some(mut proved) = certificate.seen(leaf, principal, SystemTime::now())? {
+        if let Some(mut proved) = terms.certificate.seen(leaf, principal, SystemTime::now())? {
             session.certificate = mem::take(&mut proved.headers);
             let peer = Authenticated::by_certificate(proved);
             let peer = peer.map_err(|why| Refusal::PeerNotAccepted(why.0))?;
@@ -262,20 +259,20 @@ impl Asking {
 /// As a request of our own: `super::forward`.
 async fn pass(
     session: &Session,
+    terms: &Terms,
     mut parts: Parts,
     record: &mut Record<'_>,
 ) -> Result<CheckResponse, Refusal> {
-    let inbound = &*session.inbound;
     settle::refuse_what_is_not_served(&parts)?;
     // What Envoy lets pass is under way at Envoy: only how often is asked can be seen from here.
-    let Admitted { caller, .. } = admit(session, &parts, record).await?;
+    let Admitted { caller, .. } = admit(session, terms, &parts, record).await?;
 
     let seen = mem::take(&mut parts.headers);
     if let Some(caller) = &caller {
-        vouch(session, caller, &mut parts)?;
+        vouch(session, terms, caller, &mut parts)?;
     }
-    let mut remove = inbound.to_app.to_remove(&seen, &parts.headers);
-    if inbound.authenticator.takes_tokens() && caller.is_some() {
+    let mut remove = terms.to_app.to_remove(&seen, &parts.headers);
+    if terms.authenticator.takes_tokens() && caller.is_some() {
         remove.push(AUTHORIZATION.as_str().to_owned());
     }
     Ok(answer::pass(&parts.headers, remove))

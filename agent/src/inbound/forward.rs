@@ -1,30 +1,26 @@
 //! A listener whose requests go on to the app.
 
-use std::{mem, pin::pin, sync::Arc, time::SystemTime};
+use std::{pin::pin, sync::Arc, time::SystemTime};
 
 use http::{HeaderValue, Request, Response, StatusCode, header::AUTHORIZATION};
 use hyper::body::Incoming;
 
 use super::{
     Inbound, Session,
-    authenticate::Authenticated,
-    certificate,
     decide::{Admitted, admit, vouch},
     grant::Grant,
     record::{self, Record},
     refusal::Refusal,
     settle,
+    terms::Terms,
     tunnel::Opening,
 };
-use crate::{
-    config::{inbound as config, outbound::Protocol, value::Forward},
-    http::{
-        body::{self, Body},
-        headers::{self, Filter, Unseen},
-        pool::{Address, Destination, Keep, Pool, Switches, Upstream},
-        server::{self, Connection, Failed, Opened, Refused, Remote, Security, Service},
-        upgrade::Wanted,
-    },
+use crate::http::{
+    body::{self, Body},
+    headers,
+    pool::Switches,
+    server::{self, Connection, Failed, Opened, Refused, Remote, Security, Service},
+    upgrade::Wanted,
 };
 
 /// How the audit log calls a request to the app.
@@ -32,101 +28,35 @@ const EVENT: &str = "inbound";
 
 /// What [`server::serve`] is given.
 #[derive(Debug)]
-pub(super) struct Front(Arc<Forwarding>);
-
-/// What all connections of a listener share.
-#[derive(Debug)]
-struct Forwarding {
-    inbound: Arc<Inbound>,
-    app: Upstream,
-    from_app: Arc<Filter>,
-    /// What the app is told that caches never see.
-    unseen: Unseen,
-}
-
-/// What all requests of a connection share.
-#[derive(Debug)]
-pub(super) struct Connected {
-    session: Arc<Session>,
-    forwarding: Arc<Forwarding>,
-}
+pub(super) struct Front(Arc<Inbound>);
 
 impl Front {
-    pub(super) fn new(
-        inbound: Arc<Inbound>,
-        forward: &Forward,
-        config: &config::Inbound,
-        pool: &Pool,
-    ) -> Self {
-        let address = match forward {
-            Forward::Tcp(address) => Address::Socket(*address),
-            Forward::Unix(path) => Address::Unix(path.clone()),
-        };
-        let app = Destination {
-            http2: config.app_protocol == Protocol::Http2,
-            ..Destination::new(address, None)
-        };
-        Self(Arc::new(Forwarding {
-            inbound,
-            app: pool.upstream(app, Keep::APP.connecting_within(config.timeouts.connect.0)),
-            from_app: Arc::new(Filter::from_app()),
-            unseen: Unseen::new(config.forward_claims.values()),
-        }))
+    pub(super) fn new(inbound: Arc<Inbound>) -> Self {
+        Self(inbound)
     }
 }
 
 impl Service for Front {
-    type Session = Connected;
+    type Session = Session;
 
     fn security(&self) -> Security {
-        self.0.inbound.certificate.current(SystemTime::now())
+        self.0.terms().certificate.current(SystemTime::now())
     }
 
-    fn open(&self, connection: Connection) -> Result<Opened<Connected>, Refused> {
-        let mut peer = self.0.inbound.certificate.peer(&connection.peer_chain)?;
-        let foreign = peer.as_mut().and_then(|peer| peer.foreign.take());
-        let expires = peer.as_ref().map(|peer| peer.expires);
-        let (certificate, authenticated) = match peer {
-            Some(mut peer) => (
-                mem::take(&mut peer.headers),
-                Some(Authenticated::by_certificate(peer)?),
-            ),
-            None => (certificate::Headers::default(), None),
-        };
-        let source = match &connection.remote {
-            Remote::Tcp(address) => Some(address.ip()),
-            Remote::Unix(_) => None,
-        };
-        let forwarded_for =
-            source.and_then(|address| HeaderValue::try_from(address.to_string()).ok());
-        let session = Arc::new(Session {
-            inbound: Arc::clone(&self.0.inbound),
-            remote: connection.remote.to_string(),
-            source,
-            forwarded_for,
-            certificate,
-            peer: authenticated.map(Arc::new),
-            foreign,
-        });
-        let connected = Connected {
-            session,
-            forwarding: Arc::clone(&self.0),
-        };
-        Ok(Opened {
-            session: Arc::new(connected),
-            expires,
-        })
+    fn open(&self, connection: Connection) -> Result<Opened<Session>, Refused> {
+        Session::open(&self.0, &connection)
     }
 
     fn failed(&self, remote: &Remote, why: &Failed) {
-        record::failed_connection(&self.0.inbound.audit, remote, why);
+        record::failed_connection(&self.0.environment.audit, remote, why);
     }
 
-    async fn call(connected: Arc<Connected>, request: Request<Incoming>) -> Response<Body> {
+    async fn call(session: Arc<Session>, request: Request<Incoming>) -> Response<Body> {
+        let terms = session.inbound.terms();
         let target = request.uri().path_and_query().cloned();
         let method = request.method().clone();
-        let mut record = Record::start(&connected.session, EVENT, method, target);
-        match answer(&connected, request, &mut record).await {
+        let mut record = Record::start(&session, terms.one_in, EVENT, method, target);
+        match answer(&session, &terms, request, &mut record).await {
             Ok(response) => {
                 record.answered(response.status());
                 response
@@ -145,15 +75,11 @@ impl Service for Front {
 
 /// Answers `request`, which `record` tells of.
 async fn answer(
-    connected: &Connected,
+    session: &Arc<Session>,
+    terms: &Terms,
     request: Request<Incoming>,
     record: &mut Record<'_>,
 ) -> Result<Response<Body>, Refusal> {
-    let Connected {
-        session,
-        forwarding,
-    } = connected;
-    let inbound = &*session.inbound;
     let (mut parts, body) = request.into_parts();
 
     // What can be read in one way only. From here on there is one host and one path.
@@ -163,8 +89,8 @@ async fn answer(
     record.settled(&parts.uri);
 
     // Who calls, and whether it may. The rules see the path that will be forwarded.
-    let Admitted { caller, places } = admit(session, &parts, record).await?;
-    let grant = Grant::new(session, caller.as_ref(), &parts, places.clone());
+    let Admitted { caller, places } = admit(session, terms, &parts, record).await?;
+    let grant = Grant::new(session, terms, caller.as_ref(), &parts, places.clone());
     let opening = match websocket {
         Some(wanted) => {
             let let_pass = caller.is_none();
@@ -174,16 +100,16 @@ async fn answer(
     };
 
     // What the network said of identity goes, then ours comes, last.
-    inbound.to_app.strip(&mut parts.headers);
+    terms.to_app.strip(&mut parts.headers);
     // Of whoever is let pass unknown it is the app's own business still, as if we were not there.
-    if inbound.authenticator.takes_tokens() && caller.is_some() {
+    if terms.authenticator.takes_tokens() && caller.is_some() {
         parts.headers.remove(AUTHORIZATION);
     }
     headers::join_cookies(&mut parts.headers);
     let https = HeaderValue::from_static("https");
     headers::set_forwarded(&mut parts.headers, session.forwarded_for.as_ref(), https);
     if let Some(caller) = &caller {
-        vouch(session, caller, &mut parts)?;
+        vouch(session, terms, caller, &mut parts)?;
     }
     if opening.is_some() {
         Wanted::say(&mut parts.headers);
@@ -191,13 +117,14 @@ async fn answer(
     }
 
     // To the app and back. Bodies stream both ways, for as long as what lets the caller in does.
-    let deadline = inbound.patience.deadline();
-    let first_byte = inbound.patience.first_byte(&parts.headers);
+    let deadline = terms.patience.deadline();
+    let first_byte = terms.patience.first_byte(&parts.headers);
     let request = Request::from_parts(parts, body);
-    let request = settle::framing(request, &inbound.to_app);
+    let most = terms.config.limits.body.map(|most| most.0 as u64);
+    let request = settle::framing(request, &terms.to_app, most)?;
     let is_long = body::is_long(request.body());
     // Pinned where it is made: a future that is handed on is kept, and moved, by everyone it passes.
-    let sent = pin!(forwarding.app.send(request, first_byte));
+    let sent = pin!(terms.app()?.send(request, first_byte));
     let sent = grant.hold(is_long, sent);
     let mut response = match deadline {
         None => sent.await??,
@@ -205,15 +132,16 @@ async fn answer(
             .await
             .map_err(|_| Refusal::AppTooSlow(deadline.whole))???,
     };
+    let from_app = &session.inbound.from_app;
     match opening {
         Some(opening) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-            opening.opened(session, &mut response, &forwarding.from_app)?;
+            opening.opened(session, &mut response, from_app)?;
         }
         _ => {
-            forwarding.from_app.strip(response.headers_mut());
-            forwarding.unseen.tell_caches(response.headers_mut());
+            from_app.strip(response.headers_mut());
+            terms.unseen.tell_caches(response.headers_mut());
             let body = response.body_mut();
-            body.filter_trailers(&forwarding.from_app);
+            body.filter_trailers(from_app);
             body.while_still(|| grant.into_still());
             if let Some(deadline) = deadline {
                 body.end_by(deadline);

@@ -4,16 +4,22 @@
 //! longer allow, is cut off. What merely expires (a token, a certificate) is not asked of again: it was good when it was
 //! presented, and a download is not broken off because a token lives for five minutes.
 
-use std::{pin::Pin, sync::Arc, time::SystemTime};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use http::{HeaderMap, HeaderValue, Method, Uri, header::HOST, request::Parts};
 
 use super::{
     Session,
     authenticate::Authenticated,
-    decide::{decide, refuse_withdrawn},
+    decide::{Decided, decide, peer},
     quota::Places,
     refusal::{self, Refusal},
+    rego,
+    terms::Terms,
 };
 use crate::{
     http::still::{CHECK_EVERY, Still},
@@ -38,6 +44,7 @@ impl Grant {
     /// `parts` as they were decided on.
     pub(super) fn new(
         session: &Arc<Session>,
+        terms: &Terms,
         caller: Option<&Arc<Authenticated>>,
         parts: &Parts,
         places: Places,
@@ -49,7 +56,7 @@ impl Grant {
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             host: parts.headers.get(HOST).cloned(),
-            headers: reads_headers(session).then(|| parts.headers.clone()),
+            headers: terms.keeps_headers().then(|| parts.headers.clone()),
         }
     }
 
@@ -66,48 +73,63 @@ impl Grant {
             if let Ok(done) = tokio::time::timeout(CHECK_EVERY, done.as_mut()).await {
                 return Ok(done);
             }
-            self.check()?;
+            // What takes the request goes on meanwhile.
+            let mut checked = pin!(self.check());
+            tokio::select! {
+                biased;
+                done = done.as_mut() => return Ok(done),
+                checked = checked.as_mut() => checked?,
+            }
         }
     }
 
     /// For its answer.
     pub(super) fn into_still(self) -> Still {
+        let grant = Arc::new(self);
         Still::new(move || {
-            let checked = self.check();
-            checked.map_err(|refusal| {
-                self.session.inbound.metrics.withdrawn.inc();
-                refusal.reason().to_owned()
-            })
+            let grant = Arc::clone(&grant);
+            async move {
+                grant.check().await.map_err(|refusal| {
+                    let metrics = &grant.session.inbound.environment.metrics;
+                    metrics.withdrawn.inc();
+                    refusal.reason().to_owned()
+                })
+            }
         })
     }
 
-    fn check(&self) -> Result<(), Refusal> {
+    /// On the terms of now.
+    async fn check(&self) -> Result<(), Refusal> {
+        let terms = self.session.inbound.terms();
+        let known = self.session.inbound.environment.revocations.load();
+        let counts = peer(&self.session, &terms, &known);
         let Some(caller) = &self.caller else {
-            let unknown = Refusal::Unauthenticated;
-            return match self.session.inbound.lets_pass(&unknown, SystemTime::now()) {
+            // Whoever it is had a certificate that was good, or none.
+            let unknown = counts.err().unwrap_or(Refusal::Unauthenticated);
+            return match terms.lets_pass(&unknown, SystemTime::now()) {
                 true => Ok(()),
                 false => Err(unknown),
             };
         };
-        let known = self.session.inbound.revocations.load();
-        refuse_withdrawn(&self.session, &known)?;
+        counts?;
+        terms.authenticator.refuse_unaccepted(caller)?;
         caller.refuse_revoked(&known.list)?;
+        drop(known);
+        let no_rule = || Refusal::Denied(Reason::NoRuleForRequest);
         let mut headers = match &self.headers {
             Some(headers) => headers.clone(),
             // Rules that came later look at what nobody kept: whether they hold can't be told.
-            None if reads_headers(&self.session) => {
-                return Err(Refusal::Denied(Reason::NoRuleForRequest));
-            }
+            None if terms.reads_headers() => return Err(no_rule()),
             None => HeaderMap::new(),
         };
         headers.extend(self.host.clone().map(|host| (HOST, host)));
-        let verdict = decide(&self.session, caller, &self.method, &self.uri, &headers);
+        let (method, uri) = (&self.method, &self.uri);
+        let verdict = match decide(&self.session, &terms, caller, method, uri, &headers) {
+            Decided::Now(verdict) => verdict,
+            // A policy that came later would not be shown what nobody kept.
+            Decided::Ask(_) if self.headers.is_none() => return Err(no_rule()),
+            Decided::Ask(question) => rego::settle(&self.session.inbound, *question).await,
+        };
         refusal::of(&verdict).map_or(Ok(()), Err)
     }
-}
-
-/// Whether a rule looks at headers, or a proxy's word on the source address is taken from one.
-fn reads_headers(session: &Session) -> bool {
-    let inbound = &session.inbound;
-    inbound.trusted_hops > 0 || inbound.policy.load().reads_headers()
 }

@@ -1,5 +1,5 @@
 //! The keys of the issuers that listeners accept tokens of: fetched ahead, kept while an issuer is away, one cache
-//! each, so that one issuer's trouble is no other's (S10).
+//! each, so that one issuer's trouble is no other's (S10). They are kept as long as a listener accepts their tokens.
 
 use std::{
     collections::BTreeMap,
@@ -7,7 +7,7 @@ use std::{
     future::{Future, poll_fn},
     path::PathBuf,
     pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
     task::Poll,
     time::{Duration, SystemTime},
 };
@@ -47,17 +47,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// The keys of all issuers. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Issuers(Arc<Mutex<BTreeMap<Place, Keys>>>);
-
-/// Keeps keys at hand for as long as it is held.
-#[derive(Debug)]
-pub struct KeptWarm(Vec<JoinHandle<()>>);
-
-impl Drop for KeptWarm {
-    fn drop(&mut self) {
-        self.0.iter().for_each(JoinHandle::abort);
-    }
-}
+pub struct Issuers(Arc<Mutex<BTreeMap<Place, Weak<Held>>>>);
 
 /// Where keys come from, and what they are used with: who shares all of it shares the keys.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,9 +60,22 @@ struct Place {
 
 /// The keys of one issuer. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Keys {
+pub(super) struct Keys(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
     published: Published,
-    waiting: Arc<Semaphore>,
+    waiting: Semaphore,
+    /// Keeps them at hand.
+    warming: OnceLock<JoinHandle<()>>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(warming) = self.warming.get() {
+            warming.abort();
+        }
+    }
 }
 
 /// How an issuer publishes its keys.
@@ -119,34 +122,45 @@ impl Issuers {
 
     fn shared(&self, place: Place, published: Published) -> Keys {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let keys = known.entry(place).or_insert_with(|| Keys {
+        known.retain(|_, keys| keys.strong_count() > 0);
+        if let Some(keys) = known.get(&place).and_then(Weak::upgrade) {
+            return Keys(keys);
+        }
+        let keys = Arc::new(Held {
             published,
-            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+            waiting: Semaphore::new(MAX_WAITING),
+            warming: OnceLock::new(),
         });
-        keys.clone()
+        known.insert(place, Arc::downgrade(&keys));
+        Keys(keys)
     }
 
-    /// Whether any were asked for.
+    /// Whether any are in use.
     pub fn is_empty(&self) -> bool {
         self.known().is_empty()
     }
 
-    /// Fetches the keys of every issuer that was named so far, and again before they grow old. `tried` is met when each
-    /// was tried once: an issuer that is away keeps its own tokens out, and the agent not from being ready.
-    #[must_use]
-    pub fn keep_warm(&self, tried: Option<Condition>) -> KeptWarm {
+    /// Fetches the keys of every issuer that is in use and whose keys are not kept warm yet, and again before they grow
+    /// old. `tried` is met when each was tried once: an issuer that is away keeps its own tokens out, and the agent not
+    /// from being ready.
+    pub fn keep_warm(&self, tried: Option<Condition>) {
         let tried = tried.map(|tried| Arc::new(Tried(tried)));
-        let keep = |(place, keys): (Place, Keys)| {
-            tokio::spawn(keys.keep_warm(place.issuer, tried.clone()))
-        };
-        KeptWarm(self.known().into_iter().map(keep).collect())
+        for (place, Keys(keys)) in self.known() {
+            // Which key it is to be only a token knows.
+            let Published::AsOne(cache) = &keys.published else {
+                continue;
+            };
+            keys.warming.get_or_init(|| {
+                tokio::spawn(keep_warm(cache.clone(), place.issuer, tried.clone()))
+            });
+        }
     }
 
     fn known(&self) -> Vec<(Place, Keys)> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let pairs = known.iter();
         pairs
-            .map(|(place, keys)| (place.clone(), keys.clone()))
+            .filter_map(|(place, keys)| Some((place.clone(), Keys(keys.upgrade()?))))
             .collect()
     }
 }
@@ -170,7 +184,7 @@ impl Keys {
     pub(super) fn generation(&self, now: SystemTime) -> Option<u64> {
         let Status {
             fetched_at, keys, ..
-        } = self.published.status();
+        } = self.0.published.status();
         let fetched_at = fetched_at?;
         let age = |at: SystemTime| now.duration_since(at).unwrap_or_default();
         if age(fetched_at) >= MAX_AGE {
@@ -188,41 +202,44 @@ impl Keys {
         profile: &Profile,
         now: SystemTime,
     ) -> Result<Claims, Unverified> {
-        let mut verifying = pin!(self.published.verify(token, profile, now));
+        let mut verifying = pin!(self.0.published.verify(token, profile, now));
         let at_once = poll_fn(|context| Poll::Ready(verifying.as_mut().poll(context))).await;
         if let Poll::Ready(verdict) = at_once {
             return verdict;
         }
-        let Ok(_place) = self.waiting.try_acquire() else {
+        let Ok(_place) = self.0.waiting.try_acquire() else {
             let why = FetchError::new("too many requests wait for them already");
             return Err(Unverified::Unavailable(why));
         };
         verifying.await
     }
 
-    async fn keep_warm(self, issuer: String, mut tried: Option<Arc<Tried>>) {
-        // Which key it is to be only a token knows.
-        let Published::AsOne(cache) = &self.published else {
-            return;
-        };
-        let mut trouble = None;
-        loop {
-            let why = cache.warm(SystemTime::now()).await.err();
-            let why = why.map(|why| why.to_string());
-            let why = why.or_else(|| cache.status().failure.map(|why| why.to_string()));
-            if let Some(why) = &why
-                && trouble.as_ref() != Some(why)
-            {
-                tracing::warn!(issuer, %why, "the keys of this issuer; its tokens are refused where there are none");
-            }
-            if why.is_none() && trouble.is_some() {
-                tracing::info!(issuer, "the keys of this issuer were fetched");
-            }
-            drop(tried.take());
-            let wait = if why.is_some() { COOL_DOWN } else { LOOK_EVERY };
-            trouble = why;
-            tokio::time::sleep(wait).await;
+    /// Asks the issuer, unless its keys are at hand: what becomes of that is for those who verify tokens.
+    pub(super) async fn try_once(self) {
+        if let Published::AsOne(cache) = &self.0.published {
+            let _ = cache.warm(SystemTime::now()).await;
         }
+    }
+}
+
+async fn keep_warm(cache: Cache, issuer: String, mut tried: Option<Arc<Tried>>) {
+    let mut trouble = None;
+    loop {
+        let why = cache.warm(SystemTime::now()).await.err();
+        let why = why.map(|why| why.to_string());
+        let why = why.or_else(|| cache.status().failure.map(|why| why.to_string()));
+        if let Some(why) = &why
+            && trouble.as_ref() != Some(why)
+        {
+            tracing::warn!(issuer, %why, "the keys of this issuer; its tokens are refused where there are none");
+        }
+        if why.is_none() && trouble.is_some() {
+            tracing::info!(issuer, "the keys of this issuer were fetched");
+        }
+        drop(tried.take());
+        let wait = if why.is_some() { COOL_DOWN } else { LOOK_EVERY };
+        trouble = why;
+        tokio::time::sleep(wait).await;
     }
 }
 
@@ -255,7 +272,12 @@ impl Collector for Issuers {
         known.dedup_by(|one, other| one.0.issuer == other.0.issuer);
         let known: Vec<([(&str, &str); 1], Status)> = known
             .iter()
-            .map(|(place, keys)| ([("issuer", place.issuer.as_str())], keys.published.status()))
+            .map(|(place, keys)| {
+                (
+                    [("issuer", place.issuer.as_str())],
+                    keys.0.published.status(),
+                )
+            })
             .collect();
         let help = "Keys of an issuer that tokens are verified with";
         let gauge = MetricType::Gauge;

@@ -1,37 +1,39 @@
 //! How much one caller may ask (S14): so many requests in a time, and so many at once.
 //!
 //! A caller is who it proved to be, whatever connections and tokens it uses: its certificate's SPIFFE ID, or else
-//! what its token names. What one caller has used up takes nothing from the others.
+//! what its token names. What one caller has used up takes nothing from the others. What is used up lives as long
+//! as the listener; the limits are those of the request.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    num::NonZeroUsize,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use thiserror::Error;
-use tokio::sync::OwnedSemaphorePermit;
 use warifu::Caller;
 
-use super::{Inbound, recent::Recent, refusal::Refusal};
-use crate::config::inbound::PerCaller;
+use super::{recent::Recent, refusal::Refusal};
+use crate::config::inbound::{Limits, PerCaller};
 
 /// Callers remembered in each of two halves: at some 300 bytes each, 5 MiB at most. Who is not heard of for as long
 /// as so many others are has long filled up again.
 const HALF: usize = 8192;
 
-/// The callers of a listener, and what each has left.
+/// What the callers of a listener have used up.
 #[derive(Debug)]
 pub(super) struct Quotas {
-    limits: PerCaller,
     callers: Mutex<Recent<Box<str>, Arc<Quota>>>,
+    /// Requests under way, of those that were counted.
+    under_way: Arc<AtomicUsize>,
 }
 
-/// What one caller has left.
+/// What one caller has used up.
 #[derive(Debug)]
-pub(super) struct Quota {
-    limits: PerCaller,
-    used: Mutex<Used>,
-}
+pub(super) struct Quota(Mutex<Used>);
 
 #[derive(Debug)]
 struct Used {
@@ -41,9 +43,13 @@ struct Used {
     under_way: usize,
 }
 
-/// A request that is under way, until dropped.
+/// A request of a caller that is under way, until dropped.
 #[derive(Debug)]
 pub(super) struct Taken(Arc<Quota>);
+
+/// The same, as one of the listener's.
+#[derive(Debug)]
+struct Place(Arc<AtomicUsize>);
 
 /// A request's places, until the last clone is dropped. Costs nothing where nothing is limited.
 #[derive(Debug, Clone, Default)]
@@ -54,27 +60,34 @@ pub(super) struct Places {
 #[derive(Debug)]
 struct Held {
     _caller: Option<Taken>,
-    _listener: Option<OwnedSemaphorePermit>,
+    _listener: Option<Place>,
 }
 
-impl Inbound {
+impl Default for Quotas {
+    fn default() -> Self {
+        Self {
+            callers: Mutex::new(Recent::new(HALF)),
+            under_way: Arc::default(),
+        }
+    }
+}
+
+impl Quotas {
     /// A place for a request of `caller`, if both have one. Whom permissive mode lets pass is nobody, and has the
     /// listener's limit alone.
-    pub(super) fn place(&self, caller: Option<&Caller>, now: Instant) -> Result<Places, Refusal> {
-        let listener = match &self.places {
-            None => None,
-            Some(places) => Some(
-                Arc::clone(places)
-                    .try_acquire_owned()
-                    .map_err(|_| Refusal::Crowded)?,
-            ),
-        };
-        let caller = match (&self.quotas, caller) {
-            (None, _) | (_, None) => None,
-            (Some(quotas), Some(caller)) => {
-                Some(quotas.of(caller, now).take(now).map_err(Refusal::TooMany)?)
-            }
-        };
+    pub(super) fn place(
+        &self,
+        caller: Option<&Caller>,
+        limits: &Limits,
+        now: Instant,
+    ) -> Result<Places, Refusal> {
+        let of_listener = |most| self.take(most).ok_or(Refusal::Crowded);
+        let listener = limits.concurrency.map(of_listener).transpose()?;
+        let PerCaller { rate, concurrency } = limits.per_caller;
+        let limited = rate.is_some() || concurrency.is_some();
+        let of_caller = |caller| self.of(caller, now).take(limits.per_caller, now);
+        let caller = caller.filter(|_| limited).map(of_caller);
+        let caller = caller.transpose().map_err(Refusal::TooMany)?;
         if listener.is_none() && caller.is_none() {
             return Ok(Places::default());
         }
@@ -110,29 +123,25 @@ impl Exceeded {
 }
 
 impl Quotas {
-    /// `None` where nothing is limited.
-    pub(super) fn new(limits: PerCaller) -> Option<Self> {
-        let limited = limits.rate.is_some() || limits.concurrency.is_some();
-        limited.then(|| Self {
-            limits,
-            callers: Mutex::new(Recent::new(HALF)),
-        })
+    /// One more request of the listener's, where fewer than `most` are under way.
+    fn take(&self, most: NonZeroUsize) -> Option<Place> {
+        let one_more = |under_way: usize| (under_way < most.get()).then_some(under_way + 1);
+        let taken = &self.under_way;
+        let taken = taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        taken.is_ok().then(|| Place(Arc::clone(&self.under_way)))
     }
 
-    /// What `caller` has left.
-    pub(super) fn of(&self, caller: &Caller, now: Instant) -> Arc<Quota> {
+    /// What `caller` has used up.
+    fn of(&self, caller: &Caller, now: Instant) -> Arc<Quota> {
         let key = key(caller);
         let mut callers = self.lock();
         if let Some(quota) = callers.find(&*key, |_| true) {
             return Arc::clone(quota);
         }
-        let quota = Quota {
-            limits: self.limits,
-            used: Mutex::new(Used {
-                paid: now,
-                under_way: 0,
-            }),
-        };
+        let quota = Quota(Mutex::new(Used {
+            paid: now,
+            under_way: 0,
+        }));
         Arc::clone(callers.keep(key, Arc::new(quota)))
     }
 
@@ -156,18 +165,17 @@ fn key(caller: &Caller) -> Box<str> {
 
 impl Quota {
     /// One more request, begun at `now`.
-    pub(super) fn take(self: &Arc<Self>, now: Instant) -> Result<Taken, Exceeded> {
+    fn take(self: &Arc<Self>, limits: PerCaller, now: Instant) -> Result<Taken, Exceeded> {
         let mut used = self.lock();
-        if self
-            .limits
-            .concurrency
-            .is_some_and(|most| used.under_way >= most.get())
-        {
+        let most = limits.concurrency;
+        if most.is_some_and(|most| used.under_way >= most.get()) {
             return Err(Exceeded::Concurrency);
         }
-        if let Some(rate) = &self.limits.rate {
+        if let Some(rate) = &limits.rate {
             let (each, burst) = (rate.each(), rate.whole_burst());
-            let paid = used.paid.max(now) + each;
+            // What was used up at a slower rate, before the limits changed, is a whole burst at most.
+            used.paid = used.paid.clamp(now, now + burst);
+            let paid = used.paid + each;
             let ahead = paid.saturating_duration_since(now);
             if let Some(wait) = ahead.checked_sub(burst).filter(|wait| !wait.is_zero()) {
                 return Err(Exceeded::Rate(wait));
@@ -180,7 +188,7 @@ impl Quota {
     }
 
     fn lock(&self) -> MutexGuard<'_, Used> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -188,6 +196,12 @@ impl Drop for Taken {
     fn drop(&mut self) {
         let mut used = self.0.lock();
         used.under_way = used.under_way.saturating_sub(1);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -2,10 +2,7 @@
 
 use std::{
     num::NonZeroU32,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -20,13 +17,13 @@ use serde::Serialize;
 use super::{Session, authenticate::Authenticated, refusal::Refusal};
 use crate::{
     config::value::Listen,
-    http::{
-        server::{Failed, Remote},
-        tunnel,
-    },
-    policy::{self, Decision, RuleName, Verdict},
-    telemetry::{audit::Audit, timestamp::Timestamp},
+    http::tunnel::{self, Passed},
+    policy::{self, Decision, RuleName, Undecided, Verdict},
+    telemetry::timestamp::Timestamp,
 };
+pub(super) use connection::{Carried, failed_connection};
+
+mod connection;
 
 /// Seconds to the head of the response.
 const BUCKETS: [f64; 11] = [
@@ -45,9 +42,11 @@ pub struct Metrics {
     let_pass: Family<Reason, Counter>,
     cancelled: Counter,
     shadow: Family<Shadow, Counter>,
+    rego: Family<Outcome, Counter>,
     /// Answers that broke off because what let them in no longer does.
     pub(super) withdrawn: Counter,
     passed: Counter,
+    carried: Counter,
     duration: Histogram,
     certificates: Family<At, Gauge>,
     pub(super) tokens: TokenMetrics,
@@ -97,8 +96,8 @@ impl Metrics {
         let refused = Family::default();
         let let_pass = Family::default();
         let (cancelled, withdrawn) = (Counter::default(), Counter::default());
-        let shadow = Family::default();
-        let passed = Counter::default();
+        let (shadow, rego) = (Family::default(), Family::default());
+        let (passed, carried) = (Counter::default(), Counter::default());
         let duration = Histogram::new(BUCKETS);
         let tokens = Family::<Outcome, Counter>::default();
         let certificates = Family::default();
@@ -134,6 +133,11 @@ impl Metrics {
             Family::clone(&shadow),
         );
         registry.register(
+            "rego",
+            "Questions to the Rego policy, of requests and of what is open for long, by what it said",
+            Family::clone(&rego),
+        );
+        registry.register(
             "withdrawn",
             "Answers broken off because their caller was revoked, or the rules changed",
             withdrawn.clone(),
@@ -142,6 +146,11 @@ impl Metrics {
             "passed",
             "Requests that a proxy was told to let pass (ext_authz)",
             passed.clone(),
+        );
+        registry.register(
+            "carried",
+            "Connections carried to an app that speaks no HTTP",
+            carried.clone(),
         );
         registry.register_with_unit(
             "request",
@@ -162,8 +171,10 @@ impl Metrics {
             let_pass,
             cancelled,
             shadow,
+            rego,
             withdrawn,
             passed,
+            carried,
             duration,
             certificates,
             tunnels: tunnel::Metrics::new(registry).meter("app"),
@@ -182,31 +193,21 @@ impl Metrics {
         let listen = listen.to_string();
         self.certificates.get_or_create_owned(&At { listen })
     }
-}
 
-/// Which lines of allowed requests are written.
-#[derive(Debug)]
-pub(super) struct Sample {
-    one_in: NonZeroU32,
-    seen: AtomicU32,
-}
-
-impl Sample {
-    pub(super) fn new(one_in: NonZeroU32) -> Self {
-        Self {
-            one_in,
-            seen: AtomicU32::new(0),
-        }
+    /// The Rego policy was asked.
+    pub(super) fn rego(&self, said: &Result<bool, Undecided>) {
+        let outcome = match said {
+            Ok(true) => "allowed",
+            Ok(false) => "not_allowed",
+            Err(why) => why.as_str(),
+        };
+        self.rego.get_or_create(&Outcome { outcome }).inc();
     }
 
-    /// Whether this one is: the first, and then one in so many.
-    fn takes(&self) -> bool {
-        let one_in = self.one_in.get();
-        one_in == 1
-            || self
-                .seen
-                .fetch_add(1, Ordering::Relaxed)
-                .is_multiple_of(one_in)
+    /// It has none of its own.
+    pub(super) fn no_certificate(&self, listen: &Listen) {
+        let listen = listen.to_string();
+        self.certificates.remove(&At { listen });
     }
 }
 
@@ -214,9 +215,14 @@ impl Sample {
 #[derive(Debug)]
 pub(super) struct Record<'a> {
     session: &'a Session,
+    /// Of requests that are allowed, this has its line, and stands for so many.
+    one_in: NonZeroU32,
     event: &'static str,
     started: Instant,
-    method: Method,
+    /// Of a connection: what its lines call it.
+    connection: Option<&'a str>,
+    /// Of a request.
+    method: Option<Method>,
     /// The target as it came, then in normal form.
     target: Option<PathAndQuery>,
     caller: Option<Arc<Authenticated>>,
@@ -236,9 +242,13 @@ struct LetPass {
 enum Ended {
     Cancelled,
     Passed,
+    /// A connection, to the app.
+    Carried {
+        is_left_out: bool,
+    },
     Answered(StatusCode),
     Refused {
-        status: StatusCode,
+        status: Option<StatusCode>,
         result: &'static str,
         reason: &'static str,
         detail: Option<String>,
@@ -250,6 +260,8 @@ enum Ended {
 struct Line<'a> {
     time: Timestamp,
     event: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connection: Option<&'a str>,
     remote: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     peer: Option<&'a str>,
@@ -259,9 +271,11 @@ struct Line<'a> {
     proof: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     token_sha256: Option<&'a str>,
-    method: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    method: Option<&'a str>,
     /// Without its query, which may hold what is nobody's business.
-    path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
     result: &'a str,
     /// It stands for so many requests that were allowed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -281,49 +295,68 @@ struct Line<'a> {
     detail: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
-    /// To the head of the response.
+    /// To the head of the response; of a connection, to when the app had it.
     duration_us: u64,
-}
-
-#[derive(Serialize)]
-struct FailedLine<'a> {
-    time: Timestamp,
-    event: &'static str,
-    remote: &'a str,
-    result: &'static str,
-    detail: &'a str,
-}
-
-/// A caller that did not get as far as a request: without an identity, most likely.
-pub(super) fn failed_connection(audit: &Audit, remote: &Remote, why: &Failed) {
-    audit.write(&FailedLine {
-        time: Timestamp::now(),
-        event: "inbound-connection",
-        remote: &remote.to_string(),
-        result: "refused",
-        detail: &why.to_string(),
-    });
 }
 
 impl<'a> Record<'a> {
     /// Begins with what came, as far as it can be read.
     pub(super) fn start(
         session: &'a Session,
+        one_in: NonZeroU32,
         event: &'static str,
         method: Method,
         target: Option<PathAndQuery>,
     ) -> Self {
         Self {
             session,
+            one_in,
             event,
             started: Instant::now(),
-            method,
+            connection: None,
+            method: Some(method),
             target,
             caller: None,
             verdict: None,
             let_pass: None,
             outcome: Ended::Cancelled,
         }
+    }
+
+    /// Of a connection that nobody speaks HTTP over.
+    pub(super) fn of_connection(session: &'a Session, one_in: NonZeroU32, id: &'a str) -> Self {
+        Self {
+            session,
+            one_in,
+            event: connection::EVENT,
+            started: Instant::now(),
+            connection: Some(id),
+            method: None,
+            target: None,
+            caller: None,
+            verdict: None,
+            let_pass: None,
+            outcome: Ended::Cancelled,
+        }
+    }
+
+    /// The app has it: its line is written now, and another when it ends.
+    pub(super) fn carried(mut self) -> Carried<'a> {
+        let is_left_out = self.is_as_usual() && !self.is_in_sample();
+        self.outcome = Ended::Carried { is_left_out };
+        Carried {
+            session: self.session,
+            id: self.connection.unwrap_or_default(),
+            began: self.started,
+            one_in: (!is_left_out).then_some(self.one_in),
+            passed: Passed::default(),
+            end: None,
+        }
+    }
+
+    /// It goes no further.
+    pub(super) fn connection_refused(&mut self, refusal: &Refusal) {
+        self.ended(refusal, None);
     }
 
     /// The target is settled.
@@ -344,7 +377,7 @@ impl<'a> Record<'a> {
                 Decision::Deny(_) => "allow",
             };
             let rule = rule.to_string();
-            let metrics = &self.session.inbound.metrics;
+            let metrics = &self.session.inbound.environment.metrics;
             metrics.shadow.get_or_create(&Shadow { rule, would }).inc();
         }
         self.verdict = Some(verdict);
@@ -368,6 +401,10 @@ impl<'a> Record<'a> {
     }
 
     pub(super) fn refused(&mut self, refusal: &Refusal, status: StatusCode) {
+        self.ended(refusal, Some(status));
+    }
+
+    fn ended(&mut self, refusal: &Refusal, status: Option<StatusCode>) {
         let (result, reason, detail) = (refusal.result(), refusal.reason(), refusal.detail());
         self.outcome = Ended::Refused {
             status,
@@ -378,17 +415,25 @@ impl<'a> Record<'a> {
     }
 
     fn count(&self, took: Duration) {
-        let metrics = &self.session.inbound.metrics;
-        metrics.duration.observe(took.as_secs_f64());
+        let environment = &self.session.inbound.environment;
+        let metrics = &environment.metrics;
+        if self.method.is_some() {
+            metrics.duration.observe(took.as_secs_f64());
+        }
         if let Some(LetPass { reason, .. }) = &self.let_pass {
             metrics.let_pass.get_or_create(&Reason { reason }).inc();
         }
-        if let Some(counts) = &self.session.inbound.counts {
+        if let Some(counts) = &environment.counts {
             match (&self.outcome, &self.let_pass) {
-                (Ended::Answered(_) | Ended::Passed, Some(LetPass { reason, .. })) => {
+                (
+                    Ended::Answered(_) | Ended::Passed | Ended::Carried { .. },
+                    Some(LetPass { reason, .. }),
+                ) => {
                     counts.other("let-pass", reason);
                 }
-                (Ended::Answered(_) | Ended::Passed, None) => counts.allowed(),
+                (Ended::Answered(_) | Ended::Passed | Ended::Carried { .. }, None) => {
+                    counts.allowed();
+                }
                 (Ended::Cancelled, _) => counts.other("cancelled", "cancelled"),
                 (Ended::Refused { result, reason, .. }, _) => counts.other(result, reason),
             }
@@ -399,6 +444,9 @@ impl<'a> Record<'a> {
             }
             Ended::Passed => {
                 metrics.passed.inc();
+            }
+            Ended::Carried { .. } => {
+                metrics.carried.inc();
             }
             Ended::Refused { reason, .. } => {
                 metrics.refused.get_or_create(&Reason { reason }).inc();
@@ -411,6 +459,22 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// Whether nothing is to be said of it but that it was allowed, if it was.
+    fn is_as_usual(&self) -> bool {
+        let verdict = self.verdict.as_ref();
+        self.let_pass.is_none() && verdict.is_none_or(|verdict| verdict.shadow.is_none())
+    }
+
+    /// Whether the line of an allowed request is written: of the first, and then of one in so many.
+    fn is_in_sample(&self) -> bool {
+        let one_in = self.one_in.get();
+        let allowed = &self.session.inbound.allowed;
+        one_in == 1
+            || allowed
+                .fetch_add(1, Ordering::Relaxed)
+                .is_multiple_of(one_in)
+    }
+
     fn write(&self, took: Duration) {
         let caller = self.caller.as_deref();
         let peer = caller
@@ -418,8 +482,9 @@ impl<'a> Record<'a> {
             .and_then(|peer| peer.peer.as_deref());
         let subject = caller.and_then(|caller| caller.who().subject.as_ref());
         let status = match &self.outcome {
-            Ended::Cancelled | Ended::Passed => None,
-            Ended::Answered(status) | Ended::Refused { status, .. } => Some(*status),
+            Ended::Cancelled | Ended::Passed | Ended::Carried { .. } => None,
+            Ended::Answered(status) => Some(*status),
+            Ended::Refused { status, .. } => *status,
         };
         let (result, reason, detail) = match (&self.outcome, &self.let_pass) {
             (Ended::Cancelled, _) => ("cancelled", None, None),
@@ -438,29 +503,39 @@ impl<'a> Record<'a> {
         let verdict = self.verdict.as_ref();
         let shadow = verdict.and_then(|verdict| verdict.shadow.as_ref());
         let shadow = shadow.map(RuleName::as_str);
-        let sample = &self.session.inbound.sample;
         // Whatever was not simply allowed has its line.
         let allowed = result == ALLOWED;
-        if allowed && shadow.is_none() && !sample.takes() {
+        let is_left_out = match self.outcome {
+            Ended::Carried { is_left_out } => is_left_out,
+            _ => allowed && self.is_as_usual() && !self.is_in_sample(),
+        };
+        if is_left_out {
             return;
         }
-        let one_in = sample.one_in.get();
+        let one_in = self.one_in.get();
         let (rule, shadow_denied_by, shadow_allowed_by) = match verdict.map(|it| &it.decision) {
             Some(Decision::Allow(rule)) => (Some(rule.as_str()), shadow, None),
             Some(Decision::Deny(policy::Reason::Rule(rule))) => (Some(rule.as_str()), None, None),
+            Some(Decision::Deny(
+                policy::Reason::NotByRego(rule) | policy::Reason::Undecided(rule, _),
+            )) => (Some(rule.as_str()), None, shadow),
             Some(Decision::Deny(_)) => (None, None, shadow),
             None => (None, None, None),
         };
-        self.session.inbound.audit.write(&Line {
+        self.session.inbound.environment.audit.write(&Line {
             time: Timestamp::now(),
             event: self.event,
+            connection: self.connection,
             remote: &self.session.remote,
             peer,
             subject: subject.map(|subject| subject.subject.as_str()),
             proof: subject.map(|subject| subject.proof.as_str()),
             token_sha256: caller.and_then(|caller| caller.token.as_deref()),
-            method: self.method.as_str(),
-            path: self.target.as_ref().map_or("", PathAndQuery::path),
+            method: self.method.as_ref().map(Method::as_str),
+            path: self
+                .method
+                .as_ref()
+                .map(|_| self.target.as_ref().map_or("", PathAndQuery::path)),
             result,
             one_in: (allowed && one_in > 1).then_some(one_in),
             rule,

@@ -11,8 +11,10 @@ use warifu::{TrustDomain, caller::CallerError};
 
 use super::{authenticate::TokenError, ext_authz::Unclear, quota::Exceeded};
 use crate::{
-    http::{answer::whole, path::PathError, pool::SendError, upgrade::NoTunnel},
-    policy::{self, Decision, Verdict},
+    http::{
+        answer::whole, path::PathError, pool::SendError, proxy_protocol::TooLong, upgrade::NoTunnel,
+    },
+    policy::{Decision, Reason, Undecided, Verdict},
     revocation::Kind,
 };
 
@@ -30,7 +32,7 @@ pub(super) enum Refusal {
     Path(PathError),
     /// What Envoy asked.
     Unclear(Unclear),
-    /// Envoy's client.
+    /// Envoy's client; or the connection's, whose handshake was on other terms than those of now.
     PeerNotAccepted(&'static str),
     /// Who asks for decisions, and may no longer.
     EnvoyRevoked(Kind),
@@ -52,13 +54,19 @@ pub(super) enum Refusal {
     /// The request's: others on the connection may have good ones.
     TokenRevoked(Kind),
     RevocationsStale(String),
-    Denied(policy::Reason),
+    Denied(Reason),
     CallerTooLarge(CallerError),
+    /// The caller's, of which no more is wanted.
+    BodyTooLarge,
+    /// The caller's, of which nothing came for so long.
+    BodyLate(Duration),
     /// This caller's quota.
     TooMany(Exceeded),
     /// All callers' places.
     Crowded,
     App(SendError),
+    /// What the app would be told of the connection.
+    Told(TooLong),
     /// No whole answer within this time.
     AppTooSlow(Duration),
 }
@@ -96,7 +104,10 @@ impl Refusal {
 
     /// Whether no further request on this connection is worth hearing.
     pub(super) fn ends_the_connection(&self) -> bool {
-        matches!(self, Self::PeerRevoked(_) | Self::PeerNotVerified(_))
+        matches!(
+            self,
+            Self::PeerRevoked(_) | Self::PeerNotVerified(_) | Self::PeerNotAccepted(_)
+        )
     }
 
     /// Whether it is about who calls, or what it may: what permissive mode lets pass. A certificate that is revoked, or
@@ -130,7 +141,10 @@ impl Refusal {
             | Self::EnvoyRevoked(_)
             | Self::Crowded
             | Self::TooMany(_)
+            | Self::BodyTooLarge
+            | Self::BodyLate(_)
             | Self::App(_)
+            | Self::Told(_)
             | Self::AppTooSlow(_) => false,
         }
     }
@@ -145,8 +159,10 @@ impl Refusal {
             Self::PeerRevoked(kind) => Some(format!("the certificate is revoked by {kind}")),
             Self::TokenRevoked(kind) => Some(format!("the token is revoked by {kind}")),
             Self::RevocationsStale(known) => Some(known.clone()),
+            Self::Denied(Reason::Undecided(_, why)) => Some(why.to_string()),
             Self::Denied(reason) => Some(reason.as_str().to_owned()),
             Self::App(error) => Some(error.to_string()),
+            Self::Told(error) => Some(error.to_string()),
             Self::AppTooSlow(whole) => Some(format!("no answer within timeouts.whole ({whole:?})")),
             Self::AppSwitched(why) => Some(why.to_string()),
             Self::Host(why) => Some((*why).to_owned()),
@@ -156,6 +172,7 @@ impl Refusal {
             Self::EnvoyRevoked(kind) => Some(format!("Envoy's certificate is revoked by {kind}")),
             Self::CallerTooLarge(error) => Some(error.to_string()),
             Self::TooMany(exceeded) => Some(exceeded.to_string()),
+            Self::BodyLate(after) => Some(format!("nothing of it came for {after:?}")),
             _ => None,
         }
     }
@@ -217,7 +234,7 @@ impl Refusal {
             Self::PeerNotAccepted(_) => (
                 StatusCode::FORBIDDEN,
                 "peer-not-accepted",
-                "this caller's certificate is none that is accepted here".into(),
+                "this caller's certificate, or that it has none, is not accepted here".into(),
             ),
             Self::EnvoyRevoked(_) => (
                 StatusCode::FORBIDDEN,
@@ -286,6 +303,17 @@ impl Refusal {
                 "revocations-stale",
                 "this agent does not know for certain who is revoked; try again".into(),
             ),
+            Self::Denied(Reason::Undecided(_, Undecided::Busy(_))) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "policy-busy",
+                "this agent decides on too many requests at once; try again".into(),
+            ),
+            // Asking again helps nobody: it denies until the policy is mended.
+            Self::Denied(Reason::Undecided(..)) => (
+                StatusCode::FORBIDDEN,
+                "policy-failed",
+                "this agent could not decide whether this caller may make this request".into(),
+            ),
             // Whether a rule denies it or none allows it is for those who write rules.
             Self::Denied(_) => (
                 StatusCode::FORBIDDEN,
@@ -307,7 +335,22 @@ impl Refusal {
                 "caller-too-large",
                 "the claims of the token are too large to be passed on".into(),
             ),
+            Self::BodyTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body-too-large",
+                "the request's body is larger than this service takes".into(),
+            ),
+            Self::BodyLate(_) => (
+                StatusCode::REQUEST_TIMEOUT,
+                "body-late",
+                "the request's body did not come in time".into(),
+            ),
             Self::App(error) => of_the_app(error),
+            Self::Told(_) => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "caller-too-large",
+                "what the connection says of itself is too long to be passed on".into(),
+            ),
             Self::AppTooSlow(_) => app_timed_out(),
         }
     }
@@ -372,6 +415,16 @@ impl From<CallerError> for Refusal {
 
 impl From<SendError> for Refusal {
     fn from(error: SendError) -> Self {
-        Self::App(error)
+        match error {
+            SendError::RequestBodyTooLarge => Self::BodyTooLarge,
+            SendError::RequestBodyLate { after } => Self::BodyLate(after),
+            error => Self::App(error),
+        }
+    }
+}
+
+impl From<TooLong> for Refusal {
+    fn from(error: TooLong) -> Self {
+        Self::Told(error)
     }
 }

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 
 use super::refusal::Refusal;
 use crate::http::{
-    body::Body,
+    body::{Body, Upload},
     headers::Filter,
     path::{PathError, normal_form},
     upgrade::Wanted,
@@ -105,12 +105,22 @@ pub(super) fn path(parts: &mut Parts) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The body with its framing for the next hop, which is HTTP/1.1.
-pub(super) fn framing(request: Request<Incoming>, filter: &Arc<Filter>) -> Request<Body> {
+/// The body, of so many bytes at `most`, with its framing for the next hop, which is HTTP/1.1.
+pub(super) fn framing(
+    request: Request<Incoming>,
+    filter: &Arc<Filter>,
+    most: Option<u64>,
+) -> Result<Request<Body>, Refusal> {
     let (mut parts, body) = request.into_parts();
     parts.version = Version::HTTP_11;
     if body.is_end_stream() {
-        return Request::from_parts(parts, body.into());
+        return Ok(Request::from_parts(parts, body.into()));
+    }
+    // One that says how long it is need not come first.
+    if let Some(most) = most
+        && body.size_hint().lower() > most
+    {
+        return Err(Refusal::BodyTooLarge);
     }
     if body.size_hint().exact().is_none() {
         // Else hyper would leave the body out where the method usually has none.
@@ -118,5 +128,6 @@ pub(super) fn framing(request: Request<Incoming>, filter: &Arc<Filter>) -> Reque
             .headers
             .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    Request::from_parts(parts, Body::Filtered(body, Arc::clone(filter), None))
+    let body = Upload::new(body, filter, most);
+    Ok(Request::from_parts(parts, Body::Upload(body)))
 }

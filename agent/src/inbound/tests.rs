@@ -11,11 +11,18 @@ use serde_json::json;
 use super::*;
 use crate::{config::value::Forward, http::server::Service};
 
+mod bodies;
 mod federated;
 mod fixture;
 mod framing;
 mod limits;
+mod opaque;
+mod permissive;
 mod proofs;
+mod recorded;
+#[cfg(feature = "rego")]
+mod rego;
+mod reload;
 mod revoked;
 mod times;
 mod tokens;
@@ -247,10 +254,10 @@ async fn s16_what_no_rule_allows_is_403_and_says_so() {
         assert_eq!(line["status"], 403);
     }
     // On the connections that are open already, too.
-    fixture.handle.rules().replace(Policy::default());
+    fixture.reload(|config| config.allow.clear()).await;
     assert_eq!(orders.get("/charges").await.status(), 403);
     let rules = [allow(Some("spiffe://example.org/*"), None, "GET /charges")];
-    fixture.handle.rules().replace(Policy::new(&rules, &[]));
+    fixture.reload(|config| config.allow = rules.into()).await;
     assert_eq!(stranger.get("/charges").await.status(), 200);
     assert_eq!(fixture.seen().await.first, "GET /charges HTTP/1.1");
     assert!(fixture.nothing_seen());
@@ -408,15 +415,15 @@ async fn an_unwritable_key_file_is_an_error_that_says_what_to_do() {
         revocations: fixture.revocations.clone(),
         issuers: Issuers::default(),
         secrets: Secrets::new(None, Duration::from_secs(300)),
+        evaluations: Evaluations::default(),
         pool: Pool::new(1),
         audit: Audit::discard(),
-        allowed_one_in: NonZeroU32::MIN,
         counts: None,
         metrics: Metrics::new(&mut Default::default()),
         server_metrics: server::Metrics::default(),
         draining,
     };
-    let error = start(&config, listener, &environment)
+    let error = start(&config, NonZeroU32::MIN, listener, &environment)
         .unwrap_err()
         .to_string();
     assert!(

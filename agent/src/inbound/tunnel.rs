@@ -1,20 +1,17 @@
 //! What a WebSocket becomes once the app agreed to it: bytes both ways, for as long as the caller would be let in.
 
-use std::{
-    pin::pin,
-    sync::Arc,
-    task::{Context, Poll, Waker},
-    time::SystemTime,
-};
+use std::{sync::Arc, time::SystemTime};
 
 use http::{Response, request::Parts};
 use hyper::upgrade::OnUpgrade;
 
 use super::{
     Session,
-    decide::{authenticate, decide},
+    decide::{Decided, authenticate, decide},
     quota::Places,
     refusal::{self, Refusal},
+    rego,
+    terms::Terms,
 };
 use crate::{
     config::defaults::WEBSOCKET_IDLE,
@@ -47,31 +44,19 @@ impl Opening {
     ) -> Result<Self, Refusal> {
         let near = parts.extensions.remove().ok_or(Refusal::Tunnel)?;
         let (session, asked) = (Arc::clone(session), parts.clone());
-        // The very checks of a request: a token that expires, a revocation, a changed rule ends it.
+        // It takes its place for as long as it is there.
+        let held = Arc::new((session, asked, places));
         let still = Still::new(move || {
-            // It takes its place for as long as it is there.
-            let _places = &places;
-            let Some(caller) = at_once(authenticate(&session, &asked.headers, |_| {})) else {
-                // Keys are being fetched: the next time they are there, or can't be had.
-                return Ok(());
-            };
-            let Parts {
-                method,
-                uri,
-                headers,
-                ..
-            } = &asked;
-            let refused = match caller {
-                Ok(caller) => refusal::of(&decide(&session, &caller, method, uri, headers)),
-                Err(refusal) => Some(refusal),
-            };
-            match refused {
-                Some(refusal)
-                    if !let_pass || !session.inbound.lets_pass(&refusal, SystemTime::now()) =>
-                {
-                    Err(refusal.reason().to_owned())
+            let held = Arc::clone(&held);
+            async move {
+                let (session, asked, _) = &*held;
+                let terms = session.inbound.terms();
+                match check(session, &terms, asked).await {
+                    Err(refusal) if !let_pass || !terms.lets_pass(&refusal, SystemTime::now()) => {
+                        Err(refusal.reason().to_owned())
+                    }
+                    Err(_) | Ok(()) => Ok(()),
                 }
-                Some(_) | None => Ok(()),
             }
         });
         Ok(Self {
@@ -99,18 +84,20 @@ impl Opening {
             near: self.near,
             far: far.into_parts(),
             bounds: Bounds::idle(WEBSOCKET_IDLE).while_still(Some(self.still)),
-            meter: session.inbound.metrics.tunnels.clone(),
+            meter: session.inbound.environment.metrics.tunnels.clone(),
         };
         server::becomes(response, tunnel);
         Ok(())
     }
 }
 
-/// What `work` comes to, if that takes no waiting.
-fn at_once<T>(work: impl Future<Output = T>) -> Option<T> {
-    let mut context = Context::from_waker(Waker::noop());
-    match pin!(work).poll(&mut context) {
-        Poll::Ready(done) => Some(done),
-        Poll::Pending => None,
-    }
+/// The very checks of a request: a token that expires, a revocation, a changed rule ends it.
+async fn check(session: &Session, terms: &Terms, asked: &Parts) -> Result<(), Refusal> {
+    let caller = authenticate(session, terms, &asked.headers, |_| {}).await?;
+    let (method, uri, headers) = (&asked.method, &asked.uri, &asked.headers);
+    let verdict = match decide(session, terms, &caller, method, uri, headers) {
+        Decided::Now(verdict) => verdict,
+        Decided::Ask(question) => rego::settle(&session.inbound, *question).await,
+    };
+    refusal::of(&verdict).map_or(Ok(()), Err)
 }

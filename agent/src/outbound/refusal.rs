@@ -170,7 +170,13 @@ impl Refusal {
                 }
                 SendError::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, "timed-out"),
                 SendError::Broken { .. } => (StatusCode::BAD_GATEWAY, "upstream-broke"),
-                SendError::RequestBody(_) => (StatusCode::BAD_REQUEST, "request-body"),
+                // Here nothing limits what is sent on.
+                SendError::RequestBody(_) | SendError::RequestBodyTooLarge => {
+                    (StatusCode::BAD_REQUEST, "request-body")
+                }
+                SendError::RequestBodyLate { .. } => {
+                    (StatusCode::REQUEST_TIMEOUT, "request-body-late")
+                }
                 SendError::NoHost { .. } => (StatusCode::BAD_REQUEST, "bad-host"),
             },
         }

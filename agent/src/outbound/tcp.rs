@@ -2,26 +2,39 @@
 
 use std::{sync::Arc, time::SystemTime};
 
+use tokio::time::Instant;
+
 use super::{Setup, link::Mtls, metrics::TcpCounters, refusal::Refusal, route::RouteError};
 use crate::{
     config::{defaults::TCP_IDLE, outbound::TcpRoute},
     http::{
         origin::Stream,
         pool::Far,
-        server::{Carrier, Remote},
-        tunnel::{Bounds, End, carry},
+        server::{Carrier, Connection, Opened, Refused, Remote},
+        tunnel::{Bounds, Passed, carry},
     },
     identity,
 };
 
 /// One route, as a [`Carrier`] for [`crate::http::server::serve_bytes`].
 #[derive(Debug)]
-pub struct Tcp {
+pub struct Tcp(Arc<Way>);
+
+/// Where its connections go.
+#[derive(Debug)]
+struct Way {
     /// The upstream, as the configuration has it.
     to: String,
     link: Mtls,
     identity: identity::Current,
     counters: TcpCounters,
+}
+
+/// A connection of the app.
+#[derive(Debug)]
+pub struct Carried {
+    way: Arc<Way>,
+    remote: Remote,
 }
 
 impl Tcp {
@@ -30,14 +43,16 @@ impl Tcp {
         setup: &Setup<'_>,
         counters: TcpCounters,
     ) -> Result<Arc<Self>, RouteError> {
-        Ok(Arc::new(Self {
+        Ok(Arc::new(Self(Arc::new(Way {
             to: route.upstream.to_string(),
             link: Mtls::over_tcp(route, setup)?,
             identity: setup.identity.clone(),
             counters,
-        }))
+        }))))
     }
+}
 
+impl Way {
     /// A connection to the upstream, under the identity of this moment.
     async fn connect(&self) -> Result<Far, Refusal> {
         let identity = self.identity.borrow().clone();
@@ -48,19 +63,33 @@ impl Tcp {
 }
 
 impl Carrier for Tcp {
+    type Session = Carried;
+
+    fn open(&self, connection: Connection) -> Result<Opened<Carried>, Refused> {
+        let carried = Carried {
+            way: Arc::clone(&self.0),
+            remote: connection.remote,
+        };
+        Ok(Opened {
+            session: Arc::new(carried),
+            expires: None,
+        })
+    }
+
     /// There is no answer to say it with: a connection that can't be carried is cut, counted and logged. So is one whose
     /// other side broke off: an app that took that for the end would take a part for the whole.
-    async fn carry(&self, near: &mut impl Stream, remote: Remote) -> bool {
-        match self.connect().await {
+    async fn carry(carried: Arc<Carried>, near: &mut impl Stream, ends: Option<Instant>) {
+        let Carried { way, remote } = &*carried;
+        match way.connect().await {
             Ok(far) => {
-                let bounds = Bounds::idle(TCP_IDLE);
-                let carried = carry(near, far.into_parts(), bounds, &self.counters.tunnels);
-                carried.await == End::Closed
+                let bounds = Bounds::idle(TCP_IDLE).until(ends).abrupt();
+                let (far, passed) = (far.into_parts(), Passed::default());
+                carry(near, far, bounds, &way.counters.tunnels, &passed).await;
             }
             Err(refusal) => {
-                self.counters.refused(&refusal);
-                tracing::warn!(to = self.to, %remote, %refusal, "a TCP connection was cut");
-                false
+                way.counters.refused(&refusal);
+                tracing::warn!(to = way.to, %remote, %refusal, "a TCP connection was cut");
+                near.cut();
             }
         }
     }

@@ -1,13 +1,19 @@
 //! Why a decision is what it is, rule by rule. Slow, and for people.
 
-use std::fmt::Display;
+use std::{
+    fmt::Display,
+    sync::{
+        Arc,
+        mpsc::{self, RecvTimeoutError},
+    },
+};
 
 use serde::Serialize;
 use serde_json::Value;
 use warifu::Caller;
 
 use super::{
-    Evidence, Policy, Request, RuleName, Verdict,
+    Decision, Evidence, Policy, Reason, Request, RuleName, Undecided, Verdict,
     index::Index,
     rule::{Ask, Part, Rule},
 };
@@ -55,10 +61,51 @@ impl Policy {
         };
         let mut rules: Vec<Explained> = lists.into_iter().flat_map(explained).collect();
         rules.sort_by_key(|rule| rule.misses.len());
-        Explanation {
-            verdict: self.decide(caller, evidence, request),
-            rules,
-        }
+        let (verdict, rego) = self.asked(caller, evidence, request);
+        // First: it decided.
+        rules.splice(0..0, rego);
+        Explanation { verdict, rules }
+    }
+
+    /// What a listener decides; and what became of the Rego policy, where it was asked. Takes up to the policy's own time.
+    fn asked(
+        &self,
+        caller: &Caller,
+        evidence: &Evidence,
+        request: Request<'_>,
+    ) -> (Verdict, Option<Explained>) {
+        let verdict = self.decide(caller, evidence, request);
+        let Some(question) = self.question(caller, evidence, request, &verdict) else {
+            return (verdict, None);
+        };
+        let question = Arc::new(question);
+        let (tell, told) = mpsc::sync_channel(1);
+        let within = question.timeout();
+        Arc::clone(&question).ask(within, move |said| {
+            let _ = tell.send(said);
+        });
+        let verdict = question.settle(match told.recv_timeout(within) {
+            Ok(said) => said,
+            Err(RecvTimeoutError::Timeout) => Err(Undecided::Late(within)),
+            Err(RecvTimeoutError::Disconnected) => Err(Undecided::Gone),
+        });
+        let (rule, misses) = match &verdict.decision {
+            Decision::Allow(rule) => (rule, Vec::new()),
+            Decision::Deny(Reason::NotByRego(rule)) => (
+                rule,
+                vec!["it is not true of this request, or undefined".to_owned()],
+            ),
+            Decision::Deny(Reason::Undecided(rule, why)) => (rule, vec![why.to_string()]),
+            // Nothing else comes of a question.
+            Decision::Deny(_) => return (verdict, None),
+        };
+        let explained = Explained {
+            rule: rule.to_string(),
+            effect: "rego".to_owned(),
+            shadow: false,
+            misses,
+        };
+        (verdict, Some(explained))
     }
 
     /// Every rule's name, with those that decide nothing.

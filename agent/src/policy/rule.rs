@@ -19,13 +19,21 @@ pub(super) enum Effect {
     Deny,
 }
 
+/// What rules are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum About {
+    Requests,
+    /// Without methods and paths: who may connect may do so.
+    Connections,
+}
+
 /// A rule.
 #[derive(Debug)]
 pub(super) struct Rule {
     pub(super) name: RuleName,
     pub(super) effect: Effect,
     pub(super) parts: Vec<Part>,
-    /// What is asked: any of these, or (a `deny` may) anything.
+    /// What is asked: any of these, or (a `deny` may, and what is about connections does) anything.
     pub(super) targets: Option<Vec<Asked>>,
 }
 
@@ -116,7 +124,7 @@ impl<'a> Ask<'a> {
 
 impl Rule {
     /// The rule at `place` of its list.
-    pub(super) fn new(rule: &config::Rule, effect: Effect, place: usize) -> Self {
+    pub(super) fn new(rule: &config::Rule, effect: Effect, about: About, place: usize) -> Self {
         let name = match &rule.name {
             Some(name) => name.clone(),
             None => format!("{effect}[{place}]"),
@@ -126,8 +134,10 @@ impl Rule {
             name: RuleName(Arc::from(name)),
             effect,
             parts: parts(rule),
-            // An `allow` without targets allows nothing.
-            targets: match rule.to.is_empty() && effect == Effect::Deny {
+            // An `allow` of requests without targets allows nothing.
+            targets: match rule.to.is_empty()
+                && (effect == Effect::Deny || about == About::Connections)
+            {
                 true => None,
                 false => Some(targets),
             },

@@ -13,6 +13,8 @@ use crate::config::{
 };
 
 mod naive;
+#[cfg(feature = "rego")]
+mod rego;
 
 fn segments(path: &str) -> Vec<Segment> {
     path.split('/')

@@ -108,6 +108,7 @@ pub(super) fn reasons(text: &str) -> BTreeSet<(String, String)> {
                 "UNAUTHORIZED" => 401,
                 "FORBIDDEN" => 403,
                 "METHOD_NOT_ALLOWED" => 405,
+                "REQUEST_TIMEOUT" => 408,
                 "PAYLOAD_TOO_LARGE" => 413,
                 "TOO_MANY_REQUESTS" => 429,
                 "REQUEST_HEADER_FIELDS_TOO_LARGE" => 431,

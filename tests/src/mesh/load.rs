@@ -29,22 +29,36 @@ pub struct Load {
     clients: Vec<tokio::task::JoinHandle<Report>>,
 }
 
+/// A client of a load.
+pub trait Asks: Send + 'static {
+    /// Asks once, with a GET or a POST, and says why where the answer is none of success.
+    fn ask(&mut self, post: bool) -> impl Future<Output = Result<(), String>> + Send;
+}
+
 impl Load {
     /// Starts `clients` clients that ask for `url` with GET and POST in turn, so that what may not be
     /// sent twice is among it; `make` builds one, so that each has connections of its own.
     pub fn start(clients: usize, url: &str, mut make: impl FnMut() -> Client) -> Self {
+        let clients = (0..clients).map(|_| ThroughAgent {
+            client: make(),
+            url: url.to_owned(),
+        });
+        Self::of(clients)
+    }
+
+    /// The same with any clients.
+    pub fn of(clients: impl IntoIterator<Item = impl Asks>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicUsize::new(0));
         let began = Instant::now();
-        let clients = (0..clients).map(|_| {
-            let (client, url) = (make(), url.to_owned());
+        let clients = clients.into_iter().map(|mut client| {
             let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
             tokio::spawn(async move {
                 let mut report = Report::default();
                 let mut post = false;
                 while !stop.load(Ordering::Relaxed) {
                     post = !post;
-                    match one(&client, &url, post).await {
+                    match client.ask(post).await {
                         Ok(()) => {
                             report.answered += 1;
                             answered.fetch_add(1, Ordering::Relaxed);
@@ -85,16 +99,24 @@ impl Load {
     }
 }
 
-async fn one(client: &Client, url: &str, post: bool) -> Result<(), String> {
-    let request = match post {
-        true => client.post(url).body("twelve euros"),
-        false => client.get(url),
-    };
-    let answer = request.send().await.map_err(|why| why.to_string())?;
-    let status = answer.status();
-    let body = answer.bytes().await.map_err(|why| why.to_string())?;
-    match status.is_success() {
-        true => Ok(()),
-        false => Err(format!("{status}: {}", String::from_utf8_lossy(&body))),
+/// As the app beside an agent calls.
+struct ThroughAgent {
+    client: Client,
+    url: String,
+}
+
+impl Asks for ThroughAgent {
+    async fn ask(&mut self, post: bool) -> Result<(), String> {
+        let request = match post {
+            true => self.client.post(&self.url).body("twelve euros"),
+            false => self.client.get(&self.url),
+        };
+        let answer = request.send().await.map_err(|why| why.to_string())?;
+        let status = answer.status();
+        let body = answer.bytes().await.map_err(|why| why.to_string())?;
+        match status.is_success() {
+            true => Ok(()),
+            false => Err(format!("{status}: {}", String::from_utf8_lossy(&body))),
+        }
     }
 }

@@ -205,6 +205,56 @@ impl Ministack {
         })
     }
 
+    /// What the rotation of a secret does first: the new value is AWSPENDING.
+    ///
+    /// # Errors
+    /// As [`Ministack::call`].
+    pub async fn pend_secret(&self, secret: &str, text: &str) -> Result<(), CallError> {
+        let pending =
+            json!({"SecretId": secret, "SecretString": text, "VersionStages": ["AWSPENDING"]});
+        let put = self.call("secretsmanager", "put_secret_value", pending);
+        put.await.map(drop)
+    }
+
+    /// And last: it is AWSCURRENT, and what was that is AWSPREVIOUS.
+    ///
+    /// # Errors
+    /// As [`Ministack::call`].
+    pub async fn finish_rotation(&self, secret: &str) -> Result<(), CallError> {
+        let from = self.version(secret, "AWSCURRENT").await?;
+        let to = self.version(secret, "AWSPENDING").await?;
+        // Secrets Manager moves AWSPENDING to the next value that is put; the emulator leaves it where it was, too.
+        for moved in [
+            json!({"SecretId": secret, "VersionStage": "AWSCURRENT", "MoveToVersionId": to, "RemoveFromVersionId": from}),
+            json!({"SecretId": secret, "VersionStage": "AWSPENDING", "RemoveFromVersionId": to}),
+        ] {
+            self.call("secretsmanager", "update_secret_version_stage", moved)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// The id of a secret's version that has this stage.
+    async fn version(&self, secret: &str, stage: &str) -> Result<String, CallError> {
+        let asked = json!({"SecretId": secret});
+        let described = self
+            .call("secretsmanager", "describe_secret", asked)
+            .await?;
+        let versions = described
+            .get("VersionIdsToStages")
+            .and_then(Value::as_object);
+        let has = |stages: &Value| {
+            stages
+                .as_array()
+                .is_some_and(|it| it.iter().any(|it| it == stage))
+        };
+        let found = versions.and_then(|it| it.iter().find(|(_, stages)| has(stages)));
+        found.map(|(id, _)| id.clone()).ok_or_else(|| CallError {
+            code: "Harness".to_owned(),
+            message: format!("no {stage} in {described}"),
+        })
+    }
+
     /// Creates a REST API whose every path below `/` takes any method, demands an IAM signature
     /// (`AWS_IAM`, signing name `execute-api`) and answers 200. Its path on [`Ministack::endpoint`]
     /// is returned: what is appended is the API's own path.

@@ -16,15 +16,16 @@ use std::{
 use aws_lc_rs::digest::{SHA256, digest};
 use bytes::Bytes;
 use http::{Request, StatusCode, header::CONTENT_TYPE};
+use warifu::aws::{is_region, partition, sts_host};
 
 use super::{Presented, Proven, places::Places};
 use crate::{
     attest::wire::{self, CallerIdentityProof, ErrorCode},
     authority::{challenge, denied::Denied, metrics::Metrics, rules::Facts},
-    aws::{SignedCall, partition, sts_host},
+    aws::SignedCall,
     config::{
         authority::CallerIdentityAttestor,
-        value::{Span, Upstream, is_region},
+        value::{Span, Upstream},
     },
     http::fetch::{Fetcher, FetcherError, Limits},
 };

@@ -537,7 +537,8 @@ async fn s20_the_admin_socket_is_its_users_own() {
         let connection = server::Connection {
             remote: server::Remote::Unix(uid.map(|uid| server::Process { uid, gid: uid })),
             peer_chain: vec![],
-            tls: false,
+            tls: None,
+            local: None,
         };
         let opened = server::Service::open(&service, connection);
         assert_eq!(opened.is_ok(), welcome, "{uid:?}");

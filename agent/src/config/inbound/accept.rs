@@ -13,7 +13,7 @@ mod jwt;
 pub use jwt::{BoundCertificate, Issuer, JwtAccept, JwtProfile, LoadBalancer};
 
 /// One way to prove oneself.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Accept {
     /// `{mtls: {trust_domains: [...]}}`: an X.509-SVID of one of these trust domains.
@@ -32,7 +32,7 @@ pub enum Accept {
 }
 
 /// Tokens of `sts:GetWebIdentityToken`: whoever holds a session of an IAM role has AWS sign one.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WebIdentityAccept {
     /// What rules and audit lines call it.
@@ -55,7 +55,7 @@ pub struct WebIdentityAccept {
 }
 
 /// A secret in a header of its own.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SecretHeaderAccept {
     /// What rules and audit lines call it.

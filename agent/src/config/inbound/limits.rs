@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, time::Duration};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::config::value::Span;
+use crate::config::value::{Size, Span};
 
 /// What a listener takes before it refuses.
 #[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
@@ -16,6 +16,8 @@ pub struct Limits {
     pub per_caller: PerCaller,
     /// Requests under way at once, of all callers; more are answered 503. No limit but the connections' where absent.
     pub concurrency: Option<NonZeroUsize>,
+    /// Bytes of a request's body; more is answered 413. No limit where absent: bodies are streamed, and take no memory.
+    pub body: Option<Size>,
 }
 
 /// What one caller may ask; more is answered 429.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::config::value::{self, As, name};
 
 /// The TLS of a listener.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "TlsFields")]
 pub struct InboundTls {
     /// What the listener presents.
@@ -18,7 +18,7 @@ pub struct InboundTls {
 }
 
 /// What a listener presents.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Presents {
     /// The agent's X.509-SVID, for callers of the mesh.
     #[default]
@@ -28,7 +28,7 @@ pub enum Presents {
 }
 
 /// A certificate and its key.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateFiles {
     /// A PEM file of the chain, leaf first. Read again when it changes.

@@ -3,17 +3,15 @@
 use std::time::{Duration, SystemTime};
 
 use super::{Path, Problems, agent, timeouts::timeouts};
-use crate::config::{
-    AgentConfig,
-    inbound::Inbound,
-    value::{Forward, Listen},
-};
+use crate::config::{AgentConfig, inbound::Inbound, value::Forward};
 
 mod accept;
 mod claims;
 mod client_cert_headers;
 mod ext_authz;
+mod opaque;
 mod permissive;
+mod rego;
 mod rules;
 mod tls;
 
@@ -39,7 +37,11 @@ pub(super) fn inbound(config: &AgentConfig, inbound: &Inbound, at: &Path, proble
     );
     let accepted = accept::accept(own, inbound, &at.key("accept"), problems);
     tls::tls(inbound, &accepted, &at.key("tls"), problems);
+    opaque::opaque(inbound, at, problems);
     permissive::permissive(inbound, SystemTime::now(), at, problems);
+    if let Some(rego) = &inbound.rego {
+        rego::rego(rego, &at.key("rego"), problems);
+    }
     rules::rules(own, inbound, &accepted, at, problems);
     claims::claims(
         inbound,
@@ -75,10 +77,7 @@ pub(super) fn inbound(config: &AgentConfig, inbound: &Inbound, at: &Path, proble
 
 /// What goes to the agent itself would go in circles.
 fn not_ourselves(config: &AgentConfig, forward: &Forward, at: &Path, problems: &mut Problems) {
-    let forward = match forward {
-        Forward::Tcp(address) => Listen::Tcp(*address),
-        Forward::Unix(path) => Listen::Unix(path.clone()),
-    };
+    let forward = forward.at();
     let listeners = agent::listeners(config);
     if let Some((other, _)) = listeners.iter().find(|(_, l)| l.collides_with(&forward)) {
         problems.add(

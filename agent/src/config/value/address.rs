@@ -21,14 +21,16 @@ pub enum Listen {
     Unix(PathBuf),
 }
 
-/// The app behind the agent: `unix:/path` or `http://LOOPBACK:PORT`. Nothing else: what the agent
-/// forwards carries identity headers, in plaintext.
+/// The app behind the agent: `unix:/path` or `http://LOOPBACK:PORT`; or, where it speaks no HTTP, `tcp://LOOPBACK:PORT` or
+/// `tcp+unix:/path`. Nothing else: what the agent forwards tells of identities, in plaintext.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Forward {
     /// A loopback TCP address.
     Tcp(SocketAddr),
     /// A unix socket.
     Unix(PathBuf),
+    /// One of the two, for bytes that only the app understands.
+    Opaque(Listen),
 }
 
 /// Where a route sends: `https://host[:port][/base]`, or `http://` for loopback addresses only.
@@ -78,6 +80,17 @@ impl Listen {
     }
 }
 
+impl Forward {
+    /// Where the app listens.
+    pub fn at(&self) -> Listen {
+        match self {
+            Self::Tcp(address) => Listen::Tcp(*address),
+            Self::Unix(path) => Listen::Unix(path.clone()),
+            Self::Opaque(at) => at.clone(),
+        }
+    }
+}
+
 impl Upstream {
     /// `host[:port]` as in a `Host` header: the scheme's own port left out, IPv6 in brackets.
     pub fn authority(&self) -> String {
@@ -103,25 +116,22 @@ impl Kind for Listen {
 impl Kind for Forward {
     type Value = Self;
     const NAME: &'static str = "Forward";
-    const EXPECTED: &'static str = "the app: unix:/run/app.sock or http://127.0.0.1:8080 (this \
-                                    machine only: what is forwarded is not encrypted)";
+    const EXPECTED: &'static str = "the app: unix:/run/app.sock or http://127.0.0.1:8080, or tcp://127.0.0.1:5432 or \
+                                    tcp+unix:/run/db.sock where it speaks no HTTP (this machine only: what is \
+                                    forwarded is not encrypted)";
 
     fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
         if let Some(path) = text.strip_prefix("unix:") {
             return socket_path(path).map(Self::Unix);
         }
+        if let Some(path) = text.strip_prefix("tcp+unix:") {
+            return socket_path(path).map(|path| Self::Opaque(Listen::Unix(path)));
+        }
+        if let Some(address) = text.strip_prefix("tcp://") {
+            return loopback(address).map(|address| Self::Opaque(Listen::Tcp(address)));
+        }
         let rest = text.strip_prefix("http://").ok_or("")?;
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let address: SocketAddr = rest
-            .parse()
-            .map_err(|_| "expected an IP address and a port after http://")?;
-        if !address.ip().is_loopback() {
-            return Err("the address is not loopback".into());
-        }
-        if address.port() == 0 {
-            return Err("port 0 is nowhere".into());
-        }
-        Ok(Self::Tcp(address))
+        loopback(rest.strip_suffix('/').unwrap_or(rest)).map(Self::Tcp)
     }
 }
 
@@ -187,6 +197,8 @@ impl fmt::Display for Forward {
         match self {
             Self::Tcp(address) => write!(f, "http://{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Opaque(Listen::Tcp(address)) => write!(f, "tcp://{address}"),
+            Self::Opaque(Listen::Unix(path)) => write!(f, "tcp+unix:{}", path.display()),
         }
     }
 }
@@ -213,6 +225,20 @@ pub(super) fn authority(host: &str, port: u16, standard: u16) -> String {
         true => host,
         false => format!("{host}:{port}"),
     }
+}
+
+/// The address of an app.
+fn loopback(text: &str) -> Result<SocketAddr, Cow<'static, str>> {
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| "expected an IP address and a port after ://")?;
+    if !address.ip().is_loopback() {
+        return Err("the address is not loopback".into());
+    }
+    if address.port() == 0 {
+        return Err("port 0 is nowhere".into());
+    }
+    Ok(address)
 }
 
 fn socket_path(path: &str) -> Result<PathBuf, Cow<'static, str>> {
@@ -332,12 +358,26 @@ mod tests {
         assert!("http://127.0.0.1:8080".parse::<Forward>().is_ok());
         assert!("http://[::1]:8080/".parse::<Forward>().is_ok());
         assert!("unix:/run/app.sock".parse::<Forward>().is_ok());
+        for opaque in [
+            "tcp://127.0.0.1:5432",
+            "tcp://[::1]:1",
+            "tcp+unix:/run/db.sock",
+        ] {
+            let read: Forward = opaque.parse().unwrap();
+            assert!(matches!(read, Forward::Opaque(_)));
+            assert_eq!(read.to_string(), opaque);
+        }
         for wrong in [
             "http://10.0.0.1:80",
             "http://localhost:80",
             "https://127.0.0.1:80",
             "http://127.0.0.1:0",
             "127.0.0.1:80",
+            "tcp://10.0.0.1:5432",
+            "tcp://localhost:5432",
+            "tcp://127.0.0.1:0",
+            "tcp://127.0.0.1:1/",
+            "tcp+unix:db.sock",
         ] {
             assert!(wrong.parse::<Forward>().is_err(), "{wrong}");
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use http::HeaderName;
-use warifu::{SpiffeId, TrustDomain, jwt::Algorithm};
+use warifu::{SpiffeId, TrustDomain, aws::is_region, jwt::Algorithm};
 
 use super::{Upstream, text::Kind};
 
@@ -46,6 +46,8 @@ kinds! {
     Audience -> String, "an audience such as payments", audience;
     /// What the audit log calls a rule.
     RuleName -> String, "a rule's name such as orders-charge: 1 to 64 letters, digits and ._-", |text| word(text, "._-", 1..=64);
+    /// A rule of a Rego policy.
+    RegoRule -> String, "a rule of a Rego policy such as data.warifu.allow", rego_rule;
     /// A scope, as RFC 6749 §3.3 has it.
     Scope -> String, "a scope such as charges.read", scope;
     /// What a client goes by at a provider of tokens.
@@ -121,6 +123,23 @@ pub(super) fn absolute_path(text: &str) -> Result<PathBuf, Why> {
     match path.is_absolute() {
         true => Ok(path),
         false => Err("the path must be absolute".into()),
+    }
+}
+
+fn rego_rule(text: &str) -> Result<String, Why> {
+    let identifier = |part: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        part.bytes().all(plain)
+            && !part.is_empty()
+            && !part.starts_with(|it: char| it.is_ascii_digit())
+    };
+    let mut parts = text.split('.');
+    let of_data = parts.next() == Some("data");
+    match of_data && parts.clone().count() >= 2 && parts.all(identifier) && text.len() <= 255 {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("it begins with data, then come a package and a rule, with dots between".into())
+        }
     }
 }
 
@@ -349,19 +368,6 @@ fn region(text: &str) -> Result<String, Why> {
         true => Ok(text.to_owned()),
         false => Err("".into()),
     }
-}
-
-/// Longest name of a region. Today's are up to 16.
-const MAX_REGION: usize = 32;
-
-/// Whether `text` looks like a region's name: what may stand in a host name and in a credential scope.
-pub fn is_region(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    text.len() <= MAX_REGION
-        && text.bytes().all(allowed)
-        && text.starts_with(|first: char| first.is_ascii_lowercase())
-        && !text.ends_with('-')
-        && !text.contains("--")
 }
 
 fn region_pattern(text: &str) -> Result<String, Why> {

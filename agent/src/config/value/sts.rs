@@ -2,8 +2,10 @@
 
 use std::{borrow::Cow, fmt};
 
+use warifu::aws::is_region;
+
 use super::{
-    Upstream, name,
+    Upstream,
     text::{Kind, reads_from_text},
 };
 
@@ -29,7 +31,7 @@ impl Kind for StsRegion {
             Some((region, url)) => (region, Some(Upstream::parse(url)?)),
             None => (text, None),
         };
-        match name::is_region(region) {
+        match is_region(region) {
             true => Ok(Self {
                 region: region.to_owned(),
                 endpoint,

@@ -142,10 +142,7 @@ impl Connector {
     }
 
     /// TLS where the destination has it.
-    async fn secure<T>(&self, stream: T) -> Result<Raw, NotMade>
-    where
-        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
+    async fn secure<T: Stream + 'static>(&self, stream: T) -> Result<Raw, NotMade> {
         let Some(tls) = &self.tls else {
             let stream = Box::new(stream);
             let proof = Proof::default();

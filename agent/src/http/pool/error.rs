@@ -59,6 +59,15 @@ pub enum SendError {
     /// The request's own body failed: the downstream went away or broke off. (400, if anyone listens)
     #[error("the request's body broke off: {0}")]
     RequestBody(String),
+    /// The request's own body did not go on: whoever sends it is slow. (408)
+    #[error("the request's body did not go on for {after:?}")]
+    RequestBodyLate {
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The request's own body is larger than it may be. (413)
+    #[error("the request's body is larger than it may be")]
+    RequestBodyTooLarge,
     /// The request can't be written to this upstream, for want of a valid host. (400)
     #[error("no valid host in a request to {to}")]
     NoHost {

@@ -1,14 +1,10 @@
 //! One request, one response, over one connection.
 
-use std::{
-    sync::{Arc, atomic::AtomicU64, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response, Uri, Version, header::HOST, uri::Scheme};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio::time::Instant;
 
 use super::{
     Inner, SendError,
@@ -17,7 +13,10 @@ use super::{
     lock,
     shelf::Connection,
 };
-use crate::http::{body::Body, headers::X_WARIFU_CONNECTION};
+use crate::http::{
+    body::{Body, Phase, Progress},
+    headers::X_WARIFU_CONNECTION,
+};
 
 /// Why there is no response.
 pub(super) enum Failure {
@@ -77,11 +76,14 @@ pub(super) async fn exchange(
                     .unwrap_or_else(|| describe(error.into_error()));
                 Failure::Unsent(Box::new(request), why)
             }
-            None => failed(error.into_error()),
+            None => failed(error.into_error(), progress.as_ref()),
         }),
-        Err(()) => Err(Failure::Final(SendError::TimedOut {
-            to: upstream.to.clone(),
-            after: first_byte,
+        Err(()) => Err(Failure::Final(match phase(progress.as_ref()) {
+            Phase::Awaited => SendError::RequestBodyLate { after: first_byte },
+            _ => SendError::TimedOut {
+                to: upstream.to.clone(),
+                after: first_byte,
+            },
         })),
     }
 }
@@ -121,12 +123,17 @@ fn attach(response: Response<Incoming>, mut lease: Lease) -> Response<Body> {
     Response::from_parts(parts, Body::Pooled(PooledBody::new(body, lease)))
 }
 
-fn failed(error: hyper::Error) -> Failure {
-    // hyper calls it the user's error when the request's body failed.
-    if error.is_user() {
-        return Failure::Final(SendError::RequestBody(describe(error)));
+/// A request's body that fails takes its exchange with it, whose own error is the poorer one.
+fn failed(error: hyper::Error, progress: Option<&Progress>) -> Failure {
+    match phase(progress) {
+        Phase::TooLarge => Failure::Final(SendError::RequestBodyTooLarge),
+        Phase::Broken => Failure::Final(SendError::RequestBody(describe(error))),
+        Phase::Moving | Phase::Awaited => Failure::Broken(describe(error)),
     }
-    Failure::Broken(describe(error))
+}
+
+fn phase(progress: Option<&Progress>) -> Phase {
+    progress.map_or(Phase::Moving, Progress::phase)
 }
 
 /// HTTP/1.1: origin form and `host`. False where there is no host.
@@ -164,62 +171,29 @@ fn absolute_form(request: &mut Request<Body>, scheme: Scheme) -> bool {
     true
 }
 
-/// Notes when a streamed request body last gave something. Whole bodies need no such thing.
+/// Watches a streamed request body. Whole bodies need no such thing.
 fn watch_body(request: &mut Request<Body>) -> Option<Progress> {
-    if matches!(request.body(), Body::Full(_)) || request.body().is_end_stream() {
-        return None;
-    }
-    let progress = Progress::new();
-    let body = std::mem::replace(request.body_mut(), Body::empty());
-    *request.body_mut() = match body {
-        Body::Incoming(body) | Body::Watched(body, _) => Body::Watched(body, progress.clone()),
-        Body::Filtered(body, filter, _) => Body::Filtered(body, filter, Some(progress.clone())),
-        other => other,
-    };
-    Some(progress)
-}
-
-/// When something last moved.
-#[derive(Debug, Clone)]
-pub struct Progress {
-    start: Instant,
-    /// Milliseconds since `start`.
-    last: Arc<AtomicU64>,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self {
-            start: Instant::now(),
-            last: Arc::default(),
-        }
-    }
-
-    /// Something moved.
-    pub(in crate::http) fn note(&self) {
-        let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last.store(now, Ordering::Relaxed);
-    }
-
-    fn idle(&self) -> Duration {
-        let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
-        self.start.elapsed().saturating_sub(last)
+    match request.body_mut() {
+        Body::Upload(body) if !body.is_end_stream() => Some(body.watch()),
+        _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(30);
 
     #[tokio::test(start_paused = true)]
     async fn a_long_upload_is_not_a_slow_answer() {
-        let progress = Progress::new();
+        let progress = Progress::made_up();
         let upload = async {
             for _ in 0..10 {
                 tokio::time::sleep(LIMIT * 2 / 3).await;
-                progress.note();
+                progress.piece();
             }
             tokio::time::sleep(LIMIT * 2 / 3).await;
             "answered"
@@ -230,10 +204,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_upload_that_stalls_is_given_up_after_the_time_for_an_answer() {
         let start = Instant::now();
-        let progress = Progress::new();
+        let progress = Progress::made_up();
         let stalls = async {
             tokio::time::sleep(LIMIT / 2).await;
-            progress.note();
+            progress.piece();
             std::future::pending::<()>().await;
         };
         assert_eq!(wait(stalls, LIMIT, Some(&progress)).await, Err(()));

@@ -57,7 +57,7 @@ impl Far {
     pub fn into_parts(self) -> FarParts {
         let still = self.admit.map(|admit| {
             let chain: Vec<CertificateDer<'static>> = self.proof.chain;
-            Still::new(move || admit.says(&chain))
+            Still::new(move || std::future::ready(admit.says(&chain)))
         });
         FarParts {
             stream: self.stream,

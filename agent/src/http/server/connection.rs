@@ -1,7 +1,6 @@
 //! One connection, from accept to its end.
 
 use std::{
-    io,
     pin::{Pin, pin},
     sync::{Arc, atomic::Ordering},
     time::SystemTime,
@@ -12,21 +11,18 @@ use http::{
     header::{CONNECTION, RETRY_AFTER},
 };
 use hyper::{
-    body::Incoming,
+    body::{Body as _, Incoming},
     server::conn::{http1, http2},
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use rustls::{ServerConfig, server::Acceptor};
-use tokio::{
-    sync::{Semaphore, oneshot},
-    time::Instant,
-};
-use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    Answer, CloseAfter, Connection, Failed, Limits, ListenerMetrics, MAX_HEAD_BYTES, MAX_STREAMS,
-    Remote, Security, Service,
+    Answer, CloseAfter, Failed, Limits, ListenerMetrics, MAX_HEAD_BYTES, MAX_STREAMS, Remote,
+    Service,
+    bounded::{Bounded, Unread},
+    handshake::{Handshakes, Secured, Transport},
     io::{Io, Stream},
     open::{Entered, Open},
     slots::Slot,
@@ -59,16 +55,9 @@ const PING_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 /// How long a connection beyond the limit may stay to hear that it is.
 const TURN_AWAY: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// Handshakes that are worked on at once: so many keep every core busy where a client's answer takes a
-/// tenth of a second (2,000 a second), and few enough that the first of a crowd are done soon.
-pub(super) const HANDSHAKES: usize = 256;
-
-/// How long a handshake keeps its place: longer than a client far away takes to answer.
-const HOLD: std::time::Duration = std::time::Duration::from_millis(500);
-
 /// What all connections of a listener share.
 pub(super) struct Server<S> {
-    handshakes: Semaphore,
+    handshakes: Handshakes,
     service: Arc<S>,
     limits: Limits,
     metrics: ListenerMetrics,
@@ -83,13 +72,6 @@ struct Up<T> {
     session: Arc<T>,
     /// When what either side proved expires.
     expires: Option<SystemTime>,
-}
-
-enum Transport {
-    /// Which HTTP is spoken shows in its first bytes.
-    Plain(Stream),
-    /// Whether ALPN said `h2`.
-    Tls(Box<TlsStream<Stream>>, bool),
 }
 
 impl<S: Service> Server<S> {
@@ -117,7 +99,7 @@ impl<S: Service> Server<S> {
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT);
         Self {
-            handshakes: Semaphore::new(HANDSHAKES),
+            handshakes: Handshakes::within(limits.handshake),
             service,
             limits,
             metrics,
@@ -141,61 +123,19 @@ impl<S: Service> Server<S> {
 
     /// Handshake, then [`Service::open`].
     async fn establish(&self, stream: Stream, remote: &Remote) -> Result<Up<S::Session>, Failed> {
-        let (transport, peer_chain, expires) = match self.service.security() {
-            Security::Unavailable(why) => return Err(Failed::Unavailable(why)),
-            Security::Plaintext => (Transport::Plain(stream), Vec::new(), None),
-            Security::Tls(tls) => {
-                let handshake = self.handshake(stream, tls.config);
-                let stream = tokio::time::timeout(self.limits.handshake, handshake)
-                    .await
-                    .map_err(|_| Failed::TimedOut(self.limits.handshake))?
-                    .map_err(Failed::Handshake)?;
-                let (_, session) = stream.get_ref();
-                let h2 = session.alpn_protocol() == Some(b"h2");
-                let peer_chain = session
-                    .peer_certificates()
-                    .map(|chain| chain.iter().map(|cert| cert.clone().into_owned()).collect())
-                    .unwrap_or_default();
-                (
-                    Transport::Tls(Box::new(stream), h2),
-                    peer_chain,
-                    tls.expires,
-                )
-            }
-        };
-        let tls = matches!(transport, Transport::Tls(..));
-        let opened = self.service.open(Connection {
-            remote: remote.clone(),
-            peer_chain,
-            tls,
-        })?;
-        let expires = expires.into_iter().chain(opened.expires).min();
+        let security = self.service.security();
+        let secured = self.handshakes.secure(stream, remote, security).await?;
+        let Secured {
+            transport,
+            connection,
+            expires,
+        } = secured;
+        let opened = self.service.open(connection)?;
         Ok(Up {
             transport,
             session: opened.session,
-            expires,
+            expires: expires.into_iter().chain(opened.expires).min(),
         })
-    }
-
-    /// Some handshakes at a time, in the order their clients spoke. Were all of a crowd under way at once,
-    /// each would end as late as the last, when its client has given up, and none would have been
-    /// worth the work.
-    async fn handshake(
-        &self,
-        stream: Stream,
-        config: Arc<ServerConfig>,
-    ) -> io::Result<TlsStream<Stream>> {
-        // Who says nothing takes no place.
-        let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
-        let place = self.handshakes.acquire().await;
-        let mut rest = pin!(hello.into_stream(config));
-        tokio::select! {
-            ended = &mut rest => return ended,
-            () = tokio::time::sleep(HOLD) => {}
-        }
-        // Nor does who is slow keep it: our own part of the work is done.
-        drop(place);
-        rest.await
     }
 
     /// Speaks HTTP until either side has enough.
@@ -206,10 +146,12 @@ impl<S: Service> Server<S> {
         let Entered { last, close, .. } = &mut entered;
         let (last, closer) = (&*last, &closer);
         let session = &up.session;
+        let unread = Unread::default();
         let service = service_fn(|request: Request<Incoming>| {
             let version = request.version();
+            let has_body = !request.body().is_end_stream();
             let session = Arc::clone(session);
-            let (last, closer) = (Arc::clone(last), closer.clone());
+            let (last, closer, unread) = (Arc::clone(last), closer.clone(), unread.clone());
             async move {
                 // Made where it is awaited: handed in, it would be kept, and moved, twice.
                 let mut response = match crowded {
@@ -222,11 +164,18 @@ impl<S: Service> Server<S> {
                     }
                     return Answer::Ok(response);
                 }
+                unread.is(has_body && !response.status().is_success());
                 let is_last = response.extensions_mut().remove::<CloseAfter>().is_some();
                 if is_last {
                     closer.close(Instant::now());
                 }
-                if is_last || crowded || last.load(Ordering::Relaxed) {
+                let cut_short = version != Version::HTTP_2
+                    && has_body
+                    && matches!(
+                        response.status(),
+                        StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE
+                    );
+                if is_last || crowded || cut_short || last.load(Ordering::Relaxed) {
                     let name = match version {
                         Version::HTTP_2 => X_WARIFU_CONNECTION,
                         _ => CONNECTION,
@@ -238,7 +187,11 @@ impl<S: Service> Server<S> {
             }
         });
         let (io, h2) = match up.transport {
-            Transport::Tls(stream, h2) => (Io::Tls(stream), h2),
+            Transport::Tls(stream) => {
+                // ALPN said so.
+                let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                (Io::Tls(stream), h2)
+            }
             Transport::Plain(stream) => {
                 let first = tokio::time::timeout(self.limits.idle, Io::plain(stream));
                 tokio::select! {
@@ -250,11 +203,11 @@ impl<S: Service> Server<S> {
                 }
             }
         };
-        let io = TokioIo::new(io);
         let ended = if h2 {
-            let connection = self.h2.serve_connection(io, service);
+            let connection = self.h2.serve_connection(TokioIo::new(io), service);
             drive(connection, http2::Connection::graceful_shutdown, close).await
         } else {
+            let io = TokioIo::new(Bounded::new(io, unread.clone()));
             let connection = self.h1.serve_connection(io, service).with_upgrades();
             drive(
                 connection,
@@ -274,12 +227,15 @@ impl<S: Service> Server<S> {
 
     fn enter(&self, expires: Option<SystemTime>, crowded: bool) -> Entered {
         let now = Instant::now();
-        let valid = expires.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
-        let end = [valid, self.limits.max_age, crowded.then_some(TURN_AWAY)]
+        let crowded = crowded
+            .then_some(TURN_AWAY)
+            .and_then(|at| now.checked_add(at));
+        let end = self
+            .limits
+            .end(now, expires)
             .into_iter()
-            .flatten()
-            .min()
-            .and_then(|left| now.checked_add(left));
+            .chain(crowded)
+            .min();
         self.open.enter(now, end)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -14,6 +15,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use super::socket_path::SocketPath;
+use crate::http::origin;
 
 /// What an HTTP/2 client without TLS begins with (RFC 9113 §3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -26,11 +28,30 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Closes it so that the peer knows that there was more to come (TCP: RST, not FIN).
-    pub(super) fn cut(self) {
-        if let Self::Tcp(stream) = self {
-            // Refused only by a connection that is gone.
-            let _ = stream.set_zero_linger();
+    /// Where it was accepted, as the client saw it.
+    pub(super) fn local(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.local_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl origin::Stream for Stream {
+    fn cut(&mut self) {
+        match self {
+            Self::Tcp(stream) => stream.cut(),
+            Self::Unix(stream) => stream.cut(),
+        }
+    }
+}
+
+impl origin::Stream for Io {
+    fn cut(&mut self) {
+        match self {
+            Self::Plain(stream, _) => stream.cut(),
+            Self::Local(stream, ..) => stream.cut(),
+            Self::Tls(stream) => stream.cut(),
         }
     }
 }
@@ -62,6 +83,15 @@ impl Io {
             stream => Self::Plain(stream, read),
         };
         Ok((io, h2))
+    }
+
+    /// What is below.
+    pub(super) fn socket(&mut self) -> &mut (dyn AsyncRead + Send + Unpin) {
+        match self {
+            Self::Plain(stream, _) => stream,
+            Self::Local(stream, ..) => stream,
+            Self::Tls(stream) => stream.get_mut().0,
+        }
     }
 }
 

@@ -253,7 +253,7 @@ impl Service for Secured {
     }
 
     fn open(&self, connection: Connection) -> Result<Opened<()>, Refused> {
-        assert!(connection.tls);
+        assert!(connection.tls.is_some());
         Err(Refused("no one may enter"))
     }
 
@@ -379,7 +379,7 @@ async fn an_answer_of_ours_says_so_and_why() {
 /// nothing from one that is quick.
 #[tokio::test]
 async fn s14_neither_silent_nor_stalled_clients_keep_others_from_their_handshake() {
-    let crowd = connection::HANDSHAKES + 8;
+    let crowd = handshake::HANDSHAKES + 8;
     let (security, client) = tls();
     let (sender, mut failures) = mpsc::unbounded_channel();
     let server = start(Arc::new(Secured(security, sender)), Limits::default());
@@ -400,7 +400,7 @@ async fn s14_neither_silent_nor_stalled_clients_keep_others_from_their_handshake
         half.write_tls(&mut hello).unwrap();
         stalled.write_all(&hello).await.unwrap();
     }
-    for stalled in silent.iter().take(connection::HANDSHAKES) {
+    for stalled in silent.iter().take(handshake::HANDSHAKES) {
         stalled.readable().await.unwrap();
     }
     let quick = connect(server.address).await;

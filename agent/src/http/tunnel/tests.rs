@@ -20,7 +20,10 @@ fn tunnel(
     let (near, mut ours) = duplex(1024);
     let (theirs, far) = duplex(1024);
     let meter = meter.clone();
-    let carried = tokio::spawn(async move { join(&mut ours, theirs, &bounds, &meter).await });
+    let carried =
+        tokio::spawn(
+            async move { join(&mut ours, theirs, &bounds, &meter, &Passed::default()).await },
+        );
     (near, far, async move { carried.await.unwrap() })
 }
 
@@ -88,12 +91,14 @@ async fn a_tunnel_ends_when_a_proof_expires_and_when_it_is_withdrawn() {
     let revoked = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let still = {
         let revoked = Arc::clone(&revoked);
-        Still::new(move || match revoked.load(Ordering::Relaxed) {
-            true => Err("revoked".to_owned()),
-            false => Ok(()),
+        Still::new(move || {
+            std::future::ready(match revoked.load(Ordering::Relaxed) {
+                true => Err("revoked".to_owned()),
+                false => Ok(()),
+            })
         })
     };
-    let still = vec![Still::new(|| Ok(())), still];
+    let still = vec![Still::new(|| std::future::ready(Ok(()))), still];
     let (_near, _far, end) = tunnel(Bounds { still, ..bounds() }, &Meter::default());
     let mut end = pin!(end);
     assert!(tokio::time::timeout(HOUR / 2, end.as_mut()).await.is_err());

@@ -16,6 +16,7 @@ use warifu::{
 };
 
 use super::super::{
+    StartError,
     certificate::sha256,
     issuers::{Issuers, Keys, fetcher},
     refusal::Refusal,
@@ -33,7 +34,9 @@ const MAX_ISSUER: usize = 2048;
 /// One issuer of one kind of token, with all that is pinned of it.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    /// The entry of `accept`.
+    /// The entry of `accept` …
+    pub(super) accept: Arc<Accept>,
+    /// … and its name.
     pub(super) name: String,
     /// What a caller's proof is called.
     pub(super) proof: &'static str,
@@ -102,18 +105,23 @@ pub(super) enum SetupError {
 impl Verifier {
     /// Those of one entry: none, one, or one an account.
     pub(super) fn of(
-        accept: &Accept,
+        accept: &Arc<Accept>,
         issuers: &Issuers,
         secrets: &Secrets,
     ) -> Result<Vec<Self>, SetupError> {
-        match accept {
+        match &**accept {
             Accept::Mtls { .. } | Accept::SecretHeader(_) => Ok(Vec::new()),
-            Accept::Jwt(jwt) => Ok(vec![Self::of_jwt(jwt, issuers, secrets)?]),
-            Accept::AwsWebIdentity(aws) => Self::of_accounts(aws, issuers),
+            Accept::Jwt(jwt) => Ok(vec![Self::of_jwt(accept, jwt, issuers, secrets)?]),
+            Accept::AwsWebIdentity(aws) => Self::of_accounts(accept, aws, issuers),
         }
     }
 
-    fn of_jwt(jwt: &JwtAccept, issuers: &Issuers, secrets: &Secrets) -> Result<Self, SetupError> {
+    fn of_jwt(
+        accept: &Arc<Accept>,
+        jwt: &JwtAccept,
+        issuers: &Issuers,
+        secrets: &Secrets,
+    ) -> Result<Self, SetupError> {
         let published = |issuer: &Issuer, profile: Profile| {
             let keys = KeysOf::Issuer(issuers.of(issuer, &profile)?);
             Ok::<_, SetupError>((profile, keys))
@@ -179,6 +187,7 @@ impl Verifier {
         // The claim is held against the connection in `check_binding`.
         profile.confirmation = Confirmation::Certificate;
         Ok(Self {
+            accept: Arc::clone(accept),
             name: jwt.name.clone(),
             proof: jwt.profile.name(),
             issuer: jwt.profile.issuer().map(str::to_owned),
@@ -188,7 +197,11 @@ impl Verifier {
         })
     }
 
-    fn of_accounts(aws: &WebIdentityAccept, issuers: &Issuers) -> Result<Vec<Self>, SetupError> {
+    fn of_accounts(
+        accept: &Arc<Accept>,
+        aws: &WebIdentityAccept,
+        issuers: &Issuers,
+    ) -> Result<Vec<Self>, SetupError> {
         let of_account = |(account, url): (&String, &String)| {
             let profile = Profile::aws_web_identity(url, &aws.audience);
             let issuer = Issuer {
@@ -197,6 +210,7 @@ impl Verifier {
                 ca_bundle: None,
             };
             Ok(Self {
+                accept: Arc::clone(accept),
                 name: aws.name.clone(),
                 proof: "aws-web-identity",
                 issuer: Some(url.clone()),
@@ -215,6 +229,28 @@ impl Verifier {
     /// Whether its tokens come in `x-amzn-oidc-data`, and in no other header.
     pub(super) fn is_of_load_balancers(&self) -> bool {
         matches!(self.keys, KeysOf::LoadBalancers(_))
+    }
+
+    /// Has its secret at hand, where it verifies with one.
+    pub(super) async fn prepare(&self) -> Result<(), StartError> {
+        let KeysOf::Shared(secret) = &self.keys else {
+            return Ok(());
+        };
+        let keys = hmac_keys(secret).await.map(drop);
+        keys.map_err(|why| StartError::Secret {
+            accept: self.name.clone(),
+            why,
+        })
+    }
+
+    /// What its issuer publishes, where it verifies with that.
+    pub(super) fn published_keys(&self) -> Option<&Keys> {
+        match &self.keys {
+            KeysOf::TrustDomains(_) | KeysOf::Shared(_) => None,
+            KeysOf::Issuer(keys) | KeysOf::Account { keys, .. } | KeysOf::LoadBalancers(keys) => {
+                Some(keys)
+            }
+        }
     }
 
     /// Which keys there are now. What another generation verified is verified anew.
@@ -287,15 +323,9 @@ impl Verifier {
         token: &str,
         now: SystemTime,
     ) -> Result<Claims, Refusal> {
-        let unavailable = |why: String| Refusal::NoKeys(format!("{}: {why}", self.name));
-        let live = secret.live().await;
-        let live = live.map_err(|why| unavailable(why.to_string()))?;
-        let key = |value: &crate::secrets::Value| {
-            HmacKey::new(&Secret::new(value.expose().as_bytes().to_vec()))
-        };
-        let keys: Result<Vec<HmacKey>, JwtError> = live.iter().map(key).collect();
         // What is wrong with the secret is not the token's fault.
-        let keys = keys.map_err(|why| unavailable(format!("{}: {why}", secret.name())))?;
+        let unavailable = |why: String| Refusal::NoKeys(format!("{}: {why}", self.name));
+        let keys = hmac_keys(secret).await.map_err(unavailable)?;
         jwt::verify_hs256(token, &self.profile, &keys, now).map_err(bad)
     }
 
@@ -350,6 +380,15 @@ pub(super) fn choose(verifiers: &[Verifier], token: &str) -> Result<usize, Token
         .map(|(index, _)| index)
         .or_else(svid)
         .ok_or(TokenError::NoEntry)
+}
+
+async fn hmac_keys(secret: &Source) -> Result<Vec<HmacKey>, String> {
+    let live = secret.live().await.map_err(|why| why.to_string())?;
+    let key = |value: &crate::secrets::Value| {
+        HmacKey::new(&Secret::new(value.expose().as_bytes().to_vec()))
+    };
+    let keys: Result<Vec<HmacKey>, JwtError> = live.iter().map(key).collect();
+    keys.map_err(|why| format!("{}: {why}", secret.name()))
 }
 
 /// What a token says of itself, unverified.

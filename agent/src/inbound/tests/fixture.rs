@@ -1,6 +1,7 @@
 //! A listener with a caller in front and an app behind, on loopback.
 
 use std::{
+    cell::RefCell,
     net::SocketAddr,
     ops::Deref,
     time::{Duration, SystemTime},
@@ -147,6 +148,7 @@ pub(super) struct Fixture {
     pub(super) registry: Registry,
     /// Every request the app got, as it came over the wire.
     pub(super) requests: mpsc::UnboundedReceiver<String>,
+    config: RefCell<config::Inbound>,
     address: SocketAddr,
 }
 
@@ -156,6 +158,7 @@ pub(super) fn config(forward: Forward) -> config::Inbound {
         tls: None,
         permissive: None,
         forward: Some(forward),
+        proxy_protocol: None,
         ext_authz: None,
         limits: Default::default(),
         app_port_check: true,
@@ -169,6 +172,7 @@ pub(super) fn config(forward: Forward) -> config::Inbound {
         }],
         allow: vec![allow(Some(ORDERS), None, "* /**")],
         deny: Vec::new(),
+        rego: None,
         trusted_hops: 0,
         forward_claims: Default::default(),
         client_cert_headers: vec![config::ClientCertHeader::Xfcc],
@@ -213,9 +217,12 @@ impl Fixture {
     }
 
     /// Of requests that are allowed, one in so many has its line.
-    pub(super) async fn sampled(allowed_one_in: NonZeroU32) -> Self {
+    pub(super) async fn sampled(
+        allowed_one_in: NonZeroU32,
+        change: impl FnOnce(&mut config::Inbound),
+    ) -> Self {
         let revocations = identity::Revocations::default();
-        Self::start(OK, revocations, allowed_one_in, |_| {}).await
+        Self::start(OK, revocations, allowed_one_in, change).await
     }
 
     pub(super) async fn with_revocations(
@@ -226,7 +233,7 @@ impl Fixture {
         Self::start(app, revocations, NonZeroU32::MIN, change).await
     }
 
-    async fn start(
+    pub(super) async fn start(
         app: App,
         revocations: identity::Revocations,
         allowed_one_in: NonZeroU32,
@@ -245,17 +252,16 @@ impl Fixture {
             revocations: revocations.clone(),
             issuers: Issuers::default(),
             secrets: Secrets::new(None, Duration::from_secs(300)),
+            evaluations: Evaluations::default(),
             pool: Pool::new(pool::MAX_CONNECTIONS),
             audit,
-            allowed_one_in,
             counts: None,
             metrics: Metrics::new(&mut registry),
             server_metrics: server::Metrics::new(&mut registry),
             draining,
         };
-        let inbound = Inbound::new(&config, &environment).unwrap();
         let listener = Listener::bind(&config.listen).unwrap();
-        let handle = serve(inbound, listener, &config, &environment);
+        let handle = start(&config, allowed_one_in, listener, &environment).unwrap();
         let Listen::Tcp(address) = *handle.address() else {
             panic!()
         };
@@ -268,8 +274,26 @@ impl Fixture {
             revocations,
             registry,
             requests,
+            config: RefCell::new(config),
             address,
         }
+    }
+
+    /// Has the listener serve by its configuration with a `change`, as a reload does.
+    pub(super) async fn reload(&self, change: impl FnOnce(&mut config::Inbound)) {
+        self.try_reload(change).await.unwrap();
+    }
+
+    pub(super) async fn try_reload(
+        &self,
+        change: impl FnOnce(&mut config::Inbound),
+    ) -> Result<(), StartError> {
+        let mut config = self.config.borrow().clone();
+        change(&mut config);
+        let made = self.handle.live().prepare(&config, NonZeroU32::MIN).await?;
+        made.apply();
+        self.config.replace(config);
+        Ok(())
     }
 
     /// A connection of `id` that speaks HTTP/1.1.
@@ -417,7 +441,7 @@ impl Caller1 {
     }
 }
 
-async fn start_app(app: App) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
+pub(super) async fn start_app(app: App) -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
     let (sender, requests) = mpsc::unbounded_channel();
     if app == App::Absent {
         // Bound and not listening: no one else gets the port, and connections are refused.

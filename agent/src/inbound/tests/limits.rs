@@ -111,7 +111,7 @@ async fn s14_a_listener_has_so_many_requests_under_way_and_answers_503_beyond() 
 
 #[tokio::test]
 async fn of_allowed_requests_as_many_lines_are_written_as_asked_and_of_refused_ones_all() {
-    let fixture = Fixture::sampled(NonZeroU32::MIN.saturating_add(2)).await;
+    let fixture = Fixture::sampled(NonZeroU32::MIN.saturating_add(2), |_| {}).await;
     let mut orders = fixture.caller(ORDERS).await;
     for _ in 0..7 {
         assert_eq!(orders.get("/a").await.status(), 200);

@@ -7,10 +7,9 @@ use warifu::{identity::Identity, tls};
 
 use super::*;
 use crate::config::{
-    inbound::{Accept, BoundCertificate, Permissive, SecretHeaderAccept},
-    value::{Moment, SecretFile, SecretRef},
+    inbound::{Accept, BoundCertificate, SecretHeaderAccept},
+    value::{SecretFile, SecretRef},
 };
-use crate::inbound::refusal::Refusal;
 
 const SECRET: &str = "a-secret-of-32-characters-exactly";
 const NEXT: &str = "the-next-one-of-them";
@@ -19,7 +18,7 @@ fn bearer(token: &str) -> String {
     format!("authorization: Bearer {token}\r\n")
 }
 
-fn accept_secret(config: &mut crate::config::inbound::Inbound, file: &Path) {
+pub(super) fn accept_secret(config: &mut crate::config::inbound::Inbound, file: &Path) {
     config.accept.push(Accept::SecretHeader(SecretHeaderAccept {
         name: "legacy".to_owned(),
         header: HeaderName::from_static("x-custom-auth"),
@@ -165,80 +164,4 @@ async fn where_it_is_required_a_token_that_is_bound_to_nothing_is_refused() {
     let bound = json!({"cnf": {"x5t#S256": thumbprint(&own)}});
     assert_eq!(ask(bound).await, 200);
     assert_eq!(ask(json!({})).await, 401);
-}
-
-fn permissive(config: &mut crate::config::inbound::Inbound, ahead: Duration) {
-    accept_tokens(config);
-    config.allow = vec![allow(Some(ORDERS), None, "GET /charges")];
-    let until = Moment(SystemTime::now() + ahead);
-    config.permissive = Some(Permissive { until });
-    config
-        .forward_claims
-        .insert("sub".into(), HeaderName::from_static("x-user-id"));
-}
-
-const FORGED: &str = "x-warifu-caller: forged\r\nx-warifu-context: forged\r\nx-user-id: forged\r\n\
-                      x-forwarded-client-cert: forged\r\n";
-
-#[tokio::test]
-async fn s16_permissive_mode_lets_pass_what_it_would_refuse_says_so_and_forwards_no_identity() {
-    let hour = Duration::from_secs(3600);
-    let mut fixture = Fixture::with(OK, |config| permissive(config, hour)).await;
-    let mut orders = fixture.caller(ORDERS).await;
-    let good = fixture.ca.token(ORDERS, "payments", json!({}));
-    for (path, line, reason) in [
-        ("/refunds", String::new(), "denied"),
-        ("/refunds", bearer(&good), "denied"),
-        ("/charges", bearer("nonsense"), "invalid-token"),
-        (
-            "/charges",
-            "authorization: Basic dTpw\r\n".to_owned(),
-            "invalid-token",
-        ),
-    ] {
-        let lines = format!("{line}{FORGED}");
-        assert_eq!(orders.get_with(path, &lines).await.status(), 200);
-        let seen = fixture.seen().await;
-        for ours in [
-            "x-warifu-caller",
-            "x-warifu-context",
-            "x-user-id",
-            "x-forwarded-client-cert",
-        ] {
-            assert!(seen.all(ours).is_empty(), "{seen:?}");
-        }
-        // As if we were not there.
-        let authorization = line.trim_end().strip_prefix("authorization: ");
-        assert_eq!(seen.all("authorization"), authorization.as_slice());
-        let audited = fixture.audited();
-        assert_eq!(
-            json!([audited["result"], audited["reason"], audited["status"]]),
-            json!(["let-pass", reason, 200])
-        );
-    }
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &fixture.registry).unwrap();
-    assert!(
-        text.contains(r#"inbound_let_pass_total{reason="denied"} 2"#),
-        "{text}"
-    );
-    // Whom it knows it tells of, and what is no question of who calls is refused.
-    assert_eq!(orders.get_with("/charges", FORGED).await.status(), 200);
-    assert_eq!(fixture.seen().await.all("x-warifu-caller").len(), 1);
-    assert_eq!(fixture.audited()["result"], "allowed");
-    assert_eq!(orders.get("/a/%2e%2e/b").await.status(), 400);
-}
-
-#[tokio::test]
-async fn s16_permissive_mode_ends_at_its_moment_without_a_restart() {
-    let fixture = Fixture::with(OK, |config| permissive(config, Duration::from_secs(3600))).await;
-    let inbound = &fixture.handle.inbound;
-    let until = inbound.permissive_until.unwrap();
-    let just_before = until - Duration::from_nanos(1);
-    assert!(inbound.lets_pass(&Refusal::Unauthenticated, just_before));
-    assert!(!inbound.lets_pass(&Refusal::Unauthenticated, until));
-    // What it says of the moment is asked with every request.
-    let fixture = Fixture::with(OK, |config| permissive(config, Duration::ZERO)).await;
-    let mut orders = fixture.caller(ORDERS).await;
-    assert_eq!(orders.get("/refunds").await.status(), 403);
 }

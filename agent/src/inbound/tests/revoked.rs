@@ -1,11 +1,19 @@
 //! What is revoked is refused on connections that were up before, too.
 
 use hyper::body::Incoming;
-use tokio::{io::AsyncReadExt, net::TcpListener};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+use warifu::jwt::Algorithm;
 
 use super::*;
-use crate::revocation::{Kind, Published};
+use crate::{
+    config::inbound::{Accept, BoundCertificate, Issuer, JwtAccept, JwtProfile},
+    revocation::{Kind, Published},
+};
 
+const ISSUER: &str = "https://idp.example";
 const MINUTE: Duration = Duration::from_secs(60);
 
 impl Fixture {
@@ -186,13 +194,13 @@ async fn an_http2_connection_of_a_revoked_peer_ends_after_its_answer() {
 }
 
 /// An answer that began, and goes on for as long as anyone listens.
-const ENDLESS: App =
+pub(super) const ENDLESS: App =
     App::Answers("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n");
 
-type Sender<B> = hyper::client::conn::http2::SendRequest<B>;
+pub(super) type Sender<B> = hyper::client::conn::http2::SendRequest<B>;
 
 /// A connection of *orders* that speaks HTTP/2.
-async fn http2<B>(fixture: &Fixture) -> Sender<B>
+pub(super) async fn http2<B>(fixture: &Fixture) -> Sender<B>
 where
     B: http_body::Body + Send + Unpin + 'static,
     B::Data: Send,
@@ -208,7 +216,7 @@ where
 }
 
 /// A stream that began with an answer, and stays open.
-async fn stream(sender: &mut Sender<Full<bytes::Bytes>>) -> Incoming {
+pub(super) async fn stream(sender: &mut Sender<Full<bytes::Bytes>>) -> Incoming {
     let request = Request::get("https://payments/charges/watch");
     let request = request.body(Full::new(bytes::Bytes::new())).unwrap();
     let mut body = sender.send_request(request).await.unwrap().into_body();
@@ -217,7 +225,7 @@ async fn stream(sender: &mut Sender<Full<bytes::Bytes>>) -> Incoming {
     body
 }
 
-async fn breaks_off(mut body: Incoming) {
+pub(super) async fn breaks_off(mut body: Incoming) {
     let next = tokio::time::timeout(fixture::DEADLINE, body.frame()).await;
     let next = next.expect("the stream ends");
     assert!(matches!(next, Some(Err(_))), "{next:?}");
@@ -250,15 +258,13 @@ async fn an_open_stream_ends_when_no_rule_allows_it_any_more_and_lives_on_while_
     let mut orders = http2(&fixture).await;
     let mut body = stream(&mut orders).await;
     fixture.learn(1, &[(Kind::SpiffeId, "spiffe://example.org/others")]);
-    fixture.handle.rules().replace(Policy::new(
-        &[allow(Some(ORDERS), None, "GET /charges/*")],
-        &[],
-    ));
+    let fewer = vec![allow(Some(ORDERS), None, "GET /charges/*")];
+    fixture.reload(|config| config.allow = fewer).await;
     // Past the next time it is asked.
     let asked = crate::http::still::CHECK_EVERY + Duration::from_secs(1);
     let next = tokio::time::timeout(asked, body.frame()).await;
     assert!(next.is_err(), "{next:?}");
-    fixture.handle.rules().replace(Policy::default());
+    fixture.reload(|config| config.allow.clear()).await;
     breaks_off(body).await;
 }
 
@@ -322,12 +328,57 @@ async fn a_stream_ends_where_new_rules_look_at_headers_that_nobody_kept() {
     // It denies nobody that says nothing of it; but what the request said is not known any more.
     let mut deny = allow(Some(ORDERS), None, "* /**");
     deny.headers = [("x-tenant".parse().unwrap(), vec!["acme".to_owned()])].into();
-    let rules = [allow(Some(ORDERS), None, "* /**")];
-    let policy = Policy::new(&rules, &[deny]);
-    fixture.handle.rules().replace(policy);
+    fixture.reload(|config| config.deny.push(deny)).await;
     breaks_off(open).await;
     // From now on they are kept.
     let mut still_open = stream(&mut orders).await;
     let next = tokio::time::timeout(2 * crate::http::still::CHECK_EVERY, still_open.frame());
     assert!(next.await.is_err());
+}
+
+#[tokio::test]
+async fn s09_a_caller_that_is_revoked_while_keys_are_fetched_for_its_token_is_refused() {
+    let issuer = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let keys_at = format!("http://{}/keys", issuer.local_addr().unwrap());
+    let mut fixture = Fixture::with(OK, |config| {
+        config.accept.push(Accept::Jwt(JwtAccept {
+            name: "idp".to_owned(),
+            profile: JwtProfile::Oidc {
+                issuer: Issuer {
+                    url: ISSUER.to_owned(),
+                    jwks_uri: Some(serde_json::from_value(json!(keys_at)).unwrap()),
+                    ca_bundle: None,
+                },
+                audiences: vec!["payments".to_owned()],
+                algorithms: vec![Algorithm::ES256],
+            },
+            max_lifetime: None,
+            bound_certificate: BoundCertificate::Checked,
+        }));
+    })
+    .await;
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let claims = json!({"iss": ISSUER, "iat": since.unwrap().as_secs()});
+    let token = fixture.ca.token("someone", "payments", claims);
+    let mut orders = fixture.caller(ORDERS).await;
+    let asked =
+        format!("GET /a HTTP/1.1\r\nhost: payments\r\nauthorization: Bearer {token}\r\n\r\n");
+    orders.send(&asked).await;
+    let (mut fetching, _) = issuer.accept().await.unwrap();
+    fixture.revoke(ORDERS);
+    let keys = json!({"keys": [fixture.ca.jwt.public().to_json("sig")]}).to_string();
+    let length = keys.len();
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{keys}");
+    fetching.write_all(answer.as_bytes()).await.unwrap();
+    let refused = orders.response().await.unwrap();
+    assert_eq!(
+        (refused.status(), refused.all("x-warifu-reason")),
+        (403, vec!["revoked"])
+    );
+    assert!(fixture.nothing_seen());
+
+    // The token is good: it is taken once the caller is.
+    fixture.learn(2, &[]);
+    let answer = fixture.caller(ORDERS).await.ask(&asked).await;
+    assert_eq!(answer.status(), 200);
 }

@@ -161,7 +161,7 @@ async fn s09_a_token_of_a_key_that_is_gone_is_refused_at_once() {
     let mut orders = fixture.caller(ORDERS).await;
     let line = bearer(&fixture.ca.token(ORDERS, "payments", json!({})));
     assert_eq!(orders.get_with("/plain", &line).await.status(), 200);
-    fixture.ca.jwt = SigningKey::generate();
+    fixture.ca.jwt = warifu::jwt::SigningKey::generate();
     fixture
         .identity
         .send(Some(Arc::new(fixture.ca.identity(PAYMENTS, 2))))

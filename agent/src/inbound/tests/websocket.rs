@@ -2,17 +2,18 @@
 
 use super::*;
 
-const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nhost: payments\r\nconnection: Upgrade, x-forwarded-client-cert\r\n\
+pub(super) const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nhost: payments\r\nconnection: Upgrade, x-forwarded-client-cert\r\n\
      upgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
      x-warifu-caller: forged\r\n\r\n";
 
-const AGREED: App = App::Answers(
+pub(super) const AGREED: App = App::Answers(
     "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\
      sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nx-warifu-reason: forged\r\n\r\n",
 );
 
 /// What only looks like a request: inside a tunnel nobody looks.
-const BYTES: &str = "SMUGGLED //../%2f HTTP/1.1\r\nconnection: x-bytes\r\nx-bytes: 1\r\n\r\n";
+pub(super) const BYTES: &str =
+    "SMUGGLED //../%2f HTTP/1.1\r\nconnection: x-bytes\r\nx-bytes: 1\r\n\r\n";
 
 #[tokio::test]
 async fn s04_a_websocket_is_authenticated_and_authorised_then_carried_until_a_rule_changes() {
@@ -47,7 +48,7 @@ async fn s04_a_websocket_is_authenticated_and_authorised_then_carried_until_a_ru
         (&json!("/chat"), &json!(101))
     );
 
-    fixture.handle.rules().replace(Policy::default());
+    fixture.reload(|config| config.allow.clear()).await;
     assert!(orders.response().await.is_none());
 }
 

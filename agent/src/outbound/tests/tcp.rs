@@ -63,7 +63,12 @@ async fn carrier(agent: Agent, upstream: SocketAddr, expect: &str) -> (SocketAdd
     };
     let metrics = server::Metrics::new(&mut registry).listener("outbound-tcp");
     let (drain, draining) = server::drain();
-    let serving = serve_bytes(listener, outbound.tcp()[0].clone(), 2, metrics, draining);
+    let limits = server::Limits {
+        max_connections: 2,
+        ..server::Limits::default()
+    };
+    let carrier = outbound.tcp()[0].clone();
+    let serving = serve_bytes(listener, carrier, limits, metrics, draining);
     let serving = tokio::spawn(serving);
     let carried = Carried {
         agent,

@@ -151,7 +151,7 @@ fn any_subject() -> impl Strategy<Value = SubjectMatch> {
         })
 }
 
-fn any_rule() -> impl Strategy<Value = Rule> {
+pub(super) fn any_rule() -> impl Strategy<Value = Rule> {
     let target = "(GET|PUT|\\*) (/|(/([ab]|\\*)){1,3}/?|(/([ab]|\\*)){0,2}/\\*\\*/?)";
     let range = prop_oneof![
         Just("10.0.0.0/8"),
@@ -216,7 +216,7 @@ fn any_evidence() -> impl Strategy<Value = Evidence> {
         })
 }
 
-fn any_asked() -> impl Strategy<Value = Asked> {
+pub(super) fn any_asked() -> impl Strategy<Value = Asked> {
     let source = prop_oneof![
         Just(None),
         Just(Some("10.1.2.3")),

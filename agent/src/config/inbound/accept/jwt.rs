@@ -9,7 +9,7 @@ use warifu::TrustDomain;
 use crate::config::value::{self, As, SecretRef, Span, Upstream, name};
 
 /// A token, by profile.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "JwtFields")]
 pub struct JwtAccept {
     /// What rules and audit lines call it.
@@ -23,7 +23,7 @@ pub struct JwtAccept {
 }
 
 /// Kinds of token, each with what it must pin.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum JwtProfile {
     /// `jwt-svid`, verified with the trust domain's bundle.
     JwtSvid {
@@ -83,7 +83,7 @@ pub enum JwtProfile {
 }
 
 /// Who issues a token, and where its keys are.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issuer {
     /// `iss`, byte for byte.
     pub url: String,
@@ -94,7 +94,7 @@ pub struct Issuer {
 }
 
 /// An Application Load Balancer, and what it may say.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadBalancer {
     /// Who signed the user in.
     pub issuer: String,

@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use warifu::aws::is_region;
+
 use crate::config::{
     authority::{
         Attestor, AuthorityConfig, CallerIdentityAttestor, OidcAttestor, TokenReview,
         WebIdentityAttestor,
     },
     validate::{Path, Problems, root},
-    value::{Upstream, is_call_audience, is_region, template::is_fact_name},
+    value::{Upstream, is_call_audience, template::is_fact_name},
 };
 
 /// Accounts of one attestor: each has keys that are fetched and kept.

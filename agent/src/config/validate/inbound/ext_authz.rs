@@ -48,4 +48,9 @@ pub(super) fn ext_authz(
         at.key("app_protocol"),
         "there is no app behind ext_authz: Envoy forwards",
     );
+    problems.add_if(
+        inbound.limits.body.is_some(),
+        at.key("limits").key("body"),
+        "Envoy sends no bodies here: limit them there, with the buffer filter",
+    );
 }

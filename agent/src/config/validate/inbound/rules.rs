@@ -62,7 +62,7 @@ pub(super) fn rules(
             }
             match list {
                 "allow" => {
-                    allows(rule, &at, problems);
+                    allows(rule, inbound.is_opaque(), &at, problems);
                     one_issuer(rule, accepted, &at.key("subject"), problems);
                 }
                 _ => denies(rule, &at, problems),
@@ -78,14 +78,15 @@ pub(super) fn rules(
     );
 }
 
-fn allows(rule: &Rule, at: &Path, problems: &mut Problems) {
+/// Where connections are carried as `opaque` bytes, who may connect may do so.
+fn allows(rule: &Rule, opaque: bool, at: &Path, problems: &mut Problems) {
     problems.add_if(
         rule.peer.is_none() && rule.subject.is_none(),
         at.clone(),
         "expected peer or subject: a rule says who may call",
     );
     problems.add_if(
-        rule.to.is_empty(),
+        rule.to.is_empty() && !opaque,
         at.key("to"),
         "expected what may be asked, such as [\"GET /charges/*\"]",
     );

@@ -1,7 +1,8 @@
 //! Which partition a region is of, and its STS endpoint there. By the shape of the region's name, as the AWS
 //! SDKs have it (`partitions.json`): a list of regions would be out of date with the next one.
 
-use crate::config::value::is_region;
+/// Longest name of a region. Today's are up to 16.
+const MAX_REGION: usize = 32;
 
 /// A partition: regions with accounts, IAM and an STS of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,16 @@ const PARTITIONS: &[Partition] = &[
         heads: &["us-isof"],
     },
 ];
+
+/// Whether `text` looks like a region's name: what may stand in a host name and in a credential scope.
+pub fn is_region(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    text.len() <= MAX_REGION
+        && text.bytes().all(allowed)
+        && text.starts_with(|first: char| first.is_ascii_lowercase())
+        && !text.ends_with('-')
+        && !text.contains("--")
+}
 
 /// The partition of a region; `None` for one of a partition, or a part of the world, that is newer than this.
 pub fn partition(region: &str) -> Option<Partition> {
@@ -158,14 +169,14 @@ mod tests {
     }
 
     proptest! {
-            #[test]
-            fn s07_a_regions_host_is_a_host_of_aws(region in "\\PC{0,40}") {
-                if is_region(&region) {
-                    let host = sts_host(&region);
-                    prop_assert!(host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b)));
-    let of_aws = PARTITIONS.iter().any(|it| host.ends_with(it.dns_suffix));
-                    prop_assert!(of_aws, "{}", host);
-                }
+        #[test]
+        fn s07_a_regions_host_is_a_host_of_aws(region in "\\PC{0,40}") {
+            if is_region(&region) {
+                let host = sts_host(&region);
+                prop_assert!(host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b)));
+                let of_aws = PARTITIONS.iter().any(|it| host.ends_with(it.dns_suffix));
+                prop_assert!(of_aws, "{}", host);
             }
         }
+    }
 }
