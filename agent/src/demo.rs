@@ -3,6 +3,7 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
 
 mod aws;
 mod load;
@@ -47,6 +48,9 @@ pub fn run(options: &Options) -> Result<(), DemoError> {
         let mut story = steps::Story::new(Narrator::new());
         let progress = story.progress();
         let mut told = std::pin::pin!(story.tell(&dir.0, options));
+        // One for the whole story: one made for a wait does not see what came before it.
+        let mut interrupts = signal(SignalKind::interrupt())
+            .map_err(|error| failed(format!("listening for Ctrl-C: {error}")))?;
         loop {
             let stopped = |why: String| DemoError {
                 step: progress.step(),
@@ -54,11 +58,12 @@ pub fn run(options: &Options) -> Result<(), DemoError> {
             };
             tokio::select! {
                 told = &mut told => return told.map_err(|why| stopped(why.0)),
-                _ = tokio::signal::ctrl_c() => {
-                    // After the last step it is how `--keep` ends, which the story sees to itself.
+                _ = interrupts.recv() => {
                     if !progress.is_complete() {
                         return Err(stopped("interrupted".to_owned()));
                     }
+                    // After the last step it is how `--keep` ends.
+                    progress.interrupt();
                 }
             }
         }

@@ -12,6 +12,7 @@ use std::{
 
 use http::StatusCode;
 use serde_json::Value;
+use tokio::sync::Notify;
 use warifu::{
     Caller, Client, SpiffeId,
     caller::{self, Peer, context::CALLER_HEADER},
@@ -54,6 +55,7 @@ pub(super) struct Story {
 pub(super) struct Progress {
     step: Arc<AtomicUsize>,
     complete: Arc<AtomicBool>,
+    interrupted: Arc<Notify>,
 }
 
 impl Progress {
@@ -65,6 +67,11 @@ impl Progress {
     /// Whether every step has held.
     pub(super) fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Relaxed)
+    }
+
+    /// Ends what is kept running, or will be.
+    pub(super) fn interrupt(&self) {
+        self.interrupted.notify_one();
     }
 }
 
@@ -412,7 +419,7 @@ curl --unix-socket {dir}/orders-admin.sock http://localhost/status
 tail -f {dir}/payments-audit.jsonl",
             dir = mesh.dir.display(),
         ));
-        let _ = tokio::signal::ctrl_c().await;
+        self.progress.interrupted.notified().await;
     }
 }
 
