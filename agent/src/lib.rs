@@ -2,14 +2,13 @@
 //!
 //! Imports point down only (a test holds them to it):
 //! `main → demo → app → {inbound, outbound, local, authority, admin} → {identity, token} → secrets → {attest, aws, policy}
-//! → {http, revocation} → {config, telemetry} → calendar → client-lib`.
+//! → {http, revocation} → {config, telemetry} → client-lib`.
 
 pub mod admin;
 pub mod app;
 pub mod attest;
 pub mod authority;
 pub mod aws;
-pub mod calendar;
 pub mod config;
 pub mod demo;
 pub mod http;

@@ -56,6 +56,7 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
+pub mod calendar;
 #[cfg(feature = "caller")]
 pub mod caller;
 #[cfg(feature = "client")]

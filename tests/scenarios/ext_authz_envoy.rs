@@ -127,6 +127,11 @@ impl Payments {
         (orders, direct)
     }
 
+    async fn revoke_orders(&self) {
+        let id = "spiffe://example.org/orders";
+        self.mesh.authority.revoke(Kind::SpiffeId, id).await;
+    }
+
     async fn audit_line(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         let line = |line: &Value| line["event"] == "ext-authz" && is(line);
         self.agent.audit_line(what, line).await
@@ -140,6 +145,15 @@ fn reason(answer: &RawAnswer) -> &str {
 async fn ask(caller: &mut Direct, line: &str, headers: &str) -> RawAnswer {
     let request = format!("{line} HTTP/1.1\nhost: payments\n{headers}\n");
     caller.exchange(&request).await.unwrap()
+}
+
+/// What `line` is answered from when it is no longer allowed.
+async fn refused(caller: &mut Direct, line: &str) -> RawAnswer {
+    until("the caller is refused", async || {
+        let again = ask(caller, line, "").await;
+        (again.status != 200).then_some(again)
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -330,16 +344,8 @@ async fn s16_in_permissive_mode_a_revoked_caller_is_refused_all_the_same() {
     let payments = Payments::open_to_all(Duration::from_secs(3600)).await;
     let (_orders, mut caller) = payments.orders().await;
     assert_eq!(ask(&mut caller, "DELETE /charges/1", "").await.status, 200);
-    payments
-        .mesh
-        .authority
-        .revoke(Kind::SpiffeId, "spiffe://example.org/orders")
-        .await;
-    let refused = until("the revocation bites", async || {
-        let again = ask(&mut caller, "DELETE /charges/1", "").await;
-        (again.status != 200).then_some(again)
-    });
-    let refused = refused.await;
+    payments.revoke_orders().await;
+    let refused = refused(&mut caller, "DELETE /charges/1").await;
     assert_eq!((refused.status, reason(&refused)), (403, "revoked"));
 }
 
@@ -383,16 +389,8 @@ async fn a_revoked_caller_is_refused_on_its_open_connection_to_envoy() {
     let payments = Payments::open().await;
     let (_orders, mut caller) = payments.orders().await;
     assert_eq!(ask(&mut caller, "GET /charges", "").await.status, 200);
-    payments
-        .mesh
-        .authority
-        .revoke(Kind::SpiffeId, "spiffe://example.org/orders")
-        .await;
-    let refused = until("the revocation bites", async || {
-        let again = ask(&mut caller, "GET /charges", "").await;
-        (again.status != 200).then_some(again)
-    });
-    let refused = refused.await;
+    payments.revoke_orders().await;
+    let refused = refused(&mut caller, "GET /charges").await;
     assert_eq!((refused.status, reason(&refused)), (403, "revoked"));
 }
 

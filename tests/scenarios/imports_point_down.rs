@@ -17,7 +17,6 @@ const STOREYS: &[&[&str]] = &[
     &["attest", "aws", "policy"],
     &["http", "revocation"],
     &["config", "telemetry"],
-    &["calendar"],
 ];
 
 #[test]

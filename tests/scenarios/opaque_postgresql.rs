@@ -1,9 +1,8 @@
 //! PostgreSQL (Debian's) behind an inbound listener, and psql before an outbound one: neither knows anything of agents.
 
-use std::time::Duration;
-
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    net::TcpStream,
     process::{Child, ChildStdin, ChildStdout, Command},
 };
 use warifu_agent::revocation::Kind;
@@ -194,7 +193,8 @@ async fn a_session_of_psql_lives_through_rotations_and_a_drain_waits_for_it() {
     let mut session = Session::open(port);
     assert_eq!(session.ask("select 1").await.as_deref(), Some("1"));
     let draining = world.database.draining();
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    let closed = async || TcpStream::connect(world.door).await.is_err().then_some(());
+    until("the listener is closed", closed).await;
     assert_eq!(session.ask("select 2").await.as_deref(), Some("2"));
     drop(session);
     assert_eq!(draining.await.unwrap(), 0, "connections were cut");

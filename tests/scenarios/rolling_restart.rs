@@ -17,8 +17,6 @@ const TTL: Duration = Duration::from_secs(4);
 const CALLERS: usize = 12;
 /// Restarts, of the two in turn.
 const RESTARTS: usize = 4;
-/// A drain closes idle connections within 2 seconds, and waits 25 for requests.
-const LONG: Duration = Duration::from_secs(4);
 const PAYMENTS: &str = "spiffe://example.org/payments";
 const DENY: &str = "  deny: [{to: ['* /admin']}]\n";
 
@@ -87,14 +85,13 @@ impl<'a> Replica<'a> {
         self.process().running.signal(Signal::HUP);
     }
 
-    /// Ends it as an orchestrator does, while `under_way` has its second half after a `pause`.
-    async fn end(&mut self, mut under_way: Direct, pause: Duration) {
+    /// Ends it as an orchestrator does, while `under_way` has its second half when `idle` is closed.
+    async fn end(&mut self, mut under_way: Direct, mut idle: Direct) {
         let process = self.process.take().unwrap();
         process.running.signal(Signal::TERM);
         let closed = async || TcpStream::connect(self.listen).await.is_err().then_some(());
         until("the listener is closed", closed).await;
-        // Longer than what is idle is kept.
-        tokio::time::sleep(pause).await;
+        idle.closed().await;
         under_way.send("euros").await.unwrap();
         let answer = under_way.answer().await.unwrap();
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -105,12 +102,17 @@ impl<'a> Replica<'a> {
     }
 }
 
-/// A request that is half sent.
-async fn half(listen: SocketAddr, who: &Workload) -> Direct {
+/// A connection on which nothing was sent yet.
+async fn idle(listen: SocketAddr, who: &Workload) -> Direct {
     let identity = who.identity();
     let payments = ExpectedPeer::Id(PAYMENTS.parse().unwrap());
     let config = tls::client_config(&identity, &identity.bundle, payments).unwrap();
-    let mut direct = Direct::connect_to(listen, config).await.unwrap();
+    Direct::connect_to(listen, config).await.unwrap()
+}
+
+/// A request that is half sent.
+async fn half(listen: SocketAddr, who: &Workload) -> Direct {
+    let mut direct = idle(listen, who).await;
     let head = "POST /charges HTTP/1.1\r\nhost: payments\r\ncontent-length: 12\r\n\r\ntwelve ";
     direct.send(head).await.unwrap();
     direct
@@ -164,8 +166,8 @@ async fn agents_that_end_start_reload_and_renew_in_turn_lose_no_request() {
         }
         let under_way = half(replicas[ends].listen, &orders).await;
         load.answers(CALLERS).await;
-        let pause = if restart == 0 { LONG } else { Duration::ZERO };
-        replicas[ends].end(under_way, pause).await;
+        let idle = idle(replicas[ends].listen, &orders).await;
+        replicas[ends].end(under_way, idle).await;
         beside += 1;
         load.answers(CALLERS * 10).await;
         replicas[stays].reload(DENY);

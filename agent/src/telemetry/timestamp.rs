@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-use crate::calendar::date_of;
+use warifu::calendar::date_of;
 
 /// A moment, shown and serialised as `2026-01-31T12:34:56.789Z` (RFC 3339, UTC, milliseconds).
 /// A time before 1970 shows as 1970.

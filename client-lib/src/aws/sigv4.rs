@@ -14,6 +14,7 @@ use aws_lc_rs::{
 use zeroize::Zeroizing;
 
 use super::SessionKeys;
+use crate::calendar::date_of;
 
 /// Whose signature, for whom, and when.
 #[derive(Debug, Clone, Copy)]
@@ -82,26 +83,9 @@ pub(super) fn timestamp(time: SystemTime) -> String {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or(Duration::ZERO);
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let (year, month, day) = civil(days);
+    let (year, month, day) = date_of(days);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z")
-}
-
-/// Year, month and day so many days after 1970-01-01. In years that begin in March, so that a leap day is the last of its
-/// year. <https://howardhinnant.github.io/date_algorithms.html>
-fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
-    (year + era * 400 + u64::from(month <= 2), month, day)
 }
 
 fn names(headers: &[(&str, &str)]) -> String {

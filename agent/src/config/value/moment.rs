@@ -6,8 +6,9 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use warifu::calendar::{date_of, days_since_1970};
+
 use super::text::{Kind, reads_from_text};
-use crate::calendar::{date_of, days_since_1970};
 
 /// A moment from 1970 on, such as `2026-12-31T00:00:00Z` or `2026-12-31T09:00:00+09:00`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -22,7 +22,7 @@ use super::{
     Answer, CloseAfter, Failed, Limits, ListenerMetrics, MAX_HEAD_BYTES, MAX_STREAMS, Remote,
     Service,
     bounded::{Bounded, Unread},
-    handshake::{Handshakes, Secured, Transport},
+    handshake::{Handshakes, Transport, Up},
     io::{Io, Stream},
     open::{Entered, Open},
     slots::Slot,
@@ -64,14 +64,6 @@ pub(super) struct Server<S> {
     open: Arc<Open>,
     h1: http1::Builder,
     h2: http2::Builder<TokioExecutor>,
-}
-
-/// A connection over which HTTP is about to be spoken.
-struct Up<T> {
-    transport: Transport,
-    session: Arc<T>,
-    /// When what either side proved expires.
-    expires: Option<SystemTime>,
 }
 
 impl<S: Service> Server<S> {
@@ -125,17 +117,7 @@ impl<S: Service> Server<S> {
     async fn establish(&self, stream: Stream, remote: &Remote) -> Result<Up<S::Session>, Failed> {
         let security = self.service.security();
         let secured = self.handshakes.secure(stream, remote, security).await?;
-        let Secured {
-            transport,
-            connection,
-            expires,
-        } = secured;
-        let opened = self.service.open(connection)?;
-        Ok(Up {
-            transport,
-            session: opened.session,
-            expires: expires.into_iter().chain(opened.expires).min(),
-        })
+        secured.open(|connection| self.service.open(connection))
     }
 
     /// Speaks HTTP until either side has enough.

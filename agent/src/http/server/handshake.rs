@@ -11,7 +11,7 @@ use rustls::{ProtocolVersion, ServerConfig, server::Acceptor};
 use tokio::sync::Semaphore;
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
-use super::{Agreed, Connection, Failed, Remote, Security, io::Stream};
+use super::{Agreed, Connection, Failed, Opened, Refused, Remote, Security, io::Stream};
 
 /// Handshakes that are worked on at once: so many keep every core busy where a client's answer takes a
 /// tenth of a second (2,000 a second), and few enough that the first of a crowd are done soon.
@@ -35,9 +35,32 @@ pub(super) struct Secured {
     pub(super) expires: Option<SystemTime>,
 }
 
+/// A connection that is secured and that its service opened.
+pub(super) struct Up<T> {
+    pub(super) transport: Transport,
+    pub(super) session: Arc<T>,
+    /// When what either side proved expires.
+    pub(super) expires: Option<SystemTime>,
+}
+
 pub(super) enum Transport {
     Plain(Stream),
     Tls(Box<TlsStream<Stream>>),
+}
+
+impl Secured {
+    /// Hands it to its service, which says whether it may go on.
+    pub(super) fn open<T>(
+        self,
+        open: impl FnOnce(Connection) -> Result<Opened<T>, Refused>,
+    ) -> Result<Up<T>, Failed> {
+        let opened = open(self.connection)?;
+        Ok(Up {
+            transport: self.transport,
+            session: opened.session,
+            expires: self.expires.into_iter().chain(opened.expires).min(),
+        })
+    }
 }
 
 impl Handshakes {

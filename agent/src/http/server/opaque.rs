@@ -1,13 +1,13 @@
 //! One connection that is not HTTP, from accept to its end.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
     Carrier, Failed, Limits, ListenerMetrics, Remote,
-    handshake::{Handshakes, Secured, Transport},
+    handshake::{Handshakes, Transport, Up},
     io::{Io, Stream},
     open::Open,
     slots::Slot,
@@ -45,10 +45,14 @@ impl<C: Carrier> Server<C> {
             return;
         }
         match self.establish(stream, &remote).await {
-            Ok((mut near, session, expires)) => {
+            Ok(up) => {
+                let mut near = match up.transport {
+                    Transport::Plain(stream) => Io::Plain(stream, Bytes::new()),
+                    Transport::Tls(stream) => Io::Tls(stream),
+                };
                 let now = Instant::now();
-                let entered = self.open.enter(now, self.limits.end(now, expires));
-                C::carry(session, &mut near, entered.ends).await;
+                let entered = self.open.enter(now, self.limits.end(now, up.expires));
+                C::carry(up.session, &mut near, entered.ends).await;
             }
             Err(why) => {
                 self.metrics.failed(&why);
@@ -57,24 +61,10 @@ impl<C: Carrier> Server<C> {
         }
     }
 
-    async fn establish(
-        &self,
-        stream: Stream,
-        remote: &Remote,
-    ) -> Result<(Io, Arc<C::Session>, Option<SystemTime>), Failed> {
+    /// Handshake, then [`Carrier::open`].
+    async fn establish(&self, stream: Stream, remote: &Remote) -> Result<Up<C::Session>, Failed> {
         let security = self.carrier.security();
         let secured = self.handshakes.secure(stream, remote, security).await?;
-        let Secured {
-            transport,
-            connection,
-            expires,
-        } = secured;
-        let opened = self.carrier.open(connection)?;
-        let near = match transport {
-            Transport::Plain(stream) => Io::Plain(stream, Bytes::new()),
-            Transport::Tls(stream) => Io::Tls(stream),
-        };
-        let expires = expires.into_iter().chain(opened.expires).min();
-        Ok((near, opened.session, expires))
+        secured.open(|connection| self.carrier.open(connection))
     }
 }
