@@ -49,6 +49,7 @@ use web_identity::FromSts;
 
 mod adapt;
 mod authority;
+mod memory;
 mod reload;
 mod run;
 mod status;

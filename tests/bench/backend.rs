@@ -61,7 +61,8 @@ async fn serve(mut connection: TcpStream, answer_1k: &[u8]) -> Result<()> {
     }
 }
 
-fn answer(body: &[u8]) -> Vec<u8> {
+/// 200 with this body.
+pub(crate) fn answer(body: &[u8]) -> Vec<u8> {
     let head = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n",
         body.len()

@@ -47,19 +47,39 @@ pub(crate) struct Drive {
     pub(crate) pattern: Pattern,
     /// Connections at once.
     pub(crate) concurrency: usize,
-    /// The request, with its body.
-    pub(crate) message: Arc<[u8]>,
+    /// The requests, with their bodies; connections send them in turn.
+    pub(crate) messages: Arc<[Vec<u8>]>,
 }
 
 impl Drive {
     /// A GET of 1 KiB.
     pub(crate) fn get(pattern: Pattern, concurrency: usize) -> Self {
-        let message = request(backend::PATH, "").into();
         Self {
             pattern,
             concurrency,
-            message,
+            messages: vec![request(backend::PATH, "")].into(),
         }
+    }
+
+    /// The requests of one of the connections, which begins with one of its own.
+    fn turn(&self, connection: usize) -> Turn {
+        let messages = Arc::clone(&self.messages);
+        let next = connection * messages.len() / self.concurrency.max(1);
+        Turn { messages, next }
+    }
+}
+
+/// Requests one after the other, and from the first again.
+struct Turn {
+    messages: Arc<[Vec<u8>]>,
+    next: usize,
+}
+
+impl Turn {
+    fn next(&mut self) -> &[u8] {
+        let at = self.next % self.messages.len().max(1);
+        self.next = at + 1;
+        self.messages.get(at).map(Vec::as_slice).unwrap_or_default()
     }
 }
 
@@ -115,15 +135,17 @@ impl Load {
             tasks: JoinSet::new(),
         };
         let mut connections = match drive.pattern {
-            Pattern::KeepAlive => connections(client, drive.concurrency).await?,
+            Pattern::KeepAlive => {
+                connections(client, drive.concurrency, drive.turn(0).next()).await?
+            }
             Pattern::NewConnections => Vec::new(),
         };
-        for _ in 0..drive.concurrency {
+        for number in 0..drive.concurrency {
             let connection = connections.pop();
             let (requests, stop) = (Arc::clone(&load.requests), Arc::clone(&load.stop));
-            let message = Arc::clone(&drive.message);
+            let turn = drive.turn(number);
             load.tasks
-                .spawn(worker(client.clone(), connection, message, requests, stop));
+                .spawn(worker(client.clone(), connection, turn, requests, stop));
         }
         Ok(load)
     }
@@ -144,12 +166,15 @@ impl Load {
 }
 
 /// `count` new connections, each having carried one request.
-pub(crate) async fn connections(client: &Client, count: usize) -> Result<Vec<Connection>> {
-    let request = request(backend::PATH, "");
+pub(crate) async fn connections(
+    client: &Client,
+    count: usize,
+    request: &[u8],
+) -> Result<Vec<Connection>> {
     let mut connections = Vec::with_capacity(count);
     for _ in 0..count {
         let mut connection = client.connect().await?;
-        connection.exchange(&request).await?;
+        connection.exchange(request).await?;
         connections.push(connection);
     }
     Ok(connections)
@@ -158,20 +183,20 @@ pub(crate) async fn connections(client: &Client, count: usize) -> Result<Vec<Con
 async fn worker(
     client: Client,
     kept: Option<Connection>,
-    message: Arc<[u8]>,
+    mut turn: Turn,
     requests: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 ) -> Result<()> {
     if let Some(mut connection) = kept {
         while !stop.load(Ordering::Relaxed) {
-            connection.exchange(&message).await?;
+            connection.exchange(turn.next()).await?;
             requests.fetch_add(1, Ordering::Relaxed);
         }
         return connection.close().await;
     }
     while !stop.load(Ordering::Relaxed) {
         let mut connection = client.connect().await?;
-        connection.exchange(&message).await?;
+        connection.exchange(turn.next()).await?;
         requests.fetch_add(1, Ordering::Relaxed);
         connection.close().await?;
     }
@@ -190,4 +215,26 @@ fn failed(target: &impl Target, error: &dyn std::error::Error) -> String {
         text.push_str(&process.last_words());
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_begin_apart_and_send_every_request() {
+        let messages: Vec<Vec<u8>> = (0..10).map(|number| vec![number]).collect();
+        let drive = Drive {
+            messages: messages.into(),
+            ..Drive::get(Pattern::KeepAlive, 5)
+        };
+        for (connection, first) in (0..5).zip([0, 2, 4, 6, 8]) {
+            let mut turn = drive.turn(connection);
+            let sent: Vec<u8> = (0..11)
+                .filter_map(|_| turn.next().first().copied())
+                .collect();
+            let expected: Vec<u8> = (first..first + 11).map(|number| number % 10).collect();
+            assert_eq!(sent, expected);
+        }
+    }
 }

@@ -18,6 +18,7 @@ mod report;
 mod rounds;
 mod stats;
 mod suites;
+mod tokens;
 
 use std::process::ExitCode;
 
@@ -39,7 +40,7 @@ fn main() -> ExitCode {
     match *arguments {
         ["list"] => {
             for suite in Suite::ALL {
-                println!("{:<12}{}", suite.name(), suite.about());
+                println!("{:<13}{}", suite.name(), suite.about());
             }
             ExitCode::SUCCESS
         }

@@ -24,6 +24,7 @@ use crate::{
     client::{Client, request},
     load::Target,
     process::{Cores, Process},
+    tokens::Tokens,
 };
 
 /// Everyone's trust domain.
@@ -46,7 +47,7 @@ pub(crate) enum Kind {
 }
 
 /// Where proxies run in this run of the program.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(crate) struct Setting<'a> {
     /// Which core is theirs.
     pub(crate) cores: Cores,
@@ -54,6 +55,8 @@ pub(crate) struct Setting<'a> {
     pub(crate) backend: SocketAddr,
     /// Each makes a directory of its own in here.
     pub(crate) directory: &'a Path,
+    /// What callers show beside their certificates; nothing where absent.
+    pub(crate) tokens: Option<&'a Tokens>,
 }
 
 /// A proxy that runs and answers.
@@ -70,6 +73,8 @@ pub(crate) struct Proxy {
     pub(crate) anonymous: Client,
     /// A caller with the allowed name, from a root nobody trusts.
     pub(crate) outsider: Client,
+    /// The header by which the caller is allowed, beside its certificate.
+    pub(crate) proof: String,
     /// Its access log, a line for each request; the bare proxy has none.
     pub(crate) log: Option<PathBuf>,
     /// Requests it has answered.
@@ -93,6 +98,7 @@ struct Place<'a> {
     directory: &'a Path,
     listen: SocketAddr,
     backend: SocketAddr,
+    tokens: Option<&'a Tokens>,
 }
 
 /// What a proxy's module says about starting it.
@@ -159,6 +165,7 @@ impl Kind {
             directory: &directory,
             listen,
             backend: at.backend,
+            tokens: at.tokens,
         };
 
         let Prepared {
@@ -181,6 +188,7 @@ impl Kind {
             stranger: Client::new(listen, Some(&stranger))?,
             anonymous: Client::new(listen, None)?,
             outsider: Client::new(listen, Some(&Ca::new()?.issue(TRUST_DOMAIN, "orders")?))?,
+            proof: at.tokens.map(Tokens::allowed).unwrap_or_default(),
             log,
             requests: 0,
             _issuer: issuer,
@@ -188,6 +196,9 @@ impl Kind {
         proxy.await_first_answer().await?;
         if self != Self::Bare {
             checks::does_the_work(&mut proxy).await?;
+        }
+        if let Some(tokens) = at.tokens {
+            checks::verifies_tokens(&mut proxy, tokens).await?;
         }
         Ok(proxy)
     }
@@ -256,7 +267,7 @@ impl Proxy {
         self.caller
             .connect()
             .await?
-            .exchange(&request(backend::PATH, ""))
+            .exchange(&request(backend::PATH, &self.proof))
             .await
     }
 }
@@ -273,6 +284,7 @@ pub(crate) fn envoy_inbound(
         directory,
         listen,
         backend,
+        tokens: None,
     };
     Ok(envoy::start(place)?.command)
 }

@@ -17,6 +17,7 @@ use crate::{
     proxies::{Kind, Setting},
     report::{self, Bar, Outcome, Row},
     rounds::{self, Plan, Samples},
+    tokens::Tokens,
 };
 
 /// A benchmark.
@@ -30,6 +31,8 @@ pub(crate) enum Suite {
     Hops,
     /// Requests on kept connections.
     Inbound,
+    /// The same, each with a token.
+    InboundJwt,
     /// Resident memory.
     Memory,
     /// Agents that attest, all at once.
@@ -53,8 +56,9 @@ const NEW_CONNECTIONS: usize = 8;
 
 impl Suite {
     /// All of them, in the order `list` shows.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Inbound,
+        Self::InboundJwt,
         Self::Handshake,
         Self::SigV4,
         Self::Hops,
@@ -73,6 +77,7 @@ impl Suite {
             Self::Handshake => "handshake",
             Self::Hops => "hops",
             Self::Inbound => "inbound",
+            Self::InboundJwt => "inbound-jwt",
             Self::Memory => "memory",
             Self::Policy => "policy",
             Self::SigV4 => "sigv4",
@@ -91,6 +96,7 @@ impl Suite {
             Self::Handshake => "CPU per connection: a full mTLS handshake and one request",
             Self::Hops => "CPU per request of both proxies between two apps, and the time they add",
             Self::Inbound => "CPU per request and requests a second: mTLS, rules, headers, audit",
+            Self::InboundJwt => "the same, with one of a thousand tokens in each request",
             Self::Memory => "resident memory: idle, under load, with idle connections, afterwards",
             Self::SigV4 => "CPU per request that is signed for AWS, of 1 KiB and of 64 KiB",
             Self::Stampede => {
@@ -141,10 +147,15 @@ impl Suite {
                 .build()?,
         };
         let rows = runtime.block_on(async {
+            let tokens = match self {
+                Self::InboundJwt => Some(Tokens::new().await?),
+                _ => None,
+            };
             let at = Setting {
                 cores,
                 backend: backend::start().await?,
                 directory: directory.path(),
+                tokens: tokens.as_ref(),
             };
             tokio::select! {
                 rows = self.rows(subject, &kinds, quick, at) => rows,
@@ -161,7 +172,7 @@ impl Suite {
             Self::Authority | Self::Policy | Self::Rules | Self::Stampede | Self::WorkloadApi => {
                 &[Kind::Warifu]
             }
-            Self::Hops => &[Kind::Warifu, Kind::Envoy],
+            Self::Hops | Self::InboundJwt => &[Kind::Warifu, Kind::Envoy],
             Self::SigV4 => &[Kind::Warifu, Kind::Envoy, Kind::Bare],
             Self::Handshake | Self::Inbound | Self::Memory => &Kind::ALL,
         }
@@ -185,6 +196,15 @@ impl Suite {
                 let drive = Drive::get(Pattern::KeepAlive, KEPT_CONNECTIONS);
                 let samples = rounds::run(kinds, plan, &drive, at).await?;
                 Ok(inbound_rows(subject, &samples))
+            }
+            Self::InboundJwt => {
+                let requests = at.tokens.map(Tokens::requests).unwrap_or_default();
+                let drive = Drive {
+                    messages: requests.into(),
+                    ..Drive::get(Pattern::KeepAlive, KEPT_CONNECTIONS)
+                };
+                let samples = rounds::run(kinds, plan, &drive, at).await?;
+                Ok(inbound_jwt_rows(subject, &samples))
             }
             Self::Hops => hops::run(subject, kinds, plan, at).await,
             Self::SigV4 => sigv4::run(subject, kinds, plan, at).await,
@@ -215,13 +235,25 @@ impl Suite {
 
 fn inbound_rows(subject: Kind, samples: &Samples) -> Vec<Row> {
     let bar = |peer| match peer {
-        Kind::Envoy => Bar::Ratio(0.45),
-        Kind::HaProxy => Bar::Ratio(1.2),
+        Kind::Envoy => Bar::Ratio(0.40),
+        Kind::HaProxy => Bar::Ratio(1.05),
         Kind::Bare | Kind::Warifu => Bar::None,
     };
     [
         cpu_rows(subject, samples, "CPU per request", bar),
         rate_rows(subject, samples, "requests"),
+    ]
+    .concat()
+}
+
+fn inbound_jwt_rows(subject: Kind, samples: &Samples) -> Vec<Row> {
+    let bar = |peer| match peer {
+        Kind::Envoy => Bar::Ratio(0.45),
+        Kind::Bare | Kind::HaProxy | Kind::Warifu => Bar::None,
+    };
+    [
+        cpu_rows(subject, samples, "CPU per request with a token", bar),
+        rate_rows(subject, samples, "requests with a token"),
     ]
     .concat()
 }

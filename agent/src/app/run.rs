@@ -9,7 +9,9 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::{AuthorityStartError, StartError, reload::Reload, start_agent, start_authority};
+use super::{
+    AuthorityStartError, StartError, memory, reload::Reload, start_agent, start_authority,
+};
 use crate::{
     config::{AgentFile, AuthorityConfig},
     inbound,
@@ -51,6 +53,7 @@ pub fn run_agent(path: &Path, file: AgentFile) -> Result<(), RunError> {
         let mut signals = Signals::new()?;
         let mut reload = Reload::new(path, file)?;
         let agent = start_agent(reload.config(), data.handle()).await?;
+        tokio::spawn(memory::give_back());
         tracing::info!(
             inbound = %listed(&agent.inbound),
             outbound = %listed(&agent.outbound),
@@ -101,6 +104,7 @@ pub fn run_authority(config: &AuthorityConfig) -> Result<(), RunError> {
                 probes = %listed(&authority.probes),
                 "the authority is listening"
             );
+            tokio::spawn(memory::give_back());
             let name = signals.next().await;
             tracing::info!(signal = name, "draining");
             tokio::select! {

@@ -1,9 +1,6 @@
 //! Open-loop load: requests are due at times nobody's answers change, and their own times count from then.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
@@ -26,11 +23,11 @@ pub(crate) async fn latencies(
     time: Duration,
 ) -> Result<Vec<Duration>> {
     let between = drive.concurrency as f64 / rate;
-    let connections = connections(client, drive.concurrency).await?;
+    let connections = connections(client, drive.concurrency, drive.turn(0).next()).await?;
     let start = Instant::now();
     let mut callers = JoinSet::new();
-    for (seed, mut connection) in (1..).zip(connections) {
-        let message = Arc::clone(&drive.message);
+    for (number, mut connection) in connections.into_iter().enumerate() {
+        let (seed, mut turn) = (number as u64 + 1, drive.turn(number));
         callers.spawn(async move {
             let mut took = Vec::new();
             for due in Arrivals::new(seed, between).take_while(|due| *due < time) {
@@ -39,7 +36,7 @@ pub(crate) async fn latencies(
                     // Backend and other callers go on meanwhile, and sockets are looked after.
                     tokio::task::yield_now().await;
                 }
-                connection.exchange(&message).await?;
+                connection.exchange(turn.next()).await?;
                 took.push(due.elapsed());
             }
             connection.close().await?;

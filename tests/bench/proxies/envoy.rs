@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{Place, Start, TRUST_DOMAIN};
-use crate::Result;
+use crate::{
+    Result,
+    tokens::{AUDIENCE, ISSUER, SCOPE, Tokens},
+};
 
 /// `envoy -c` with one worker.
 pub(super) fn start(place: Place<'_>) -> Result<Start> {
@@ -42,6 +45,10 @@ fn configuration(place: &Place<'_>) -> String {
     } = place;
     let directory = directory.display();
     let (listen_port, backend_port) = (listen.port(), backend.port());
+    let (jwt_authn, by_scope) = match place.tokens {
+        Some(tokens) => (jwt_authn(tokens), by_scope()),
+        None => Default::default(),
+    };
     format!(
         r#"node: {{id: bench, cluster: bench}}
 static_resources:
@@ -96,7 +103,7 @@ static_resources:
                   peer: "%DOWNSTREAM_PEER_URI_SAN%"
                   source: "%DOWNSTREAM_REMOTE_ADDRESS%"
                   bytes: "%BYTES_SENT%"
-          http_filters:
+          http_filters:{jwt_authn}
           - name: envoy.filters.http.rbac
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
@@ -105,7 +112,9 @@ static_resources:
                 policies:
                   orders:
                     principals:
-                    - authenticated: {{principal_name: {{exact: "spiffe://{TRUST_DOMAIN}/orders"}}}}
+                    - and_ids:
+                        ids:
+                        - authenticated: {{principal_name: {{exact: "spiffe://{TRUST_DOMAIN}/orders"}}}}{by_scope}
                     permissions:
                     - and_rules:
                         rules:
@@ -132,5 +141,37 @@ static_resources:
         - endpoint:
             address: {{socket_address: {{address: 127.0.0.1, port_value: {backend_port}}}}}
 "#
+    )
+}
+
+/// Verified tokens are remembered, all of them; what they say is for the rules, and for the app.
+fn jwt_authn(tokens: &Tokens) -> String {
+    let jwks = tokens.jwks();
+    format!(
+        r#"
+          - name: envoy.filters.http.jwt_authn
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication
+              providers:
+                bench:
+                  issuer: {ISSUER}
+                  audiences: [{AUDIENCE}]
+                  local_jwks: {{inline_string: '{jwks}'}}
+                  forward_payload_header: x-token
+                  payload_in_metadata: token
+                  jwt_cache_config: {{jwt_cache_size: 4096}}
+              rules:
+              - match: {{prefix: /}}
+                requires: {{provider_name: bench}}"#
+    )
+}
+
+fn by_scope() -> String {
+    format!(
+        r#"
+                        - metadata:
+                            filter: envoy.filters.http.jwt_authn
+                            path: [{{key: token}}, {{key: scope}}]
+                            value: {{string_match: {{exact: {SCOPE}}}}}"#
     )
 }

@@ -27,7 +27,11 @@ use warifu_agent::{
 };
 
 use super::{Place, Start, TRUST_DOMAIN};
-use crate::{Result, certificates::Credential};
+use crate::{
+    Result,
+    certificates::Credential,
+    tokens::{AUDIENCE, ISSUER, SCOPE, Tokens},
+};
 
 /// Time between making a join token and using it.
 const TOKEN_LIFE: Duration = Duration::from_secs(60);
@@ -59,6 +63,24 @@ pub(crate) fn inbound(listen: SocketAddr, backend: SocketAddr) -> String {
   forward: http://{backend}
   accept: [{{mtls: {{trust_domains: [{TRUST_DOMAIN}]}}}}]
   allow: [{{peer: "spiffe://{TRUST_DOMAIN}/orders", to: ["GET /bench/*"]}}]
+"#
+    )
+}
+
+/// The same, and they show a token with each request.
+fn inbound_of_tokens(listen: SocketAddr, backend: SocketAddr, tokens: &Tokens) -> String {
+    let keys = tokens.keys_url();
+    format!(
+        r#"inbound:
+- listen: {listen}
+  forward: http://{backend}
+  accept:
+  - mtls: {{trust_domains: [{TRUST_DOMAIN}]}}
+  - jwt: {{profile: at+jwt, issuer: "{ISSUER}", audiences: [{AUDIENCE}], jwks_uri: "{keys}"}}
+  allow:
+  - peer: "spiffe://{TRUST_DOMAIN}/orders"
+    subject: {{scope: {SCOPE}}}
+    to: ["GET /bench/*"]
 "#
     )
 }
@@ -122,7 +144,10 @@ rules: [{{attestor: bench, match: {{service: "*"}}, id: "/{{service}}"}}]
 
     /// `warifu agent` for `payments`, with one rule and one worker.
     pub(super) async fn start_agent(&self, place: Place<'_>) -> Result<Start> {
-        let inbound = inbound(place.listen, place.backend);
+        let inbound = match place.tokens {
+            None => inbound(place.listen, place.backend),
+            Some(tokens) => inbound_of_tokens(place.listen, place.backend, tokens),
+        };
         Ok(Start {
             command: self
                 .command(place.program, place.directory, "payments", &inbound)

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::{
-    Result,
+    Result, backend,
+    client::request,
     load::{self, Drive, Load, Pattern},
     proxies::{self, Kind, Proxy, Setting},
     report::{Bar, Row},
@@ -75,7 +76,8 @@ pub(super) async fn run(
 }
 
 async fn with_idle_callers(proxy: &mut Proxy) -> Result<f64> {
-    let connections = load::connections(&proxy.caller, IDLE_CONNECTIONS).await?;
+    let connections =
+        load::connections(&proxy.caller, IDLE_CONNECTIONS, &request(backend::PATH, "")).await?;
     tokio::time::sleep(SETTLE).await;
     let resident = resident_mib(proxy)?;
     for connection in connections {

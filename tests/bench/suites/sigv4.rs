@@ -1,7 +1,5 @@
 //! What a signature costs.
 
-use std::sync::Arc;
-
 use super::{KEPT_CONNECTIONS, beside};
 use crate::{
     Result, backend,
@@ -37,11 +35,11 @@ pub(super) async fn run(
     }
     let mut rows = Vec::new();
     for (bytes, measure, most) in BODIES {
-        let message: Arc<[u8]> = post(backend::PATH, "", &vec![b'x'; bytes]).into();
+        let message = post(backend::PATH, "", &vec![b'x'; bytes]);
         let drive = Drive {
             pattern: Pattern::KeepAlive,
             concurrency: KEPT_CONNECTIONS,
-            message,
+            messages: vec![message].into(),
         };
         let samples = rounds::interleaved(&mut ways, plan, &drive).await?;
         let bar = move |peer| match peer {

@@ -26,6 +26,9 @@ pub(super) const TICK: Duration = Duration::from_millis(250);
 /// How long a connection that is to be closed may wait for a request to tell its client with.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// Room for so many connections is kept when they are gone.
+const ROOM: usize = 64;
+
 /// Open connections by number.
 #[derive(Debug, Default)]
 pub(super) struct Open(Mutex<Connections>);
@@ -141,7 +144,9 @@ impl Open {
 
     /// Tells those whose time has come.
     pub(super) fn close_due(&self, now: Instant) {
-        self.lock().close_due(now);
+        let mut connections = self.lock();
+        connections.close_due(now);
+        connections.tidy();
     }
 
     /// Everyone's time has come: idle ones have [`LINGER`], or half of what is left to `deadline`.
@@ -170,6 +175,14 @@ impl Connections {
                 // Fails when the connection is just ending.
                 let _ = close.send(());
             }
+        }
+    }
+
+    /// Gives up the room of a crowd that has gone.
+    fn tidy(&mut self) {
+        let room = ROOM.max(2 * self.entries.len());
+        if self.entries.capacity() > 4 * room {
+            self.entries.shrink_to(room);
         }
     }
 
@@ -256,6 +269,21 @@ mod tests {
         assert_eq!(entered.close.try_recv(), Ok(()));
         drop(entered);
         assert!(open.lock().entries.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_room_of_a_crowd_goes_with_it() {
+        let open = Arc::new(Open::default());
+        let now = Instant::now();
+        let mut crowd: Vec<Entered> = (0..5_000).map(|_| open.enter(now, None)).collect();
+        let room = || open.lock().entries.capacity();
+        let crowded = room();
+        open.close_due(now);
+        assert_eq!(room(), crowded);
+        crowd.truncate(3);
+        open.close_due(now);
+        assert!(room() < 4 * ROOM, "{}", room());
+        assert_eq!(open.lock().entries.len(), 3);
     }
 
     #[tokio::test]
