@@ -105,11 +105,25 @@ impl Served {
                 if let Some(line) = lines.into_iter().find(|line| line["result"] == result) {
                     return line;
                 }
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::task::yield_now().await;
             }
         };
         let found = tokio::time::timeout(fixture::DEADLINE, found).await;
         found.unwrap_or_else(|_| panic!("{result}: {:?}", self.fixture.audit.all()))
+    }
+
+    /// All lines of so many connections, from begin to end.
+    async fn lines_of(self, connections: usize) -> Vec<Value> {
+        for _ in 0..connections {
+            let (mut caller, app) = self.connected().await;
+            drop(app);
+            caller.shutdown().await.unwrap();
+            rest(&mut caller).await.unwrap();
+        }
+        let Self { fixture, .. } = self;
+        fixture.drain.start(fixture::DEADLINE);
+        assert_eq!(fixture.handle.drained().await, 0);
+        fixture.audit.all()
     }
 
     fn metric(&self, name: &str) -> f64 {
@@ -306,16 +320,7 @@ async fn a_connection_has_a_line_when_it_is_let_in_and_one_when_it_ends() {
 #[tokio::test]
 async fn lines_of_a_connection_are_left_out_together() {
     let served = Served::sampled(NonZeroU32::new(2).unwrap(), |_| {}).await;
-    for _ in 0..4 {
-        let (mut caller, app) = served.connected().await;
-        drop(app);
-        caller.shutdown().await.unwrap();
-        rest(&mut caller).await.unwrap();
-    }
-    served.fixture.drain.start(fixture::DEADLINE);
-    let Served { fixture, .. } = served;
-    assert_eq!(fixture.handle.drained().await, 0);
-    let lines = fixture.audit.all();
+    let lines = served.lines_of(4).await;
     let results: Vec<_> = lines
         .iter()
         .map(|it| it["result"].as_str().unwrap())
@@ -406,16 +411,7 @@ async fn a_rule_in_shadow_cuts_nobody_and_both_lines_are_there_whatever_the_samp
     };
     let never = NonZeroU32::new(1_000_000).unwrap();
     let served = Served::sampled(never, |config| config.deny = vec![shadow]).await;
-    for _ in 0..2 {
-        let (mut caller, app) = served.connected().await;
-        drop(app);
-        caller.shutdown().await.unwrap();
-        rest(&mut caller).await.unwrap();
-    }
-    served.fixture.drain.start(fixture::DEADLINE);
-    let Served { fixture, .. } = served;
-    assert_eq!(fixture.handle.drained().await, 0);
-    let lines = fixture.audit.all();
+    let lines = served.lines_of(2).await;
     let of = |result: &str| {
         let lines = lines.iter().filter(|line| line["result"] == result);
         lines.cloned().collect::<Vec<_>>()
