@@ -180,7 +180,7 @@ pub fn start(
     listener: Listener,
     environment: &Environment,
 ) -> Result<Handle, StartError> {
-    let terms = Terms::new(config, allowed_one_in, environment, None)?;
+    let terms = Terms::of(config, allowed_one_in, environment, None)?.in_force()?;
     if let Some(permissive) = config.permissive {
         permissive_mode(&config.listen, permissive);
     }

@@ -2,7 +2,10 @@
 
 use std::{num::NonZeroU32, sync::Arc};
 
-use super::{Inbound, StartError, permissive_mode, terms::Terms};
+use super::{
+    Inbound, StartError, permissive_mode,
+    terms::{Made, Terms},
+};
 use crate::config::inbound as config;
 
 /// A listener that serves, whose terms can change.
@@ -13,7 +16,7 @@ pub struct Live(pub(super) Arc<Inbound>);
 #[derive(Debug)]
 pub struct Change {
     inbound: Arc<Inbound>,
-    terms: Arc<Terms>,
+    made: Made,
 }
 
 impl Live {
@@ -43,13 +46,13 @@ impl Live {
     ) -> Result<Change, StartError> {
         let before = self.0.terms();
         let environment = &self.0.environment;
-        let terms = Terms::new(config, allowed_one_in, environment, Some(&before))?;
-        if !Arc::ptr_eq(&terms.authenticator, &before.authenticator) {
-            terms.authenticator.prepare().await?;
+        let made = Terms::of(config, allowed_one_in, environment, Some(&before))?;
+        if !Arc::ptr_eq(&made.terms.authenticator, &before.authenticator) {
+            made.terms.authenticator.prepare().await?;
         }
         Ok(Change {
             inbound: Arc::clone(&self.0),
-            terms: Arc::new(terms),
+            made,
         })
     }
 }
@@ -57,7 +60,16 @@ impl Live {
 impl Change {
     /// From now on requests are decided by it, on live connections as well.
     pub fn apply(self) {
-        let Self { inbound, terms } = self;
+        let Self { inbound, made } = self;
+        let terms = match made.in_force() {
+            Ok(terms) => Arc::new(terms),
+            // Its directory was writable a moment ago. An app that could not verify who calls would refuse everybody.
+            Err(error) => {
+                let listen = &inbound.address;
+                tracing::error!(%listen, %error, "the listener goes on as before; reload again");
+                return;
+            }
+        };
         let config = &terms.config;
         if let Some(permissive) = config.permissive
             && inbound.terms().config.permissive != config.permissive

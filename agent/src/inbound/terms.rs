@@ -8,7 +8,10 @@ use std::{num::NonZeroU32, sync::Arc, time::SystemTime};
 use warifu::jwt::SigningKey;
 
 use super::{
-    Environment, StartError, authenticate::Authenticator, certificate::Certificate, key_file,
+    Environment, StartError,
+    authenticate::Authenticator,
+    certificate::Certificate,
+    key_file::{self, Staged},
     rego::policy_of,
 };
 use crate::{
@@ -45,15 +48,31 @@ pub(super) struct Terms {
     pub(super) one_in: NonZeroU32,
 }
 
+/// Terms that are made, and not in force.
+#[derive(Debug)]
+pub(super) struct Made {
+    pub(super) terms: Terms,
+    /// What apps are to verify by from then on.
+    key_file: Option<Staged>,
+}
+
+impl Made {
+    /// What is to be served by from now on: what it is told by has been told.
+    pub(super) fn in_force(self) -> Result<Terms, StartError> {
+        self.key_file.map_or(Ok(()), Staged::put_in_place)?;
+        Ok(self.terms)
+    }
+}
+
 impl Terms {
     /// What `config` says. What it leaves as it was is taken over from `before`, with all that goes on there; the rest is
-    /// made anew, and the files it names are read.
-    pub(super) fn new(
+    /// made anew, and the files it names are read. Nothing outside changes.
+    pub(super) fn of(
         config: &config::Inbound,
         one_in: NonZeroU32,
         environment: &Environment,
         before: Option<&Self>,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Made, StartError> {
         let kept = |is_same: fn(&config::Inbound, &config::Inbound) -> bool| {
             before.filter(|before| is_same(&before.config, config))
         };
@@ -79,9 +98,9 @@ impl Terms {
             Some(before) => Arc::clone(&before.authenticator),
             None => Arc::new(Authenticator::new(config, environment)?),
         };
-        let context_key = match kept(|old, new| old.context == new.context) {
-            Some(before) => before.context_key.clone(),
-            None => context_key(config)?,
+        let (context_key, key_file) = match kept(|old, new| old.context == new.context) {
+            Some(before) => (before.context_key.clone(), None),
+            None => context_key(config)?.unzip(),
         };
         let same_app = |old: &config::Inbound, new: &config::Inbound| {
             old.forward == new.forward
@@ -92,7 +111,7 @@ impl Terms {
             Some(before) => before.app.clone(),
             None => app(config, environment),
         };
-        Ok(Self {
+        let terms = Self {
             certificate,
             authenticator,
             policy: policy_of(config)?,
@@ -107,7 +126,8 @@ impl Terms {
                 deny: Vec::new(),
                 ..config.clone()
             },
-        })
+        };
+        Ok(Made { terms, key_file })
     }
 
     /// Where it goes. A listener with an app keeps one: what has none is another's configuration.
@@ -144,15 +164,16 @@ impl Terms {
     }
 }
 
-fn context_key(config: &config::Inbound) -> Result<Option<Arc<SigningKey>>, StartError> {
+fn context_key(config: &config::Inbound) -> Result<Option<(Arc<SigningKey>, Staged)>, StartError> {
     let Some(context) = &config.context else {
         return Ok(None);
     };
-    let key = key_file::write(&context.key_file).map_err(|source| StartError::KeyFile {
-        path: context.key_file.clone(),
-        source,
-    })?;
-    Ok(Some(Arc::new(key)))
+    let (key, staged) =
+        key_file::stage(&context.key_file).map_err(|source| StartError::KeyFile {
+            path: context.key_file.clone(),
+            source,
+        })?;
+    Ok(Some((Arc::new(key), staged)))
 }
 
 fn to_app(config: &config::Inbound) -> Filter {

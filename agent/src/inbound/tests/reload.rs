@@ -12,6 +12,7 @@ use super::*;
 use crate::config::{
     inbound::{
         Accept, ClientCert, ClientCertHeader, Context, Inbound, InboundTls, Permissive, Presents,
+        Rego,
     },
     value::{Moment, Span},
 };
@@ -189,4 +190,26 @@ async fn what_cant_be_had_changes_nothing_else_either() {
     let why = refused.await.unwrap_err().to_string();
     assert!(why.contains("/nonexistent/context.jwks"), "{why}");
     assert_eq!(orders.get("/a").await.status(), 200);
+}
+
+#[tokio::test]
+async fn s13_a_key_file_of_apps_is_left_as_it_is_by_a_change_that_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let key_file = directory.path().join("context.jwks");
+    std::fs::write(&key_file, "another listener's").unwrap();
+    let fixture = Fixture::new().await;
+    let refused = fixture.try_reload(|config| {
+        config.context = Some(Context {
+            key_file: key_file.clone(),
+        });
+        config.rego = Some(Rego {
+            files: vec!["/nonexistent/policy.rego".into()],
+            query: "data.warifu.allow".to_owned(),
+            timeout: Span(Duration::from_millis(200)),
+        });
+    });
+    refused.await.unwrap_err();
+    let left = std::fs::read_to_string(&key_file).unwrap();
+    assert_eq!(left, "another listener's");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
 }
