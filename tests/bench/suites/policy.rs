@@ -1,6 +1,12 @@
-//! What a decision on a request costs by the number of rules: it must not be asked of each.
+//! What a decision on a request costs by the number of rules: it must not be asked of each. And what it costs where Rego
+//! makes it.
 
-use std::{hint::black_box, net::IpAddr, time::Duration};
+use std::{
+    hint::black_box,
+    net::IpAddr,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use http::{HeaderMap, Method};
 use warifu::{
@@ -12,7 +18,8 @@ use warifu_agent::{
         inbound::{Rule, SubjectMatch},
         value::{AnyOf, ClaimValue},
     },
-    policy::{Decision, Evidence, Policy, Request},
+    http::headers::Filter,
+    policy::{Decision, Evidence, Policy, Question, Rego, Request, Undecided, Verdict},
 };
 
 use super::rules::cpu;
@@ -27,6 +34,9 @@ const MANY: usize = 1_000;
 
 /// Callers that are decided on in turn: as many as there are rules in the large set.
 const CALLERS: usize = 1_000;
+
+/// Long enough for any answer on a machine that is busy.
+const REGO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What tells one rule from the next.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +68,24 @@ const KINDS: [(By, &str); 8] = [
     (By::DeniedClaim, "among 1,000 that deny by claim"),
 ];
 
+/// What a rule by claim says, in Rego. `TENANTS` are those who may.
+const REGO: &str = r#"package warifu
+
+tenants := {TENANTS}
+
+allow if {
+    input.request.method == "GET"
+    input.request.segments[0] == "charges"
+    input.subject.claims.tenant_id in tenants
+}
+"#;
+
+/// How many tenants it knows.
+const TENANTS: [(usize, &str); 2] = [
+    (FEW, "asked of Rego, of 10 names"),
+    (MANY, "asked of Rego, of 1,000 names"),
+];
+
 /// Rules, and those who ask.
 struct World {
     policy: Policy,
@@ -72,7 +100,7 @@ struct Asked {
     source: IpAddr,
 }
 
-/// CPU time of this thread a decision, in rounds in which every set of rules has its turn.
+/// CPU time a decision, in rounds in which every set of rules has its turn.
 pub(super) fn run(quick: bool) -> Result<Vec<Row>> {
     let (rounds, time) = match quick {
         true => (3, Duration::from_millis(50)),
@@ -89,10 +117,35 @@ pub(super) fn run(quick: bool) -> Result<Vec<Row>> {
         let bar = Bar::Ratio(2.0);
         rows.push(Row::beside(measure, "µs", &ours, ("10 rules", &base), bar));
     }
+    for (tenants, measure) in TENANTS {
+        let (rules, rego) = (World::new(By::Claim, FEW)?, World::of_rego(tenants)?);
+        let (mut base, mut ours) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            base.push(rules.decide_for(time));
+            ours.push(rego.decide_for(time));
+        }
+        rows.push(Row::beside(
+            measure,
+            "µs",
+            &ours,
+            ("10 rules", &base),
+            Bar::None,
+        ));
+    }
     Ok(rows)
 }
 
 impl World {
+    /// No rules, and a policy that knows so many tenants.
+    fn of_rego(tenants: usize) -> Result<Self> {
+        let names: Vec<_> = (0..tenants).map(|n| format!("{:?}", tenant(n))).collect();
+        let source = REGO.replace("TENANTS", &names.join(", "));
+        let sources = vec![("bench.rego".to_owned(), source)];
+        let hidden = Filter::to_policy([]);
+        let rego = Rego::compile(sources, "data.warifu.allow", REGO_TIMEOUT, hidden)?;
+        Self::with(Policy::new(&[], &[]).with_rego(rego), By::Claim, tenants)
+    }
+
     fn new(by: By, size: usize) -> Result<Self> {
         let made: Vec<Rule> = (0..size).map(|n| rule(by, n)).collect::<Result<_>>()?;
         let policy = match by {
@@ -106,6 +159,10 @@ impl World {
             }
             _ => Policy::new(&made, &[]),
         };
+        Self::with(policy, by, size)
+    }
+
+    fn with(policy: Policy, by: By, size: usize) -> Result<Self> {
         // In an order that has nothing to do with the rules'.
         let requests = (0..CALLERS).map(|n| asked(by, n * 7919 % size));
         let world = Self {
@@ -136,7 +193,10 @@ impl World {
             source: Some(asked.source),
             now: std::time::SystemTime::UNIX_EPOCH,
         };
-        let verdict = self.policy.decide(&asked.caller, &asked.evidence, request);
+        let (caller, evidence) = (&asked.caller, &asked.evidence);
+        let verdict = self.policy.decide(caller, evidence, request);
+        let question = self.policy.question(caller, evidence, request, &verdict);
+        let verdict = question.map_or(verdict, answer);
         matches!(verdict.decision, Decision::Allow(_))
     }
 
@@ -155,6 +215,15 @@ impl World {
             }
         }
     }
+}
+
+/// What Rego says, on a thread of its own as ever.
+fn answer(question: Question) -> Verdict {
+    let question = Arc::new(question);
+    let (tell, told) = mpsc::sync_channel(1);
+    let then = move |said| drop(tell.send(said));
+    Arc::clone(&question).ask(REGO_TIMEOUT, then);
+    question.settle(told.recv().unwrap_or(Err(Undecided::Gone)))
 }
 
 /// Rule `number`.
@@ -259,5 +328,6 @@ mod tests {
             World::new(by, FEW).unwrap();
             World::new(by, 100).unwrap();
         }
+        World::of_rego(FEW).unwrap();
     }
 }
