@@ -179,7 +179,7 @@ fn overlap<'a>(one: &Entry<'a>, other: &Entry<'a>, sides: &'a [Side<'a>]) -> Opt
     if known.iter().any(|known| known.is_never_asked(sides)) {
         return None;
     }
-    let (identity, [first, second]) = examples(one, other, &known, &why, sides)?;
+    let (identity, [first, second]) = example::of(one, other, &known, &why, sides)?;
     Some(Overlap {
         rule: other.side.number,
         also: other.also,
@@ -296,27 +296,6 @@ impl<'a> Known<'a> {
             .take_while(|side| side.number < self.side.number);
         earlier.any(|side| decides(&side))
     }
-
-    /// Adds the facts that the template does not say. `differs` is unlike that of the other side, if it can be.
-    fn complete(
-        &self,
-        facts: &mut BTreeMap<String, String>,
-        differs: Option<&str>,
-        theirs: &BTreeMap<String, String>,
-        variant: usize,
-    ) {
-        let demanded = self.side.demands.keys().copied();
-        // Where no one fact differs, what a pod has and a role has not does.
-        let scope = self.side.scope.iter().copied();
-        let scope = scope.filter(|_| differs.is_none());
-        for fact in demanded.chain(differs).chain(scope) {
-            let [first, second] = self.side.values(fact, variant);
-            let is_taken = differs == Some(fact) && theirs.get(fact) == Some(&first);
-            facts
-                .entry(fact.to_owned())
-                .or_insert(if is_taken { second } else { first });
-        }
-    }
 }
 
 impl Piece {
@@ -327,92 +306,6 @@ impl Piece {
             .strip_suffix(&self.suffix)?;
         Some(value.to_owned())
     }
-}
-
-/// Facts for both sides that come out alike, and as what.
-fn examples<'a>(
-    one: &Entry<'a>,
-    other: &Entry<'a>,
-    known: &[Known<'a>; 2],
-    why: &Why,
-    sides: &[Side<'_>],
-) -> Option<(String, [Example; 2])> {
-    let make = |variant| example_of(one, other, known, why, variant);
-    // One which no earlier rule takes, if that is easily found: it can be tried with `explain`.
-    let is_good = |(_, examples): &(String, [Example; 2])| {
-        examples.iter().all(|example| {
-            let fits = |side: &&Side<'_>| {
-                side.rule.attestor == example.attestor
-                    && side.rule.r#match.iter().all(|(fact, glob)| {
-                        example
-                            .facts
-                            .get(fact)
-                            .is_some_and(|value| glob.matches(value))
-                    })
-            };
-            sides
-                .iter()
-                .find(fits)
-                .is_some_and(|side| side.number == example.rule)
-        })
-    };
-    let mut all = (0..3).filter_map(make);
-    all.find(is_good).or_else(|| make(0))
-}
-
-fn example_of<'a>(
-    one: &Entry<'a>,
-    other: &Entry<'a>,
-    known: &[Known<'a>; 2],
-    why: &Why,
-    variant: usize,
-) -> Option<(String, [Example; 2])> {
-    let mut facts: [BTreeMap<String, String>; 2] = Default::default();
-    let mut parts = Vec::new();
-    for ((piece, pattern), (their_piece, their_pattern)) in one.pieces.iter().zip(&other.pieces) {
-        // A telling value if both admit it, else whatever both do.
-        let telling = [(piece, one.side), (their_piece, other.side)]
-            .into_iter()
-            .find_map(|(piece, side)| {
-                let values = side.values(piece.fact.as_deref()?, variant);
-                let [first, second] =
-                    values.map(|value| format!("{}{value}{}", piece.prefix, piece.suffix));
-                let both = |text: &String| pattern.contains(text) && their_pattern.contains(text);
-                [first, second].into_iter().find(both)
-            });
-        let text = match telling {
-            Some(text) => text,
-            None => pattern.meet(their_pattern)?,
-        };
-        for (facts, piece) in facts.iter_mut().zip([piece, their_piece]) {
-            if let Some(fact) = &piece.fact {
-                facts.insert(fact.clone(), piece.fact_in(&text)?);
-            }
-        }
-        parts.push(text);
-    }
-    let differs = match why {
-        Why::Fact(fact) => Some(*fact),
-        Why::Workload(fact) => Some(&**fact),
-        Why::Kind | Why::Attestor => None,
-    };
-    for (facts, known) in facts.iter_mut().zip(known) {
-        let fixed = known.fixed.iter();
-        facts.extend(fixed.map(|(fact, value)| ((*fact).to_owned(), value.clone())));
-    }
-    let [mine, theirs] = &mut facts;
-    let [known_mine, known_theirs] = known;
-    known_mine.complete(mine, differs, theirs, variant);
-    known_theirs.complete(theirs, differs, mine, variant);
-    let [mine, theirs] = facts;
-    let example = |entry: &Entry<'_>, facts| Example {
-        rule: entry.side.number,
-        also: entry.also,
-        attestor: entry.side.rule.attestor.clone(),
-        facts,
-    };
-    let identity = one.identity(&parts);
-    Some((identity, [example(one, mine), example(other, theirs)]))
 }
 
 impl Overlap {

@@ -2,8 +2,13 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use crate::config::authority::facts::{
-    ACCOUNT, CLUSTER, CLUSTER_ACCOUNT, CLUSTER_REGION, NAMESPACE, PARTITION, ROLE, SERVICE_ACCOUNT,
+use super::{Entry, Known, Why, side::Side};
+use crate::config::authority::{
+    Rule,
+    facts::{
+        ACCOUNT, CLUSTER, CLUSTER_ACCOUNT, CLUSTER_REGION, NAMESPACE, PARTITION, ROLE,
+        SERVICE_ACCOUNT,
+    },
 };
 
 /// Whom a rule gives an identity.
@@ -37,7 +42,137 @@ pub(super) fn sample(fact: &str, which: usize, variant: usize) -> &'static str {
     if which == 0 { one } else { other }
 }
 
+/// Less telling ones each: see [`sample`].
+const VARIANTS: usize = 3;
+
+/// Facts for both sides that come out alike, and as what.
+pub(super) fn of<'a>(
+    one: &Entry<'a>,
+    other: &Entry<'a>,
+    known: &[Known<'a>; 2],
+    why: &Why,
+    sides: &[Side<'_>],
+) -> Option<(String, [Example; 2])> {
+    // Where two facts change places, one workload with both alike would be the example: so each segment in turn is
+    // another text than it is at first.
+    let others = || std::iter::once(None).chain((0..one.pieces.len()).map(Some));
+    let all = || {
+        others().flat_map(|at| {
+            (0..VARIANTS).filter_map(move |variant| make(one, other, known, why, variant, at))
+        })
+    };
+    let are_two = |(_, [one, other]): &(String, [Example; 2])| {
+        one.attestor != other.attestor || one.facts != other.facts
+    };
+    // No earlier rule takes either, if that is easily found: it can be tried with `explain`.
+    let are_asked = |(_, examples): &(String, [Example; 2])| {
+        examples.iter().all(|example| {
+            let mut deciding = sides.iter().filter(|side| example.fits(side.rule));
+            deciding
+                .next()
+                .is_some_and(|side| side.number == example.rule)
+        })
+    };
+    all()
+        .find(|found| are_two(found) && are_asked(found))
+        .or_else(|| all().find(are_two))
+        .or_else(|| all().next())
+}
+
+/// `at` is the segment that is another text than its first.
+fn make<'a>(
+    one: &Entry<'a>,
+    other: &Entry<'a>,
+    known: &[Known<'a>; 2],
+    why: &Why,
+    variant: usize,
+    at: Option<usize>,
+) -> Option<(String, [Example; 2])> {
+    let mut facts: [BTreeMap<String, String>; 2] = Default::default();
+    let mut parts = Vec::new();
+    for (index, ((piece, pattern), (their_piece, their_pattern))) in
+        one.pieces.iter().zip(&other.pieces).enumerate()
+    {
+        // A telling value if both admit it, else whatever both do.
+        let mut telling = [(piece, one.side), (their_piece, other.side)]
+            .into_iter()
+            .filter_map(|(piece, side)| {
+                let values = side.values(piece.fact.as_deref()?, variant);
+                Some(values.map(|value| format!("{}{value}{}", piece.prefix, piece.suffix)))
+            })
+            .flatten()
+            .filter(|text| pattern.contains(text) && their_pattern.contains(text));
+        let first = telling.next().or_else(|| pattern.meet(their_pattern))?;
+        let another = || {
+            telling
+                .find(|text| *text != first)
+                .or_else(|| pattern.meet_again(their_pattern, &first))
+        };
+        let text = (at == Some(index)).then(another).flatten();
+        let text = text.unwrap_or(first);
+        for (facts, piece) in facts.iter_mut().zip([piece, their_piece]) {
+            if let Some(fact) = &piece.fact {
+                facts.insert(fact.clone(), piece.fact_in(&text)?);
+            }
+        }
+        parts.push(text);
+    }
+    let differs = match why {
+        Why::Fact(fact) => Some(*fact),
+        Why::Workload(fact) => Some(&**fact),
+        Why::Kind | Why::Attestor => None,
+    };
+    for (facts, known) in facts.iter_mut().zip(known) {
+        let fixed = known.fixed.iter();
+        facts.extend(fixed.map(|(fact, value)| ((*fact).to_owned(), value.clone())));
+    }
+    let [mine, theirs] = &mut facts;
+    let [known_mine, known_theirs] = known;
+    known_mine.complete(mine, differs, theirs, variant);
+    known_theirs.complete(theirs, differs, mine, variant);
+    let [mine, theirs] = facts;
+    let example = |entry: &Entry<'_>, facts| Example {
+        rule: entry.side.number,
+        also: entry.also,
+        attestor: entry.side.rule.attestor.clone(),
+        facts,
+    };
+    let identity = one.identity(&parts);
+    Some((identity, [example(one, mine), example(other, theirs)]))
+}
+
+impl Known<'_> {
+    /// Adds the facts that the template does not say. `differs` is unlike that of the other side, if it can be.
+    fn complete(
+        &self,
+        facts: &mut BTreeMap<String, String>,
+        differs: Option<&str>,
+        theirs: &BTreeMap<String, String>,
+        variant: usize,
+    ) {
+        let demanded = self.side.demands.keys().copied();
+        // Where no one fact differs, what a pod has and a role has not does.
+        let scope = self.side.scope.iter().copied();
+        let scope = scope.filter(|_| differs.is_none());
+        for fact in demanded.chain(differs).chain(scope) {
+            let [first, second] = self.side.values(fact, variant);
+            let is_taken = differs == Some(fact) && theirs.get(fact) == Some(&first);
+            facts
+                .entry(fact.to_owned())
+                .or_insert(if is_taken { second } else { first });
+        }
+    }
+}
+
 impl Example {
+    fn fits(&self, rule: &Rule) -> bool {
+        rule.attestor == self.attestor
+            && rule.r#match.iter().all(|(fact, glob)| {
+                let value = self.facts.get(fact);
+                value.is_some_and(|value| glob.matches(value))
+            })
+    }
+
     /// What gives it, as an operator finds it.
     pub(super) fn origin(&self) -> String {
         match self.also {

@@ -65,6 +65,28 @@ impl Pattern {
         self.meet(&text).is_some()
     }
 
+    /// Another text than `known` that both contain; none if there is no other.
+    pub(super) fn meet_again(&self, other: &Self, known: &str) -> Option<String> {
+        if self.constant().is_some() || other.constant().is_some() {
+            return None;
+        }
+        // With stars that long, a text is longer than `known`; mostly, shorter ones do.
+        (1..=known.len() + 1).find_map(|length| {
+            let text = self
+                .with_stars_of(length)
+                .meet(&other.with_stars_of(length));
+            text.filter(|text| text != known)
+        })
+    }
+
+    fn with_stars_of(&self, length: usize) -> Self {
+        let longer = |token: &Token| match token {
+            Token::Many => [vec![Token::One; length], vec![Token::Many]].concat(),
+            token => vec![*token],
+        };
+        Self(self.0.iter().flat_map(longer).collect())
+    }
+
     /// A text that both contain, and a short one; none if there is none.
     pub(super) fn meet(&self, other: &Self) -> Option<String> {
         let (ours, theirs) = (&self.0, &other.0);
@@ -198,8 +220,14 @@ mod tests {
             let (one, other) = (pattern(&one), pattern(&other));
             match one.meet(&other) {
                 Some(text) => {
-                    let text: Vec<char> = text.chars().collect();
-                    prop_assert!(contains(&one.0, &text) && contains(&other.0, &text), "{:?}", text);
+                    let again = one.meet_again(&other, &text);
+                    let stars = [&one, &other].map(|pattern| pattern.0.contains(&Token::Many));
+                    prop_assert!(again.is_some() || stars != [true; 2], "{} alone", text);
+                    prop_assert!(again.as_ref() != Some(&text));
+                    for text in [Some(text), again].into_iter().flatten() {
+                        let text: Vec<char> = text.chars().collect();
+                        prop_assert!(contains(&one.0, &text) && contains(&other.0, &text), "{:?}", text);
+                    }
                 }
                 None => {
                     for text in texts(5) {

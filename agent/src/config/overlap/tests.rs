@@ -378,3 +378,32 @@ fn thousands_of_rules_are_held_against_each_other_in_little_time() {
     let rules: Vec<&str> = rules.iter().map(String::as_str).collect();
     fine(&rules);
 }
+
+#[test]
+fn s18_the_two_workloads_of_the_message_are_two_where_facts_change_places() {
+    let both = |demands, id, also| {
+        let rule =
+            format!("attestor: join, match: {{{demands}}}, id: '{id}', also: [{{id: '{also}'}}]");
+        let found = found(&[&rule]);
+        let [found] = found.as_slice() else {
+            panic!("{rule}: expected one, found {found:#?}")
+        };
+        found.clone()
+    };
+    let found = both("", "/{team}/{app}", "/{app}/{team}");
+    assert!(
+        found.contains(
+            "two workloads: /y/x for join with {app: x, team: y} (rules[0]) \
+             and for join with {app: y, team: x} (rules[0].also[0])"
+        ),
+        "{found}"
+    );
+    // Of what both admit, the shortest is one text.
+    let found = both("team: 'a*', app: '*b'", "/{team}/{app}", "/{app}/{team}");
+    assert!(found.contains("{app: ab, team: axb}"), "{found}");
+    let found = both("team: '*'", "/a{team}", "/{team}a");
+    assert!(
+        found.contains("{team: xa} (rules[0]) and for join with {team: ax}"),
+        "{found}"
+    );
+}

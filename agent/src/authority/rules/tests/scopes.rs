@@ -145,7 +145,7 @@ fn any_rule() -> impl Strategy<Value = Rule> {
         2 => "[ab]{1,2}".prop_map(String::from),
         4 => names().prop_map(|name| format!("{{{name}}}")),
         1 => Just("{partition}".to_owned()),
-        2 => (names(), "[ab]?").prop_map(|(name, end)| format!("a{{{name}}}{end}")),
+        2 => ("[ab]?", names(), "[ab]?").prop_map(|(start, name, end)| format!("{start}{{{name}}}{end}")),
     ];
     let id = prop::collection::vec(segment, 1..4)
         .prop_map(|segments| format!("/{}", segments.join("/")))
