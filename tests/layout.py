@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYOUT = ROOT / "agent" / "layout.ld"
-TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).absolute()
 
 # What every agent runs comes first: one that does no more maps no more.
 SUITES = ["memory", "inbound-jwt", "workload-api", "sigv4", "hops"]

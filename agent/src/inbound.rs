@@ -18,7 +18,6 @@
 use std::{
     net::IpAddr,
     num::NonZeroU32,
-    path::PathBuf,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicU32},
     time::SystemTime,
 };
@@ -30,7 +29,7 @@ use tokio::task::JoinHandle;
 use warifu::caller::context;
 
 use crate::{
-    config::{inbound as config, value::Listen},
+    config::{inbound as config, private::PrivateError, value::Listen},
     http::{
         headers::Filter,
         pool::Pool,
@@ -111,16 +110,8 @@ pub struct Environment {
 #[non_exhaustive]
 pub enum StartError {
     /// The app could not verify the signed context.
-    #[error(
-        "writing the context key to {path}: {source}; its directory must exist and be writable for \
-         the agent alone"
-    )]
-    KeyFile {
-        /// `context.key_file`.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error("context.key_file: {0}; its directory must exist and be writable for the agent alone")]
+    KeyFile(#[from] PrivateError),
     /// It has nothing to decide by.
     #[error("inbound.{0}")]
     Policy(#[from] PolicyError),

@@ -140,9 +140,7 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<(), PrivateError> {
 /// # Errors
 /// As for [`replace`].
 pub fn replace_with_mode(path: &Path, content: &[u8], mode: u32) -> Result<(), PrivateError> {
-    let temporary = write_beside(path, content, mode)?;
-    fs::rename(&temporary, path).map_err(io_error("replacing", path))?;
-    sync_dir(path)
+    stage(path, content, mode)?.put_in_place()
 }
 
 /// Writes the file whole (0600) unless there is one already; says whether it did. Of several
@@ -151,14 +149,15 @@ pub fn replace_with_mode(path: &Path, content: &[u8], mode: u32) -> Result<(), P
 /// # Errors
 /// When it can't be written.
 pub fn create(path: &Path, content: &[u8]) -> Result<bool, PrivateError> {
-    let temporary = write_beside(path, content, 0o600)?;
-    let linked = fs::hard_link(&temporary, path);
-    let removed = fs::remove_file(&temporary);
+    let staged = stage(path, content, 0o600)?;
+    let temporary = &staged.temporary;
+    let linked = fs::hard_link(temporary, path);
+    let removed = fs::remove_file(temporary);
     match linked {
         Err(why) if why.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
         linked => linked.map_err(io_error("writing", path))?,
     }
-    removed.map_err(io_error("removing", &temporary))?;
+    removed.map_err(io_error("removing", temporary))?;
     sync_dir(path)?;
     Ok(true)
 }
@@ -218,28 +217,63 @@ fn check_owner(path: &Path, metadata: &fs::Metadata) -> Result<(), PrivateError>
     Ok(())
 }
 
-/// A finished, synced file beside `path`, under a name of this process.
-fn write_beside(path: &Path, content: &[u8], mode: u32) -> Result<PathBuf, PrivateError> {
+/// A finished, synced file beside the one that it is to replace. Dropped, it leaves nothing.
+#[derive(Debug)]
+pub struct Staged {
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+/// What [`replace_with_mode`] puts in place, for later.
+///
+/// # Errors
+/// When it can't be written.
+pub fn stage(path: &Path, content: &[u8], mode: u32) -> Result<Staged, PrivateError> {
+    // Of this process: another may be at it, too.
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
-    let temporary = path.with_file_name(name);
-    let io = |why| io_error("writing", &temporary)(why);
-    // Left by a process of this number that was killed at the wrong moment.
-    match fs::remove_file(&temporary) {
-        Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(io(why)),
-        _ => {}
+    let staged = Staged {
+        temporary: path.with_file_name(name),
+        path: path.to_owned(),
+    };
+    let written = staged.write(content, mode);
+    written.map_err(io_error("writing", &staged.temporary))?;
+    Ok(staged)
+}
+
+impl Staged {
+    fn write(&self, content: &[u8], mode: u32) -> io::Result<()> {
+        // Left by a process of this number that was killed at the wrong moment, or put there by another user of the
+        // directory: removed, never written through.
+        match fs::remove_file(&self.temporary) {
+            Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
+            _ => {}
+        }
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&self.temporary)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.write_all(content)?;
+        file.sync_all()
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&temporary)
-        .map_err(io)?;
-    file.set_permissions(fs::Permissions::from_mode(mode))
-        .map_err(io)?;
-    file.write_all(content).map_err(io)?;
-    file.sync_all().map_err(io)?;
-    Ok(temporary)
+
+    /// Replaces the file.
+    ///
+    /// # Errors
+    /// When it can't be replaced, and is as it was; or when its directory can't be synced.
+    pub fn put_in_place(self) -> Result<(), PrivateError> {
+        fs::rename(&self.temporary, &self.path).map_err(io_error("replacing", &self.path))?;
+        sync_dir(&self.path)
+    }
+}
+
+impl Drop for Staged {
+    /// Where it was put in place there is nothing left to remove.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.temporary);
+    }
 }
 
 /// A rename is durable once its directory is.
@@ -317,6 +351,8 @@ mod tests {
         assert!(!create(&path, b"second").unwrap());
         assert_eq!(read(&path).unwrap().unwrap().expose(), b"first");
         replace(&path, b"third").unwrap();
+        assert_eq!(read(&path).unwrap().unwrap().expose(), b"third");
+        drop(stage(&path, b"fourth", 0o600).unwrap());
         assert_eq!(read(&path).unwrap().unwrap().expose(), b"third");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }

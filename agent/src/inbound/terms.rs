@@ -8,16 +8,14 @@ use std::{num::NonZeroU32, sync::Arc, time::SystemTime};
 use warifu::jwt::SigningKey;
 
 use super::{
-    Environment, StartError,
-    authenticate::Authenticator,
-    certificate::Certificate,
-    key_file::{self, Staged},
+    Environment, StartError, authenticate::Authenticator, certificate::Certificate, key_file,
     rego::policy_of,
 };
 use crate::{
     config::{
         inbound::{self as config, Accept},
         outbound::Protocol,
+        private::Staged,
         value::Listen,
     },
     http::{
@@ -48,16 +46,16 @@ pub(super) struct Terms {
     pub(super) one_in: NonZeroU32,
 }
 
-/// Terms that are made, and not in force.
+/// Terms that are not in force yet.
 #[derive(Debug)]
 pub(super) struct Made {
     pub(super) terms: Terms,
-    /// What apps are to verify by from then on.
+    /// What their app verifies by, where it is new.
     key_file: Option<Staged>,
 }
 
 impl Made {
-    /// What is to be served by from now on: what it is told by has been told.
+    /// The terms, to be served by from now on: what their app verifies by is in place.
     pub(super) fn in_force(self) -> Result<Terms, StartError> {
         self.key_file.map_or(Ok(()), Staged::put_in_place)?;
         Ok(self.terms)
@@ -168,11 +166,7 @@ fn context_key(config: &config::Inbound) -> Result<Option<(Arc<SigningKey>, Stag
     let Some(context) = &config.context else {
         return Ok(None);
     };
-    let (key, staged) =
-        key_file::stage(&context.key_file).map_err(|source| StartError::KeyFile {
-            path: context.key_file.clone(),
-            source,
-        })?;
+    let (key, staged) = key_file::stage(&context.key_file)?;
     Ok(Some((Arc::new(key), staged)))
 }
 

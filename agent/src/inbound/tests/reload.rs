@@ -1,6 +1,9 @@
 //! A listener's configuration, changed while connections, requests and streams of before go on.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
