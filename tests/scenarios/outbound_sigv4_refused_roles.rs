@@ -76,9 +76,8 @@ async fn s12_a_wrong_secret_is_refused_by_sts_and_by_the_service_and_not_shown()
     as_role.is_refused(503, "no-credentials", &said);
     let as_base = agent.post("as-base", "/charges").await;
     as_base.is_of_the_service(403);
-    let log = agent.log();
-    assert!(log.contains("credentials not renewed"), "{log}");
-    for shown in [as_role.text, agent.status().to_string(), log] {
+    agent.logs("credentials not renewed");
+    for shown in [as_role.text, agent.status().to_string(), agent.log()] {
         assert!(!shown.contains(secret), "{shown}");
     }
 }

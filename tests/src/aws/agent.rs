@@ -275,6 +275,14 @@ impl Agent {
         kib.expect("VmHWM")
     }
 
+    /// Waits for a line of its log that contains `text`: what answers a request may be quicker than the log.
+    ///
+    /// # Panics
+    /// Without one.
+    pub fn logs(&self, text: &str) -> Value {
+        self.0.running.wait_for(text)
+    }
+
     /// What it logged so far.
     pub fn log(&self) -> String {
         self.0.running.stderr()

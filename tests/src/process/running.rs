@@ -94,7 +94,12 @@ impl Running {
     pub fn wait_for(&self, text: &str) -> Value {
         let found = self.stderr.wait(|said| {
             let line = said.lines().find(|line| line.contains(text))?;
-            Some(serde_json::from_str(line).unwrap_or_else(|_| line.into()))
+            match serde_json::from_str(line) {
+                Ok(line) => Some(line),
+                // The rest of it is on its way.
+                Err(_) if line.starts_with('{') => None,
+                Err(_) => Some(line.into()),
+            }
         });
         found.unwrap_or_else(|| panic!("{} never said {text:?}:\n{}", self.what, self.said()))
     }
