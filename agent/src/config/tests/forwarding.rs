@@ -63,3 +63,25 @@ fn headers_of_certificates_that_make_no_sense_are_mistakes() {
     ));
     assert!(found[0].2.contains("client-cert"), "{found:#?}");
 }
+
+#[test]
+fn two_listeners_that_write_their_keys_to_one_file_are_a_mistake() {
+    let two = |other: &str| {
+        file(&format!(
+            "  forward: unix:/a
+  context: {{key_file: /run/context.jwks}}
+- listen: 0.0.0.0:2
+  accept: [{{mtls: {{trust_domains: [example.org]}}}}]
+  forward: unix:/b
+  context: {{key_file: {other}}}
+"
+        ))
+    };
+    parse_agent(&two("/run/other.jwks"), "agent.yaml").unwrap_or_else(|why| panic!("{why}"));
+    one(
+        agent_errors(&two("/run/context.jwks")),
+        14,
+        "inbound[1].context.key_file",
+        "/run/context.jwks is written by inbound[0].context.key_file",
+    );
+}

@@ -1,6 +1,6 @@
 //! The agent's file.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{Path, Problem, Problems, aws, inbound, local, outbound, root};
 use crate::config::{AgentConfig, value::Listen};
@@ -28,6 +28,7 @@ pub(in crate::config) fn agent(config: &AgentConfig) -> Vec<Problem> {
             &mut problems,
         );
     }
+    key_files(config, &mut problems);
     outbound::outbound(config, &mut problems);
     local::local(config, &root().key("local"), &mut problems);
     aws::aws(config, &mut problems);
@@ -80,6 +81,30 @@ pub(in crate::config) fn agent(config: &AgentConfig) -> Vec<Problem> {
         ),
     );
     problems.0
+}
+
+/// Each listener has a key of its own, and writes it without asking what is there.
+fn key_files(config: &AgentConfig, problems: &mut Problems) {
+    let at = |index: usize| {
+        let inbound = root().key("inbound").index(index);
+        inbound.key("context").key("key_file")
+    };
+    let mut known = BTreeMap::new();
+    for (index, inbound) in config.inbound.iter().enumerate() {
+        let Some(context) = &inbound.context else {
+            continue;
+        };
+        let first = *known.entry(&context.key_file).or_insert(index);
+        problems.add_if(
+            first != index,
+            at(index),
+            format!(
+                "{} is written by {}; give each listener a file of its own",
+                context.key_file.display(),
+                at(first)
+            ),
+        );
+    }
 }
 
 pub(super) fn listeners(config: &AgentConfig) -> Vec<(Path, Listen)> {
