@@ -32,7 +32,7 @@ mod when;
 
 pub use explain::{Explained, Explanation};
 use index::Index;
-pub use rego::{NoPolicy, Question, Rego, Undecided};
+pub use rego::{NoPolicy, Question, Rego, Threads, Undecided};
 use rule::{About, Ask, Effect};
 
 /// How [`warifu::caller::Subject::proof`] names a JWT-SVID: the only proof whose `sub` is a SPIFFE ID.

@@ -18,7 +18,7 @@ use super::{
     decide::{Decided, decide, peer},
     quota::Places,
     refusal::{self, Refusal},
-    rego,
+    rego::Lasting,
     terms::Terms,
 };
 use crate::{
@@ -36,6 +36,7 @@ pub(super) struct Grant {
     host: Option<HeaderValue>,
     /// What else rules looked at; none where they look at none, which saves every request a copy.
     headers: Option<HeaderMap>,
+    lasting: Lasting,
     /// Kept for as long.
     _places: Places,
 }
@@ -57,6 +58,7 @@ impl Grant {
             uri: parts.uri.clone(),
             host: parts.headers.get(HOST).cloned(),
             headers: terms.keeps_headers().then(|| parts.headers.clone()),
+            lasting: Lasting::new(),
         }
     }
 
@@ -124,12 +126,12 @@ impl Grant {
         };
         headers.extend(self.host.clone().map(|host| (HOST, host)));
         let (method, uri) = (&self.method, &self.uri);
-        let verdict = match decide(&self.session, &terms, caller, method, uri, &headers) {
-            Decided::Now(verdict) => verdict,
+        let decided = decide(&self.session, &terms, caller, method, uri, &headers);
+        if matches!(decided, Decided::Ask(_)) && self.headers.is_none() {
             // A policy that came later would not be shown what nobody kept.
-            Decided::Ask(_) if self.headers.is_none() => return Err(no_rule()),
-            Decided::Ask(question) => rego::settle(&self.session.inbound, *question).await,
-        };
-        refusal::of(&verdict).map_or(Ok(()), Err)
+            return Err(no_rule());
+        }
+        let verdict = self.lasting.settle(&self.session.inbound, decided).await;
+        verdict.as_ref().and_then(refusal::of).map_or(Ok(()), Err)
     }
 }

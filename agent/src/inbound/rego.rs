@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{self, Read},
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -12,11 +12,11 @@ use std::{
 use thiserror::Error;
 use tokio::sync::{Semaphore, oneshot};
 
-use super::Inbound;
+use super::{Inbound, decide::Decided};
 use crate::{
     config::inbound::{self as config, Accept},
-    http::headers::Filter,
-    policy::{NoPolicy, Policy, Question, Rego, Undecided, Verdict},
+    http::{headers::Filter, still::CHECK_EVERY},
+    policy::{NoPolicy, Policy, Question, Rego, Threads, Undecided, Verdict},
 };
 
 /// Largest file of a policy: what people write has some kilobytes.
@@ -79,21 +79,30 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// How long a stream may go on without an answer: some of its questions, where others leave no time for them.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Where policies are evaluated, of all listeners: on few threads at once, none of which carries requests.
 #[derive(Debug, Clone)]
 pub struct Evaluations {
+    pub(super) threads: Threads,
     pub(super) places: Arc<Semaphore>,
     /// For those that wait for a place.
     pub(super) queue: Arc<Semaphore>,
+    /// For the one open stream that may be among them.
+    turn: Arc<Semaphore>,
 }
 
 impl Default for Evaluations {
     /// On half the processors: a policy without an end leaves requests the other half.
     fn default() -> Self {
         let processors = thread::available_parallelism().map_or(1, usize::from);
+        let most = (processors / 2).max(1);
         Self {
-            places: Arc::new(Semaphore::new((processors / 2).max(1))),
+            threads: Threads::new(most),
+            places: Arc::new(Semaphore::new(most)),
             queue: Arc::new(Semaphore::new(MAX_WAITING)),
+            turn: Arc::new(Semaphore::new(1)),
         }
     }
 }
@@ -103,8 +112,22 @@ type Then = Box<dyn FnOnce(Result<bool, Undecided>) + Send>;
 
 impl Evaluations {
     async fn ask(&self, question: &Arc<Question>) -> Result<bool, Undecided> {
-        let evaluate = |left, then| Arc::clone(question).ask(left, then);
+        let evaluate = |left, then| Arc::clone(question).ask(&self.threads, left, then);
         self.within(question.timeout(), evaluate).await
+    }
+
+    /// For streams. There may be thousands, and they have time: a request never waits for more than one of them.
+    pub(super) async fn in_turn(
+        &self,
+        answer: impl Future<Output = Result<bool, Undecided>>,
+    ) -> Result<bool, Undecided> {
+        let answer = async {
+            // Never closed.
+            let _turn = self.turn.acquire().await;
+            answer.await
+        };
+        let answer = tokio::time::timeout(CHECK_EVERY, answer).await;
+        answer.unwrap_or(Err(Undecided::Busy(CHECK_EVERY)))
     }
 
     pub(super) async fn within(
@@ -145,4 +168,65 @@ pub(super) async fn settle(inbound: &Inbound, question: Question) -> Verdict {
     let said = inbound.environment.evaluations.ask(&question).await;
     inbound.environment.metrics.rego(&said);
     question.settle(said)
+}
+
+/// A stream that is allowed, and when that was last decided.
+#[derive(Debug)]
+pub(super) struct Lasting(Mutex<tokio::time::Instant>);
+
+impl Lasting {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(tokio::time::Instant::now()))
+    }
+
+    /// What is decided of it now. `None` where others left no time to ask, which says nothing about it, unless that lasts.
+    pub(super) async fn settle(&self, inbound: &Inbound, decided: Decided) -> Option<Verdict> {
+        let verdict = match decided {
+            Decided::Now(verdict) => verdict,
+            Decided::Ask(question) => {
+                let question = Arc::from(question);
+                let evaluations = &inbound.environment.evaluations;
+                let said = evaluations.in_turn(evaluations.ask(&question)).await;
+                inbound.environment.metrics.rego(&said);
+                if self.outlasts(&said) {
+                    return None;
+                }
+                question.settle(said)
+            }
+        };
+        *self.lock() = tokio::time::Instant::now();
+        Some(verdict)
+    }
+
+    fn outlasts(&self, said: &Result<bool, Undecided>) -> bool {
+        matches!(said, Err(Undecided::Busy(_))) && self.lock().elapsed() < PATIENCE
+    }
+
+    fn lock(&self) -> MutexGuard<'_, tokio::time::Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn s16_a_stream_outlasts_that_nobody_had_time_for_it_but_not_for_long_and_nothing_else() {
+        let busy = Err(Undecided::Busy(CHECK_EVERY));
+        let stream = Lasting::new();
+        tokio::time::advance(PATIENCE - Duration::from_secs(1)).await;
+        assert!(stream.outlasts(&busy));
+        for said in [
+            Ok(false),
+            Err(Undecided::Late(CHECK_EVERY)),
+            Err(Undecided::Failed("no".to_owned())),
+            Err(Undecided::Gone),
+            Err(Undecided::TooLarge(1 << 20)),
+        ] {
+            assert!(!stream.outlasts(&said), "{said:?}");
+        }
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert!(!stream.outlasts(&busy));
+    }
 }

@@ -7,10 +7,10 @@ use hyper::upgrade::OnUpgrade;
 
 use super::{
     Session,
-    decide::{Decided, authenticate, decide},
+    decide::{authenticate, decide},
     quota::Places,
     refusal::{self, Refusal},
-    rego,
+    rego::Lasting,
     terms::Terms,
 };
 use crate::{
@@ -45,13 +45,13 @@ impl Opening {
         let near = parts.extensions.remove().ok_or(Refusal::Tunnel)?;
         let (session, asked) = (Arc::clone(session), parts.clone());
         // It takes its place for as long as it is there.
-        let held = Arc::new((session, asked, places));
+        let held = Arc::new((session, asked, Lasting::new(), places));
         let still = Still::new(move || {
             let held = Arc::clone(&held);
             async move {
-                let (session, asked, _) = &*held;
+                let (session, asked, lasting, _) = &*held;
                 let terms = session.inbound.terms();
-                match check(session, &terms, asked).await {
+                match check(session, &terms, asked, lasting).await {
                     Err(refusal) if !let_pass || !terms.lets_pass(&refusal, SystemTime::now()) => {
                         Err(refusal.reason().to_owned())
                     }
@@ -92,12 +92,15 @@ impl Opening {
 }
 
 /// The very checks of a request: a token that expires, a revocation, a changed rule ends it.
-async fn check(session: &Session, terms: &Terms, asked: &Parts) -> Result<(), Refusal> {
+async fn check(
+    session: &Session,
+    terms: &Terms,
+    asked: &Parts,
+    lasting: &Lasting,
+) -> Result<(), Refusal> {
     let caller = authenticate(session, terms, &asked.headers, |_| {}).await?;
     let (method, uri, headers) = (&asked.method, &asked.uri, &asked.headers);
-    let verdict = match decide(session, terms, &caller, method, uri, headers) {
-        Decided::Now(verdict) => verdict,
-        Decided::Ask(question) => rego::settle(&session.inbound, *question).await,
-    };
-    refusal::of(&verdict).map_or(Ok(()), Err)
+    let decided = decide(session, terms, &caller, method, uri, headers);
+    let verdict = lasting.settle(&session.inbound, decided).await;
+    verdict.as_ref().and_then(refusal::of).map_or(Ok(()), Err)
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use warifu::Caller;
 
 use super::{
-    Decision, Evidence, Policy, Reason, Request, RuleName, Undecided, Verdict,
+    Decision, Evidence, Policy, Reason, Request, RuleName, Threads, Undecided, Verdict,
     index::Index,
     rule::{Ask, Part, Rule},
 };
@@ -81,7 +81,7 @@ impl Policy {
         let question = Arc::new(question);
         let (tell, told) = mpsc::sync_channel(1);
         let within = question.timeout();
-        Arc::clone(&question).ask(within, move |said| {
+        Arc::clone(&question).ask(&Threads::for_one_question(), within, move |said| {
             let _ = tell.send(said);
         });
         let verdict = question.settle(match told.recv_timeout(within) {

@@ -7,7 +7,6 @@
 
 use std::{
     sync::Arc,
-    thread,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -19,15 +18,14 @@ use warifu::Caller;
 use super::{Decision, Evidence, Reason, Request, RuleName, Verdict};
 use crate::{http::headers::Filter, telemetry::timestamp::Timestamp};
 use engine::Engine;
+pub use threads::Threads;
 
 #[cfg_attr(not(feature = "rego"), path = "rego/absent.rs")]
 mod engine;
+mod threads;
 
 /// Largest input, in bytes of JSON: four times the headers that a listener takes, with a token's claims.
 const MAX_INPUT: usize = 256 << 10;
-
-/// What an evaluation may need of stack. Only what it uses of it becomes memory.
-const STACK: usize = 32 << 20;
 
 /// A policy, compiled.
 #[derive(Debug)]
@@ -190,23 +188,20 @@ impl Question {
         self.rego.timeout
     }
 
-    /// Gives `then` what the policy says, if it does `within` this time, on a thread of its own: one that has the stack it
-    /// takes, and carries no requests. Where there can be no such thread, or it panics, `then` is dropped.
+    /// Gives `then` what the policy says, if it does `within` this time, on one of `threads`. Where there can be none, or it
+    /// panics, `then` is dropped.
     pub fn ask(
         self: Arc<Self>,
+        threads: &Threads,
         within: Duration,
         then: impl FnOnce(Result<bool, Undecided>) + Send + 'static,
     ) {
-        let evaluate = move || {
+        threads.run(move || {
             then(match &self.input {
                 Ok(input) => self.rego.engine.evaluate(input, within),
                 Err(why) => Err(why.clone()),
             });
-        };
-        let thread = thread::Builder::new().name("warifu-rego".to_owned());
-        if let Err(error) = thread.stack_size(STACK).spawn(evaluate) {
-            tracing::error!(%error, "there is no thread to evaluate the Rego policy on");
-        }
+        });
     }
 
     /// What is decided, as the policy said this. Silence refuses (S16).

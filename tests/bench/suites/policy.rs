@@ -19,7 +19,7 @@ use warifu_agent::{
         value::{AnyOf, ClaimValue},
     },
     http::headers::Filter,
-    policy::{Decision, Evidence, Policy, Question, Rego, Request, Undecided, Verdict},
+    policy::{Decision, Evidence, Policy, Question, Rego, Request, Threads, Undecided, Verdict},
 };
 
 use super::rules::cpu;
@@ -91,6 +91,7 @@ struct World {
     policy: Policy,
     requests: Vec<Asked>,
     headers: HeaderMap,
+    threads: Threads,
 }
 
 struct Asked {
@@ -167,6 +168,7 @@ impl World {
             .into_iter()
             .map(|(name, value)| Ok((name.parse()?, value.parse()?)))
             .collect::<Result<_>>()?,
+            threads: Threads::new(1),
         };
         let refused = world.requests.iter().find(|asked| !world.allows(asked));
         match refused {
@@ -187,7 +189,7 @@ impl World {
         let (caller, evidence) = (&asked.caller, &asked.evidence);
         let verdict = self.policy.decide(caller, evidence, request);
         let question = self.policy.question(caller, evidence, request, &verdict);
-        let verdict = question.map_or(verdict, answer);
+        let verdict = question.map_or(verdict, |question| answer(question, &self.threads));
         matches!(verdict.decision, Decision::Allow(_))
     }
 
@@ -208,12 +210,12 @@ impl World {
     }
 }
 
-/// What Rego says, on a thread of its own as ever.
-fn answer(question: Question) -> Verdict {
+/// What Rego says, on another thread as ever.
+fn answer(question: Question, threads: &Threads) -> Verdict {
     let question = Arc::new(question);
     let (tell, told) = mpsc::sync_channel(1);
     let then = move |said| drop(tell.send(said));
-    Arc::clone(&question).ask(REGO_TIMEOUT, then);
+    Arc::clone(&question).ask(threads, REGO_TIMEOUT, then);
     question.settle(told.recv().unwrap_or(Err(Undecided::Gone)))
 }
 

@@ -67,6 +67,15 @@ fn metric(fixture: &Fixture, line: &str) -> bool {
     text.lines().any(|it| it == line)
 }
 
+/// How often the policy said this, or nothing for this reason.
+fn said(fixture: &Fixture, outcome: &str) -> u32 {
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &fixture.registry).unwrap();
+    let line = format!("inbound_rego_total{{outcome=\"{outcome}\"}} ");
+    let times = text.lines().find_map(|it| it.strip_prefix(&line));
+    times.map_or(0, |times| times.parse().unwrap())
+}
+
 #[tokio::test]
 async fn a_policy_decides_by_the_claims_of_a_token_and_the_audit_line_names_it() {
     let written = Written::new(
@@ -113,14 +122,8 @@ async fn a_policy_decides_by_the_claims_of_a_token_and_the_audit_line_names_it()
     // Rules come first: this one needs no token, and no policy.
     assert_eq!(orders.get("/plain").await.status(), 200);
     assert_eq!(fixture.audited()["rule"], "allow[0]");
-    assert!(metric(
-        &fixture,
-        r#"inbound_rego_total{outcome="allowed"} 1"#
-    ));
-    assert!(metric(
-        &fixture,
-        r#"inbound_rego_total{outcome="not_allowed"} 1"#
-    ));
+    assert_eq!(said(&fixture, "allowed"), 1);
+    assert_eq!(said(&fixture, "not_allowed"), 1);
     assert!(metric(
         &fixture,
         r#"inbound_refused_total{reason="denied"} 1"#
@@ -146,10 +149,7 @@ async fn s16_a_policy_that_says_nothing_is_403_with_its_reason_in_the_audit_line
         &fixture,
         r#"inbound_refused_total{reason="policy-failed"} 1"#
     ));
-    assert!(metric(
-        &fixture,
-        r#"inbound_rego_total{outcome="failed"} 1"#
-    ));
+    assert_eq!(said(&fixture, "failed"), 1);
 }
 
 #[tokio::test]
@@ -193,7 +193,7 @@ async fn s16_a_policy_without_an_end_is_403_in_its_time_and_keeps_no_other_reque
     assert!(took < limit + Duration::from_millis(1000), "{took:?}");
     let line = fixture.audit.all().pop().unwrap();
     assert_eq!(line["detail"], "no answer within 1.5s");
-    assert!(metric(&fixture, r#"inbound_rego_total{outcome="late"} 1"#));
+    assert_eq!(said(&fixture, "late"), 1);
     // Its place is free again.
     assert_eq!(orders.get("/quick").await.status(), 200);
 }
@@ -212,7 +212,7 @@ async fn s14_where_all_places_for_evaluations_are_taken_the_answer_is_503() {
     assert_eq!(answer.status(), 503);
     assert_eq!(answer.all("x-warifu-reason"), ["policy-busy"]);
     assert_eq!(answer.all("retry-after"), ["1"]);
-    assert!(metric(&fixture, r#"inbound_rego_total{outcome="busy"} 1"#));
+    assert_eq!(said(&fixture, "busy"), 1);
     // Rules need no place.
     assert_eq!(orders.get("/plain").await.status(), 200);
     // Nor does anybody wait for one behind more than there can be places for in time.
@@ -257,18 +257,59 @@ async fn an_open_stream_is_asked_about_again_and_ends_when_the_policy_no_longer_
     let mut body = stream(&mut orders).await;
     let next = tokio::time::timeout(CHECK_EVERY + Duration::from_secs(1), body.frame()).await;
     assert!(next.is_err(), "{next:?}");
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &fixture.registry).unwrap();
-    let asked = text
-        .lines()
-        .find_map(|it| it.strip_prefix("inbound_rego_total{outcome=\"allowed\"} "));
-    assert!(asked.unwrap().parse::<u32>().unwrap() >= 2, "{text}");
+    assert!(said(&fixture, "allowed") >= 2);
 
     let refuses = Written::new(&watch.replace("watch", "other"));
     fixture
         .reload(|config| refuses.asked(config, PATIENT))
         .await;
     breaks_off(body).await;
+}
+
+#[tokio::test]
+async fn an_open_stream_goes_on_where_nobody_has_time_to_ask_about_it_and_is_asked_about_later() {
+    let written = Written::new("allow := true");
+    let limit = Duration::from_millis(50);
+    let fixture = Fixture::with(ENDLESS, |config| written.asked(config, limit)).await;
+    let mut orders = http2(&fixture).await;
+    let mut body = stream(&mut orders).await;
+    let places = Arc::clone(&fixture.handle.inbound.environment.evaluations.places);
+    let all = u32::try_from(places.available_permits()).unwrap();
+    let taken = places.acquire_many(all).await.unwrap();
+    let next = tokio::time::timeout(2 * CHECK_EVERY, body.frame()).await;
+    assert!(next.is_err(), "{next:?}");
+    assert!(said(&fixture, "busy") >= 1);
+    let refuses = Written::new("allow := false");
+    fixture
+        .reload(|config| refuses.asked(config, PATIENT))
+        .await;
+    drop(taken);
+    breaks_off(body).await;
+}
+
+#[tokio::test]
+async fn s14_however_many_streams_are_asked_about_one_at_a_time_is_before_a_request() {
+    let evaluations = Evaluations::default();
+    let room = evaluations.queue.available_permits();
+    let all = u32::try_from(evaluations.places.available_permits()).unwrap();
+    let places = Arc::clone(&evaluations.places);
+    let taken = places.acquire_many(all).await.unwrap();
+    let streams: Vec<_> = (0..100)
+        .map(|_| {
+            let evaluations = evaluations.clone();
+            tokio::spawn(async move {
+                let answer = evaluations.within(PATIENT, |_, then| then(Ok(true)));
+                evaluations.in_turn(answer).await
+            })
+        })
+        .collect();
+    // Each goes as far as it can.
+    tokio::task::yield_now().await;
+    assert_eq!(evaluations.queue.available_permits(), room - 1);
+    drop(taken);
+    for stream in streams {
+        assert_eq!(stream.await.unwrap(), Ok(true));
+    }
 }
 
 #[tokio::test]

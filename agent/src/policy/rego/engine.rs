@@ -34,7 +34,7 @@ const REFUSED: &[(&str, &str)] = &[
 const UNBOUNDED: &str = "what it makes of a request has no bound";
 const PRINTS: &str = "it would write what it sees past the log; ask warifu policy explain";
 
-/// How deep rules may build on one another. Each level takes stack, of which there is an end ([`super::STACK`]).
+/// How deep rules may build on one another. Each level takes stack, of which there is an end ([`super::threads`]).
 const MAX_DEPTH: usize = 32;
 
 /// A policy, prepared. Who runs it takes a copy, which shares all that does not change.
