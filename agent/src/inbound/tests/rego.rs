@@ -269,12 +269,12 @@ async fn an_open_stream_is_asked_about_again_and_ends_when_the_policy_no_longer_
 #[tokio::test]
 async fn an_open_stream_goes_on_where_nobody_has_time_to_ask_about_it_and_is_asked_about_later() {
     let written = Written::new("allow := true");
-    let limit = Duration::from_millis(50);
+    let limit = Duration::from_secs(1);
     let fixture = Fixture::with(ENDLESS, |config| written.asked(config, limit)).await;
-    let mut orders = http2(&fixture).await;
-    let mut body = stream(&mut orders).await;
     let places = Arc::clone(&fixture.handle.inbound.environment.evaluations.places);
     let all = u32::try_from(places.available_permits()).unwrap();
+    let mut orders = http2(&fixture).await;
+    let mut body = stream(&mut orders).await;
     let taken = places.acquire_many(all).await.unwrap();
     let next = tokio::time::timeout(2 * CHECK_EVERY, body.frame()).await;
     assert!(next.is_err(), "{next:?}");
