@@ -2,13 +2,16 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use super::{Entry, Known, Why, side::Side};
-use crate::config::authority::{
-    Rule,
-    facts::{
-        ACCOUNT, CLUSTER, CLUSTER_ACCOUNT, CLUSTER_REGION, NAMESPACE, PARTITION, ROLE,
-        SERVICE_ACCOUNT,
+use super::{Entry, Known, Why, pattern::Pattern, side::Side};
+use crate::config::{
+    authority::{
+        Rule,
+        facts::{
+            ACCOUNT, CLUSTER, CLUSTER_ACCOUNT, CLUSTER_REGION, NAMESPACE, PARTITION, ROLE,
+            SERVICE_ACCOUNT,
+        },
     },
+    value::template::Piece,
 };
 
 /// Whom a rule gives an identity.
@@ -90,27 +93,9 @@ fn make<'a>(
 ) -> Option<(String, [Example; 2])> {
     let mut facts: [BTreeMap<String, String>; 2] = Default::default();
     let mut parts = Vec::new();
-    for (index, ((piece, pattern), (their_piece, their_pattern))) in
-        one.pieces.iter().zip(&other.pieces).enumerate()
-    {
-        // A telling value if both admit it, else whatever both do.
-        let mut telling = [(piece, one.side), (their_piece, other.side)]
-            .into_iter()
-            .filter_map(|(piece, side)| {
-                let values = side.values(piece.fact.as_deref()?, variant);
-                Some(values.map(|value| format!("{}{value}{}", piece.prefix, piece.suffix)))
-            })
-            .flatten()
-            .filter(|text| pattern.contains(text) && their_pattern.contains(text));
-        let first = telling.next().or_else(|| pattern.meet(their_pattern))?;
-        let another = || {
-            telling
-                .find(|text| *text != first)
-                .or_else(|| pattern.meet_again(their_pattern, &first))
-        };
-        let text = (at == Some(index)).then(another).flatten();
-        let text = text.unwrap_or(first);
-        for (facts, piece) in facts.iter_mut().zip([piece, their_piece]) {
+    for (index, (mine, theirs)) in one.pieces.iter().zip(&other.pieces).enumerate() {
+        let text = text([(one, mine), (other, theirs)], variant, at == Some(index))?;
+        for (facts, (piece, _)) in facts.iter_mut().zip([mine, theirs]) {
             if let Some(fact) = &piece.fact {
                 facts.insert(fact.clone(), piece.fact_in(&text)?);
             }
@@ -139,6 +124,32 @@ fn make<'a>(
     };
     let identity = one.identity(&parts);
     Some((identity, [example(one, mine), example(other, theirs)]))
+}
+
+/// What a segment of both comes out as: a telling value if both admit it, else whatever both do; or `another` than that, if
+/// there is one.
+fn text(
+    both: [(&Entry<'_>, &(&Piece, Pattern)); 2],
+    variant: usize,
+    another: bool,
+) -> Option<String> {
+    let [(_, (_, pattern)), (_, (_, their_pattern))] = both;
+    let mut telling = both
+        .into_iter()
+        .filter_map(|(entry, (piece, _))| {
+            let values = entry.side.values(piece.fact.as_deref()?, variant);
+            Some(values.map(|value| format!("{}{value}{}", piece.prefix, piece.suffix)))
+        })
+        .flatten()
+        .filter(|text| pattern.contains(text) && their_pattern.contains(text));
+    let first = telling.next().or_else(|| pattern.meet(their_pattern))?;
+    if !another {
+        return Some(first);
+    }
+    let second = telling
+        .find(|text| *text != first)
+        .or_else(|| pattern.meet_again(their_pattern, &first));
+    Some(second.unwrap_or(first))
 }
 
 impl Known<'_> {
