@@ -57,7 +57,8 @@ pub(super) async fn admit(
     let (method, uri, headers) = (&parts.method, &parts.uri, &parts.headers);
     let verdict = match decide(session, terms, &caller, method, uri, headers) {
         Decided::Now(verdict) => verdict,
-        Decided::Ask(question) => rego::settle(&session.inbound, *question).await,
+        // Boxed: each connection has room for what is here.
+        Decided::Ask(question) => Box::pin(rego::settle(&session.inbound, *question)).await,
     };
     let refused = refusal::of(&verdict);
     record.decided(verdict);

@@ -4,11 +4,7 @@
 //! longer allow, is cut off. What merely expires (a token, a certificate) is not asked of again: it was good when it was
 //! presented, and a download is not broken off because a token lives for five minutes.
 
-use std::{
-    pin::{Pin, pin},
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{pin::Pin, sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, HeaderValue, Method, Uri, header::HOST, request::Parts};
 
@@ -75,8 +71,8 @@ impl Grant {
             if let Ok(done) = tokio::time::timeout(CHECK_EVERY, done.as_mut()).await {
                 return Ok(done);
             }
-            // What takes the request goes on meanwhile.
-            let mut checked = pin!(self.check());
+            // What takes the request goes on meanwhile. Boxed: each connection has room for what is here.
+            let mut checked = Box::pin(self.check());
             tokio::select! {
                 biased;
                 done = done.as_mut() => return Ok(done),
